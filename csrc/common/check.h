@@ -1,0 +1,50 @@
+// Input checks. Every message reads "smore_ext::<op>: <what must hold>, got <what came>".
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <initializer_list>
+
+#define SMORE_CHECK_VALUE(cond, op, ...) TORCH_CHECK_VALUE(cond, "smore_ext::", op, ": ", __VA_ARGS__)
+#define SMORE_CHECK_TYPE(cond, op, ...) TORCH_CHECK_TYPE(cond, "smore_ext::", op, ": ", __VA_ARGS__)
+#define SMORE_CHECK_INDEX(cond, op, ...) TORCH_CHECK_INDEX(cond, "smore_ext::", op, ": ", __VA_ARGS__)
+
+namespace smore {
+
+inline void check_floating(const char* op, const char* name, const at::Tensor& t) {
+  SMORE_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, op, name,
+                   " must be float32 or float64, got ", t.scalar_type());
+}
+
+inline void check_index_type(const char* op, const char* name, const at::Tensor& t) {
+  SMORE_CHECK_TYPE(t.scalar_type() == at::kInt || t.scalar_type() == at::kLong, op, name,
+                   " must be int32 or int64, got ", t.scalar_type());
+}
+
+inline void check_int64(const char* op, const char* name, const at::Tensor& t) {
+  SMORE_CHECK_TYPE(t.scalar_type() == at::kLong, op, name, " must be int64, got ", t.scalar_type());
+}
+
+inline void check_dim(const char* op, const char* name, const at::Tensor& t, int64_t dim) {
+  SMORE_CHECK_VALUE(t.dim() == dim, op, name, " must have ", dim, " dimension", dim == 1 ? "" : "s", ", got shape ",
+                    t.sizes());
+}
+
+inline void check_shape(const char* op, const char* name, const at::Tensor& t, at::IntArrayRef shape) {
+  SMORE_CHECK_VALUE(t.sizes() == shape, op, name, " must have shape ", shape, ", got ", t.sizes());
+}
+
+inline void check_same_type(const char* op, const char* name, const at::Tensor& t, const char* other_name,
+                            const at::Tensor& other) {
+  SMORE_CHECK_TYPE(t.scalar_type() == other.scalar_type(), op, name, " must have the dtype of ", other_name, " (",
+                   other.scalar_type(), "), got ", t.scalar_type());
+}
+
+inline void check_same_device(const char* op, const char* name, const at::Tensor& t, const char* other_name,
+                              const at::Tensor& other) {
+  SMORE_CHECK_VALUE(t.device() == other.device(), op, name, " must be on the device of ", other_name, " (",
+                    other.device(), "), got ", t.device());
+}
+
+}  // namespace smore

@@ -1,0 +1,118 @@
+// CPU binding of bpr_loss: shares the batch (forward) and the embedding rows (backward) out over torch's threads.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "cpu/bpr_kernel.h"
+#include "cpu/parallel.h"
+#include "ops/bpr_loss.h"
+
+namespace smore {
+namespace {
+
+using at::Tensor;
+
+void check_ids(const char* name, const Tensor& ids, int64_t limit) {
+  const int64_t* values = ids.const_data_ptr<int64_t>();
+  for (int64_t b = 0; b < ids.size(0); ++b) {
+    SMORE_CHECK_INDEX(values[b] >= 0 && values[b] < limit, "bpr_loss", name, " must be in 0..", limit - 1, ", got ",
+                      values[b], " at position ", b);
+  }
+}
+
+// Contiguous inputs and the raw view of them.
+struct Inputs {
+  Tensor user_rows, item_rows, users, positives, negatives;
+  Inputs(const Tensor& u, const Tensor& i, const Tensor& users, const Tensor& positives, const Tensor& negatives)
+      : user_rows(u.contiguous()),
+        item_rows(i.contiguous()),
+        users(users.contiguous()),
+        positives(positives.contiguous()),
+        negatives(negatives.contiguous()) {
+    check_ids("users", this->users, u.size(0));
+    check_ids("positives", this->positives, i.size(0));
+    check_ids("negatives", this->negatives, i.size(0));
+  }
+  template <typename T>
+  BprBatch<T> view() const {
+    return {user_rows.const_data_ptr<T>(),       item_rows.const_data_ptr<T>(),       users.const_data_ptr<int64_t>(),
+            positives.const_data_ptr<int64_t>(), negatives.const_data_ptr<int64_t>(), users.size(0),
+            user_rows.size(1)};
+  }
+};
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> forward(const Inputs& in) {
+  const BprBatch<T> batch = in.view<T>();
+  const auto options = in.user_rows.options();
+  Tensor margin = at::empty({batch.size}, options), square = at::empty({batch.size}, options);
+  T* m = margin.mutable_data_ptr<T>();
+  T* s = square.mutable_data_ptr<T>();
+  parallel_ranges(batch.size, 256, [&](int64_t begin, int64_t end) { bpr_scores(batch, m, s, begin, end); });
+  double bpr = 0, l2 = 0;
+  for (int64_t b = 0; b < batch.size; ++b) {
+    bpr += bpr_softplus(static_cast<double>(m[b]));
+    l2 += static_cast<double>(s[b]);
+  }
+  return {at::scalar_tensor(batch.size > 0 ? bpr / static_cast<double>(batch.size) : 0.0, options),
+          at::scalar_tensor(0.5 * l2, options), margin};
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, const Tensor& grad_bpr,
+                                    const Tensor& grad_l2) {
+  const BprBatch<T> batch = in.view<T>();
+  Tensor grad_users = at::empty(in.user_rows.sizes(), in.user_rows.options());
+  Tensor grad_items = at::empty(in.item_rows.sizes(), in.item_rows.options());
+  if (batch.size == 0) return {grad_users.zero_(), grad_items.zero_()};
+  const Tensor margins = margin.contiguous();
+  const T* m = margins.const_data_ptr<T>();
+  const double g1 = static_cast<double>(*grad_bpr.const_data_ptr<T>()) / static_cast<double>(batch.size);
+  const double g2 = static_cast<double>(*grad_l2.const_data_ptr<T>());
+  T* gu = grad_users.mutable_data_ptr<T>();
+  T* gi = grad_items.mutable_data_ptr<T>();
+  const int64_t d = batch.d;
+  parallel_ranges(grad_users.size(0), 1024, [&](int64_t begin, int64_t end) {
+    std::fill(gu + begin * d, gu + end * d, T(0));
+    bpr_user_gradient(batch, m, g1, g2, gu, begin, end);
+  });
+  parallel_ranges(grad_items.size(0), 1024, [&](int64_t begin, int64_t end) {
+    std::fill(gi + begin * d, gi + end * d, T(0));
+    bpr_item_gradient(batch, m, g1, g2, gi, begin, end);
+  });
+  return {grad_users, grad_items};
+}
+
+std::tuple<Tensor, Tensor, Tensor> bpr_loss_cpu(const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                const Tensor& users, const Tensor& positives,
+                                                const Tensor& negatives) {
+  check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
+  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
+}
+
+std::tuple<Tensor, Tensor> bpr_loss_backward_cpu(const Tensor& grad_bpr, const Tensor& grad_l2,
+                                                 const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                 const Tensor& users, const Tensor& positives, const Tensor& negatives,
+                                                 const Tensor& margin) {
+  constexpr const char* op = "bpr_loss_backward";
+  check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
+  const std::pair<const char*, const Tensor*> scalars[] = {{"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}};
+  for (const auto& [name, tensor] : scalars) {
+    check_shape(op, name, *tensor, {});
+    check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
+  }
+  check_shape(op, "margin", margin, users.sizes());
+  check_same_type(op, "margin", margin, "user_embeddings", user_embeddings);
+  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  return user_embeddings.scalar_type() == at::kFloat ? backward<float>(in, margin, grad_bpr, grad_l2)
+                                                     : backward<double>(in, margin, grad_bpr, grad_l2);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(smore_ext, CPU, m) {
+  m.impl("bpr_loss", &bpr_loss_cpu);
+  m.impl("bpr_loss_backward", &bpr_loss_backward_cpu);
+}
+
+}  // namespace smore

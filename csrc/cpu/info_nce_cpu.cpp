@@ -1,0 +1,95 @@
+// CPU binding of info_nce: shares blocks of rows out over torch's threads.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "cpu/aligned.h"
+#include "cpu/info_nce_kernel.h"
+#include "cpu/parallel.h"
+#include "ops/info_nce.h"
+
+namespace smore {
+namespace {
+
+using at::Tensor;
+
+// Rows of length one, as rows and as panels. Scratch of O(rows x width).
+template <typename T>
+struct UnitRows {
+  AlignedBuffer<T> rows, norm, panels;
+
+  explicit UnitRows(const Tensor& x)
+      : rows(nce_padded(x.size(0)) * nce_padded(x.size(1))),
+        norm(nce_padded(x.size(0))),
+        panels(nce_padded(x.size(0)) * x.size(1)) {
+    const int64_t n = x.size(0), d = x.size(1);
+    const Tensor dense = x.contiguous();
+    const T* from = dense.template const_data_ptr<T>();
+    parallel_ranges(nce_padded(n) / kNceBlock, 1, [&](int64_t begin, int64_t end) {
+      nce_normalise(from, n, d, rows.get(), norm.get(), begin * kNceBlock, end * kNceBlock);
+      nce_pack(rows.get(), n, d, panels.get(), begin, end);
+    });
+  }
+};
+
+template <typename T>
+std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& y, double temperature) {
+  const int64_t n = x.size(0), blocks = nce_padded(n) / kNceBlock;
+  const UnitRows<T> ux(x), uy(y);
+  Tensor lse = at::zeros({nce_padded(n)}, x.options());
+  std::vector<T> loss(static_cast<size_t>(n));
+  const NceForward<T> job{ux.rows.get(), uy.rows.get(), uy.panels.get(),          n,
+                          x.size(1),     temperature,   lse.mutable_data_ptr<T>(), loss.data()};
+  parallel_ranges(blocks, 1, [&](int64_t begin, int64_t end) { nce_forward(job, begin, end); });
+  double sum = 0;
+  for (const T value : loss) sum += static_cast<double>(value);
+  return {at::scalar_tensor(n > 0 ? sum / static_cast<double>(n) : 0.0, x.options()), lse.narrow(0, 0, n).clone()};
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& lse,
+                                    double temperature) {
+  const int64_t n = x.size(0), blocks = nce_padded(n) / kNceBlock;
+  const UnitRows<T> ux(x), uy(y);
+  Tensor grad_x = at::empty(x.sizes(), x.options()), grad_y = at::empty(x.sizes(), x.options());
+  if (n == 0) return {grad_x, grad_y};
+  const double scale = static_cast<double>(*grad.const_data_ptr<T>()) / (static_cast<double>(n) * temperature);
+  const Tensor log_sum = at::constant_pad_nd(lse, {0, nce_padded(n) - n});
+  const T* sums = log_sum.const_data_ptr<T>();
+  const NceBackward<T> left{ux.rows.get(), ux.norm.get(), uy.rows.get(), uy.panels.get(),
+                            sums,          true,          n,             x.size(1),
+                            temperature,   scale,         grad_x.mutable_data_ptr<T>()};
+  const NceBackward<T> right{uy.rows.get(), uy.norm.get(), ux.rows.get(), ux.panels.get(),
+                             sums,          false,         n,             x.size(1),
+                             temperature,   scale,         grad_y.mutable_data_ptr<T>()};
+  parallel_ranges(2 * blocks, 1, [&](int64_t begin, int64_t end) {
+    if (begin < blocks) nce_backward(left, begin, std::min(end, blocks));
+    if (end > blocks) nce_backward(right, std::max(begin, blocks) - blocks, end - blocks);
+  });
+  return {grad_x, grad_y};
+}
+
+std::tuple<Tensor, Tensor> info_nce_cpu(const Tensor& x, const Tensor& y, double temperature) {
+  check_info_nce("info_nce", x, y, temperature);
+  return x.scalar_type() == at::kFloat ? forward<float>(x, y, temperature) : forward<double>(x, y, temperature);
+}
+
+std::tuple<Tensor, Tensor> info_nce_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& y,
+                                                 const Tensor& log_sum, double temperature) {
+  constexpr const char* op = "info_nce_backward";
+  check_info_nce(op, x, y, temperature);
+  check_shape(op, "grad", grad, {});
+  check_same_type(op, "grad", grad, "x", x);
+  check_shape(op, "log_sum", log_sum, {x.size(0)});
+  check_same_type(op, "log_sum", log_sum, "x", x);
+  return x.scalar_type() == at::kFloat ? backward<float>(grad, x, y, log_sum, temperature)
+                                       : backward<double>(grad, x, y, log_sum, temperature);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(smore_ext, CPU, m) {
+  m.impl("info_nce", &info_nce_cpu);
+  m.impl("info_nce_backward", &info_nce_backward_cpu);
+}
+
+}  // namespace smore

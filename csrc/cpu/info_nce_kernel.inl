@@ -1,0 +1,163 @@
+#include "cpu/gemm_tile.inl"
+
+namespace smore::SMORE_LEVEL {
+
+template <typename T>
+void nce_normalise_at(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_t begin, int64_t end) {
+  const int64_t stride = nce_padded(d);
+  for (int64_t i = begin; i < end; ++i) {
+    T* to = unit + i * stride;
+    double square = 0;
+    if (i < n) {
+      for (int64_t j = 0; j < d; ++j) square += static_cast<double>(x[i * d + j]) * static_cast<double>(x[i * d + j]);
+    }
+    const T length = static_cast<T>(std::sqrt(square));
+    const T divisor = std::max(length, static_cast<T>(1e-12));
+    norm[i] = length;
+    for (int64_t j = 0; j < d; ++j) to[j] = i < n ? x[i * d + j] / divisor : T(0);
+    for (int64_t j = d; j < stride; ++j) to[j] = T(0);
+  }
+}
+
+template <typename T>
+void nce_pack_at(const T* unit, int64_t n, int64_t d, T* panels, int64_t begin, int64_t end) {
+  constexpr int64_t C = kTileColumns<T>;
+  const int64_t stride = nce_padded(d), rows = nce_padded(n);
+  for (int64_t row = begin * kNceBlock; row < std::min(rows, end * kNceBlock); ++row) {
+    T* to = panels + row / C * C * d + row % C;
+    for (int64_t k = 0; k < d; ++k) to[k * C] = unit[row * stride + k];
+  }
+}
+
+template <typename T>
+T dot(const T* a, const T* b, int64_t d) {
+  double sum = 0;
+  for (int64_t j = 0; j < d; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+  return static_cast<T>(sum);
+}
+
+// Scores of kTileRows rows against one panel, divided by the temperature.
+template <typename T>
+SMORE_INLINE void scores(const T* rows, int64_t stride, const T* panel, int64_t d, T inverse_temperature,
+                         Vec<T> (&s)[kTileRows][kTileVectors]) {
+  clear<T>(s);
+  gemm_tile<T>(rows, stride, 1, panel, kTileColumns<T>, d, s);
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int v = 0; v < kTileVectors; ++v) s[r][v] *= broadcast(inverse_temperature);
+  }
+}
+
+// Lane l of register v is a real column.
+template <typename T>
+SMORE_INLINE typename VecOf<T>::mask inside(int64_t first, int64_t n) {
+  typename VecOf<T>::mask index{};
+  for (int l = 0; l < kWidth<T>; ++l) index[l] = l;
+  const auto limit = static_cast<std::remove_reference_t<decltype(index[0])>>(std::min<int64_t>(n - first, kWidth<T>));
+  return index < limit;
+}
+
+template <typename T>
+void nce_forward_at(const NceForward<T>& job, int64_t begin, int64_t end) {
+  constexpr int64_t C = kTileColumns<T>;
+  constexpr int W = kWidth<T>;
+  const int64_t stride = nce_padded(job.d), panels = (job.n + C - 1) / C;
+  const T inverse = static_cast<T>(1.0 / job.temperature);
+  // Scores lie in +-1/temperature. While the whole range fits the exponential, 1/temperature is a safe shift;
+  // below that, each row's largest score is found first.
+  const bool fixed_shift = 2.0 / job.temperature <= 80.0;
+  for (int64_t i0 = begin * kNceBlock; i0 < std::min(job.n, end * kNceBlock); i0 += kTileRows) {
+    const T* rows = job.x + i0 * stride;
+    Vec<T> s[kTileRows][kTileVectors];
+    T shift[kTileRows];
+    for (int r = 0; r < kTileRows; ++r) shift[r] = inverse;
+    if (!fixed_shift) {
+      Vec<T> best[kTileRows];
+      for (int r = 0; r < kTileRows; ++r) best[r] = broadcast(-std::numeric_limits<T>::infinity());
+      for (int64_t p = 0; p < panels; ++p) {
+        scores<T>(rows, stride, job.y_panels + p * C * job.d, job.d, inverse, s);
+        for (int v = 0; v < kTileVectors; ++v) {
+          const auto real = inside<T>(p * C + v * W, job.n);
+          for (int r = 0; r < kTileRows; ++r) best[r] = (real & (s[r][v] > best[r])) ? s[r][v] : best[r];
+        }
+      }
+      for (int r = 0; r < kTileRows; ++r) {
+        shift[r] = best[r][0];
+        for (int l = 1; l < W; ++l) shift[r] = std::max<T>(shift[r], best[r][l]);
+      }
+    }
+    Vec<T> sum[kTileRows];
+    for (int r = 0; r < kTileRows; ++r) sum[r] = Vec<T>{};
+    for (int64_t p = 0; p < panels; ++p) {
+      scores<T>(rows, stride, job.y_panels + p * C * job.d, job.d, inverse, s);
+      const bool whole = (p + 1) * C <= job.n;
+      for (int v = 0; v < kTileVectors; ++v) {
+        for (int r = 0; r < kTileRows; ++r) {
+          Vec<T> e = exponential(s[r][v] - broadcast(shift[r]));
+          if (!whole) e = inside<T>(p * C + v * W, job.n) ? e : Vec<T>{};
+          sum[r] += e;
+        }
+      }
+    }
+    for (int r = 0; r < kTileRows; ++r) {
+      const int64_t i = i0 + r;
+      job.lse[i] = i < job.n ? shift[r] + std::log(lane_sum<T>(sum[r])) : T(0);
+      if (i < job.n) job.loss[i] = job.lse[i] - dot(job.x + i * stride, job.y + i * stride, job.d) * inverse;
+    }
+  }
+}
+
+template <typename T>
+void nce_backward_at(const NceBackward<T>& job, int64_t begin, int64_t end) {
+  constexpr int64_t C = kTileColumns<T>;
+  constexpr int W = kWidth<T>;
+  constexpr int64_t kColumns = 256;  // probabilities kept at a time: kTileRows x kColumns, in the first-level cache
+  const int64_t stride = nce_padded(job.d), padded = nce_padded(job.n);
+  const T inverse = static_cast<T>(1.0 / job.temperature), scale = static_cast<T>(job.scale);
+  const AlignedBuffer<T> probability(kTileRows * kColumns);
+  const AlignedBuffer<T> gradient(kTileRows * stride);
+  for (int64_t i0 = begin * kNceBlock; i0 < std::min(job.n, end * kNceBlock); i0 += kTileRows) {
+    std::fill(gradient.get(), gradient.get() + kTileRows * stride, T(0));
+    for (int64_t j0 = 0; j0 < padded; j0 += kColumns) {
+      const int64_t columns = std::min(kColumns, padded - j0);
+      for (int64_t c = 0; c < columns; c += C) {
+        Vec<T> s[kTileRows][kTileVectors];
+        scores<T>(job.row + i0 * stride, stride, job.column_panels + (j0 + c) * job.d, job.d, inverse, s);
+        for (int v = 0; v < kTileVectors; ++v) {
+          const int64_t first = j0 + c + v * W;
+          const bool whole = first + W <= job.n;
+          for (int r = 0; r < kTileRows; ++r) {
+            const Vec<T> lse = job.lse_of_row ? broadcast(job.lse[i0 + r]) : load(job.lse + first);
+            Vec<T> e = exponential(s[r][v] - lse);
+            if (!whole) e = inside<T>(first, job.n) ? e : Vec<T>{};
+            store(probability.get() + r * kColumns + c + v * W, e);
+          }
+        }
+      }
+      for (int r = 0; r < kTileRows; ++r) {  // minus one where a row meets its own partner
+        const int64_t own = i0 + r - j0;
+        if (own >= 0 && own < columns) probability.get()[r * kColumns + own] -= T(1);
+      }
+      for (int64_t k = 0; k < job.d; k += C) {
+        Vec<T> acc[kTileRows][kTileVectors];
+        for (int r = 0; r < kTileRows; ++r) {
+          for (int v = 0; v < kTileVectors; ++v) acc[r][v] = load(gradient.get() + r * stride + k + v * W);
+        }
+        gemm_tile<T>(probability.get(), kColumns, 1, job.column + j0 * stride + k, stride, columns, acc);
+        for (int r = 0; r < kTileRows; ++r) {
+          for (int v = 0; v < kTileVectors; ++v) store(gradient.get() + r * stride + k + v * W, acc[r][v]);
+        }
+      }
+    }
+    // Back through u = x / max(|x|, 1e-12).
+    for (int64_t i = i0; i < std::min<int64_t>(job.n, i0 + kTileRows); ++i) {
+      const T* g = gradient.get() + (i - i0) * stride;
+      const T* u = job.row + i * stride;
+      const bool clamped = !(job.norm[i] > static_cast<T>(1e-12));
+      const T along = clamped ? T(0) : dot(g, u, job.d);
+      const T factor = scale / (clamped ? static_cast<T>(1e-12) : job.norm[i]);
+      for (int64_t j = 0; j < job.d; ++j) job.grad[i * job.d + j] = factor * (g[j] - along * u[j]);
+    }
+  }
+}
+
+}  // namespace smore::SMORE_LEVEL

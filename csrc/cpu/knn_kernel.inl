@@ -1,0 +1,163 @@
+namespace smore::SMORE_LEVEL {
+
+// Dot product in double: eight partial sums (element j goes to sum j mod 8) and one fixed tree. Products of floats are
+// exact in double, so every instruction level gives the same bits.
+template <typename T>
+double dot_double(const T* a, const T* b, int64_t d) {
+  double sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  int64_t j = 0;
+  for (; j + 8 <= d; j += 8) {
+    for (int l = 0; l < 8; ++l) sum[l] += static_cast<double>(a[j + l]) * static_cast<double>(b[j + l]);
+  }
+  for (; j < d; ++j) sum[j % 8] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+template <typename T>
+void knn_norms_at(const T* x, int64_t d, double* norm, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) norm[i] = std::sqrt(dot_double(x + i * d, x + i * d, d));
+}
+
+template <typename T>
+void knn_unit_rows_at(const T* x, int64_t d, const double* norm, T* unit, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const double inverse = norm[i] > 0 ? 1.0 / norm[i] : 0.0;
+    for (int64_t j = 0; j < d; ++j) unit[(i - begin) * d + j] = static_cast<T>(static_cast<double>(x[i * d + j]) * inverse);
+  }
+}
+
+template <typename T>
+bool greater_score(T a, T b) {
+  return a > b;
+}
+
+// Makes room in a full list: keeps what lies within the margin of the k-th best, and raises the bar to that.
+template <typename T>
+void shrink(KnnCandidates<T>& lists, int64_t row, T* spare) {
+  T* score = lists.score + row * lists.capacity;
+  int32_t* index = lists.index + row * lists.capacity;
+  const int32_t count = lists.count[row];
+  std::copy(score, score + count, spare);
+  std::nth_element(spare, spare + lists.k - 1, spare + count, greater_score<T>);
+  const T bar = spare[lists.k - 1] - lists.margin;
+  int32_t kept = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    if (score[i] < bar) continue;
+    score[kept] = score[i];
+    index[kept++] = index[i];
+  }
+  lists.bar[row] = bar;
+  lists.count[row] = kept;
+  if (kept == lists.capacity) {
+    lists.count[row] = -1;
+    lists.bar[row] = std::numeric_limits<T>::infinity();
+  }
+}
+
+template <typename T>
+SMORE_INLINE void offer(KnnCandidates<T>& lists, int64_t row, int64_t other, T score, T* spare) {
+  if (score < lists.bar[row]) return;
+  const int32_t count = lists.count[row];
+  lists.score[row * lists.capacity + count] = score;
+  lists.index[row * lists.capacity + count] = static_cast<int32_t>(other);
+  lists.count[row] = count + 1;
+  if (count + 1 == lists.capacity) shrink(lists, row, spare);
+}
+
+// Bit i: lane i of `bar` is not above lane i of `score`.
+template <typename T>
+SMORE_INLINE uint32_t reaches(Vec<T> score, Vec<T> bar) {
+  constexpr uint32_t all = static_cast<uint32_t>((uint64_t{1} << kWidth<T>)-1);
+  return ~greater_bits(bar, score) & all;
+}
+
+template <typename T>
+void knn_offer_rows_at(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
+                       int64_t first_column, int64_t columns, int64_t begin, int64_t end) {
+  constexpr int W = kWidth<T>;
+  const AlignedBuffer<T> spare(lists.capacity);
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t row = first_row + r;
+    const T* scores = block + r * stride;
+    int64_t c = 0;
+    for (; c + W <= columns; c += W) {
+      for (uint32_t hit = reaches<T>(load(scores + c), broadcast(lists.bar[row])); hit != 0; hit &= hit - 1) {
+        const int64_t at = c + __builtin_ctz(hit);
+        offer(lists, row, first_column + at, scores[at], spare.get());
+      }
+    }
+    for (; c < columns; ++c) offer(lists, row, first_column + c, scores[c], spare.get());
+  }
+}
+
+template <typename T>
+void knn_offer_columns_at(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
+                          int64_t first_column, int64_t rows, int64_t begin, int64_t end) {
+  constexpr int W = kWidth<T>;
+  const AlignedBuffer<T> spare(lists.capacity);
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* scores = block + r * stride;
+    int64_t c = begin;
+    for (; c + W <= end; c += W) {
+      for (uint32_t hit = reaches<T>(load(scores + c), load(lists.bar + first_column + c)); hit != 0; hit &= hit - 1) {
+        const int64_t at = c + __builtin_ctz(hit);
+        offer(lists, first_column + at, first_row + r, scores[at], spare.get());
+      }
+    }
+    for (; c < end; ++c) offer(lists, first_column + c, first_row + r, scores[c], spare.get());
+  }
+}
+
+template <typename T>
+struct Neighbour {
+  T similarity;
+  int64_t index;
+};
+
+template <typename T>
+bool nearer(const Neighbour<T>& a, const Neighbour<T>& b) {
+  return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
+}
+
+template <typename T>
+Neighbour<T> neighbour(const T* x, int64_t d, const double* norm, int64_t i, int64_t j) {
+  const double scale = norm[i] * norm[j];
+  // A row's cosine with itself is 1 by definition, whatever the rounding of its norm.
+  if (i == j && scale > 0) return {T(1), j};
+  return {static_cast<T>(scale > 0 ? dot_double(x + i * d, x + j * d, d) / scale : 0.0), j};
+}
+
+template <typename T>
+void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity,
+                   int64_t* index, int64_t begin, int64_t end) {
+  const int64_t k = lists.k;
+  const AlignedBuffer<T> spare(lists.capacity);
+  const AlignedBuffer<Neighbour<T>> found(std::max(lists.capacity, 2 * k));
+  for (int64_t i = begin; i < end; ++i) {
+    int64_t count = 0;
+    Neighbour<T>* best = found.get();
+    if (lists.count[i] >= 0) {
+      const T* score = lists.score + i * lists.capacity;
+      std::copy(score, score + lists.count[i], spare.get());
+      std::nth_element(spare.get(), spare.get() + k - 1, spare.get() + lists.count[i], greater_score<T>);
+      const T bar = spare.get()[k - 1] - lists.margin;
+      for (int32_t c = 0; c < lists.count[i]; ++c) {
+        if (score[c] >= bar) best[count++] = neighbour(x, d, norm, i, lists.index[i * lists.capacity + c]);
+      }
+    } else {
+      for (int64_t j = 0; j < lists.n; ++j) {
+        best[count++] = neighbour(x, d, norm, i, j);
+        if (count < 2 * k) continue;
+        std::nth_element(best, best + k - 1, best + count, nearer<T>);
+        count = k;
+      }
+    }
+    std::partial_sort(best, best + k, best + count, nearer<T>);
+    for (int64_t j = 0; j < k; ++j) {
+      similarity[i * k + j] = best[j].similarity;
+      index[i * k + j] = best[j].index;
+    }
+  }
+}
+
+}  // namespace smore::SMORE_LEVEL

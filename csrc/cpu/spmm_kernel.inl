@@ -1,0 +1,101 @@
+namespace smore::SMORE_LEVEL {
+
+inline constexpr int64_t kPrefetchEdges = 8;
+inline constexpr int kMaxVectors = 8;  // accumulators that stay in registers
+
+template <typename T>
+SMORE_INLINE void emit(const SpmmOutput<T>& out, int64_t at, Vec<T> value) {
+  if (out.product != nullptr) store(out.product + at, value);
+  if (out.sum != nullptr) store(out.sum + at, (load(out.addend + at) + value) * broadcast(out.scale));
+}
+
+template <typename T>
+SMORE_INLINE void emit_scalar(const SpmmOutput<T>& out, int64_t at, T value) {
+  if (out.product != nullptr) out.product[at] = value;
+  if (out.sum != nullptr) out.sum[at] = (out.addend[at] + value) * out.scale;
+}
+
+// Columns [first, first + NV * width) of one row.
+template <typename T, typename I, int NV>
+SMORE_INLINE void row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
+                            int64_t first) {
+  constexpr int W = kWidth<T>;
+  const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
+  const int64_t last = a.n_edges - 1;
+  Vec<T> acc[NV];
+  for (int v = 0; v < NV; ++v) acc[v] = Vec<T>{};
+  for (int64_t e = begin; e < end; ++e) {
+    // Looking past the end of the row fetches what the next row needs.
+    const char* ahead = reinterpret_cast<const char*>(x + static_cast<int64_t>(a.col[std::min(e + kPrefetchEdges, last)]) * width + first);
+    for (int line = 0; line < NV * SMORE_VECTOR_BYTES; line += 64) __builtin_prefetch(ahead + line);
+    const T* source = x + static_cast<int64_t>(a.col[e]) * width + first;
+    const Vec<T> w = broadcast(a.weight[e]);
+    for (int v = 0; v < NV; ++v) acc[v] = fma(w, load(source + v * W), acc[v]);
+  }
+  for (int v = 0; v < NV; ++v) emit(out, row * width + first + v * W, acc[v]);
+}
+
+template <typename T, typename I, int NV>
+SMORE_INLINE void row_rest(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
+                           int64_t first, int64_t vectors) {
+  if constexpr (NV > 0) {
+    if (vectors == NV) {
+      row_block<T, I, NV>(a, x, width, out, row, first);
+    } else {
+      row_rest<T, I, NV - 1>(a, x, width, out, row, first, vectors);
+    }
+  }
+}
+
+// The columns that do not fill a vector: the last full vector's worth is read again, its known part is dropped.
+template <typename T, typename I>
+SMORE_INLINE void row_tail(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
+                           int64_t first) {
+  constexpr int W = kWidth<T>;
+  const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
+  T lanes[W];
+  int64_t start = first;
+  if (width >= W) {
+    start = width - W;
+    Vec<T> acc{};
+    for (int64_t e = begin; e < end; ++e) {
+      acc = fma(broadcast(a.weight[e]), load(x + static_cast<int64_t>(a.col[e]) * width + start), acc);
+    }
+    store(lanes, acc);
+  } else {
+    for (int64_t i = 0; i < width - first; ++i) {
+      T acc = 0;
+      for (int64_t e = begin; e < end; ++e) acc += a.weight[e] * x[static_cast<int64_t>(a.col[e]) * width + first + i];
+      lanes[i] = acc;
+    }
+  }
+  for (int64_t i = first; i < width; ++i) emit_scalar(out, row * width + i, lanes[i - start]);
+}
+
+template <typename T, typename I>
+bool valid_row(const CsrMatrix<T, I>& a, int64_t row) {
+  const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
+  if (begin < 0 || begin > end || end > a.n_edges) return false;
+  bool ok = true;
+  for (int64_t e = begin; e < end; ++e) ok &= static_cast<uint64_t>(a.col[e]) < static_cast<uint64_t>(a.n_cols);
+  return ok;
+}
+
+template <typename T, typename I>
+bool spmm_rows_at(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
+                  int64_t end) {
+  constexpr int W = kWidth<T>;
+  const int64_t whole = width / W * W;
+  for (int64_t row = begin; row < end; ++row) {
+    if (!valid_row(a, row)) return false;
+    int64_t first = 0;
+    for (; first + kMaxVectors * W <= whole; first += kMaxVectors * W) {
+      row_block<T, I, kMaxVectors>(a, x, width, out, row, first);
+    }
+    row_rest<T, I, kMaxVectors - 1>(a, x, width, out, row, first, (whole - first) / W);
+    if (whole < width) row_tail(a, x, width, out, row, whole);
+  }
+  return true;
+}
+
+}  // namespace smore::SMORE_LEVEL

@@ -1,0 +1,117 @@
+#include "ops/spectral.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace smore {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Tensor real_view(const Tensor& weight) { return weight.is_complex() ? at::view_as_real(weight) : weight; }
+
+std::vector<Tensor> real_views(TensorList weights) {
+  std::vector<Tensor> result;
+  for (const Tensor& w : weights) result.push_back(real_view(w));
+  return result;
+}
+
+struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::spectral_filter", "")
+                               .typed<Tensor(const Tensor&, const Tensor&)>();
+    ctx->save_for_backward({x, weight});
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return op.call(x, weight);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::spectral_filter_backward", "")
+                               .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&)>();
+    const auto saved = ctx->get_saved_variables();
+    auto [grad_x, grad_weight] = op.call(grads[0], saved[0], saved[1]);
+    return {grad_x, grad_weight};
+  }
+};
+
+// Inputs are M arrays, M filters and the fusion filter; outputs the M filtered arrays and the fused one. Only the inputs
+// are kept: backward computes the spectra again, which costs less than reading them back.
+struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
+  static variable_list forward(AutogradContext* ctx, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
+    static const auto op =
+        c10::Dispatcher::singleton()
+            .findSchemaOrThrow("smore_ext::spectrum_fusion", "")
+            .typed<std::tuple<std::vector<Tensor>, Tensor>(TensorList, TensorList, const Tensor&)>();
+    variable_list saved(xs.begin(), xs.end());
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    saved.push_back(fusion_weight);
+    ctx->save_for_backward(saved);
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto [filtered, fused] = op.call(xs, weights, fusion_weight);
+    filtered.push_back(fused);
+    return filtered;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    static const auto op =
+        c10::Dispatcher::singleton()
+            .findSchemaOrThrow("smore_ext::spectrum_fusion_backward", "")
+            .typed<std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor>(
+                TensorList, const Tensor&, TensorList, TensorList, const Tensor&)>();
+    const auto saved = ctx->get_saved_variables();
+    const size_t count = grads.size() - 1;
+    const TensorList all(saved);
+    auto [grad_xs, grad_weights, grad_fusion] =
+        op.call(TensorList(grads).slice(0, count), grads[count], all.slice(0, count), all.slice(count, count),
+                saved[2 * count]);
+    variable_list result = std::move(grad_xs);
+    result.insert(result.end(), grad_weights.begin(), grad_weights.end());
+    result.push_back(grad_fusion);
+    return result;
+  }
+};
+
+Tensor spectral_filter_autograd(const Tensor& x, const Tensor& weight) {
+  const Tensor real = real_view(weight);
+  check_spectral_filter(x, real);
+  return SpectralFilter::apply(x, real);
+}
+
+std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_autograd(TensorList xs, TensorList weights,
+                                                                 const Tensor& fusion_weight) {
+  const std::vector<Tensor> real = real_views(weights);
+  const Tensor fusion = real_view(fusion_weight);
+  check_spectrum_fusion(xs, real, fusion);
+  variable_list outputs = SpectrumFusion::apply(xs, TensorList(real), fusion);
+  Tensor fused = outputs.back();
+  outputs.pop_back();
+  return {std::move(outputs), fused};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
+  m.def("spectral_filter(Tensor x, Tensor weight) -> Tensor");
+  m.def("spectral_filter_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)");
+  m.def("spectrum_fusion(Tensor[] xs, Tensor[] weights, Tensor fusion_weight) -> (Tensor[], Tensor)");
+  m.def(
+      "spectrum_fusion_backward(Tensor[] grads, Tensor grad_fused, Tensor[] xs, Tensor[] weights, "
+      "Tensor fusion_weight) -> (Tensor[], Tensor[], Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
+  m.impl("spectral_filter", &spectral_filter_autograd);
+  m.impl("spectrum_fusion", &spectrum_fusion_autograd);
+  // Double backward is not offered: asking for it raises instead of giving a wrong zero.
+  m.impl("spectral_filter_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("spectrum_fusion_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace smore

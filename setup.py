@@ -1,0 +1,224 @@
+"""Build of smore_ext: finds torch, decides about CUDA and compiles csrc/ into smore_ext._C.
+
+Environment variables:
+  SMORE_CUDA=0|1         leave the CUDA kernels out | require them.
+                         Unset: they are built where torch is a CUDA build and nvcc is found.
+  FORCE_CUDA=1           the same as SMORE_CUDA=1
+  TORCH_CUDA_ARCH_LIST   GPU architectures, as for every torch extension
+  CXX, CFLAGS, MAX_JOBS  compiler, further flags, parallel compile jobs
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NoReturn
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+OLDEST_TORCH = (2, 11)
+PINNED_TORCH = "2.13.0"  # the torch that an environment without one gets
+REQUIREMENTS = [
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "pandas>=2.1",
+    "click>=8.1",
+    "rich>=13",
+    "pyyaml>=6",
+    "safetensors>=0.4.3",
+]
+# Neither -march nor fast-math: kernels choose their SIMD level at run time and match the reference.
+# No -fopenmp either: threads are libtorch's own, so that the process has one OpenMP runtime.
+CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+NVCC_FLAGS = ["-O3", "-std=c++20"]
+
+
+def fail(message: str) -> NoReturn:
+    """End the build with one message."""
+    raise SystemExit(f"\nsmore_ext: {message}\n")
+
+
+def find_torch():
+    """The torch module of the environment that the package is installed into, or None."""
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+    else:
+        return torch
+    # pip's build isolation hides the target environment, yet it runs the target's interpreter: ask that one,
+    # started without pip's variables, where it imports from. Appended: the build's own setuptools goes first.
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONNOUSERSITE")}
+    command = [sys.executable, "-c", "import sys; print(*sys.path[1:], sep='\\n')"]
+    paths = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    sys.path += [path for path in paths if path not in sys.path]
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return None
+    return torch
+
+
+def check_torch(torch) -> None:
+    """Stop where torch is older than what the sources are written for."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        fail(f"torch >= {oldest} is needed, found {torch.__version__} in {os.path.dirname(torch.__file__)}")
+
+
+def check_compiler() -> None:
+    """Stop with the reason where the compiler, its C++20 or Python's headers are missing."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    if not command or shutil.which(command[0]) is None:
+        where = "CXX" if "CXX" in os.environ else "the default, as CXX is not set"
+        fail(
+            f"no C++ compiler: {' '.join(command) or 'an empty name'} ({where}) was not found. "
+            "Install g++ 11 or newer (Debian, Ubuntu: apt install g++), or name a compiler in CXX."
+        )
+    probe = "#include <Python.h>\n#include <version>\n#ifndef __cpp_lib_bit_cast\n#error no C++20\n#endif\n"
+    flags = ["-std=c++20", "-fsyntax-only", "-I", sysconfig.get_paths()["include"], "-x", "c++", "-"]
+    result = subprocess.run([*command, *flags], input=probe, capture_output=True, text=True)
+    if result.returncode == 0:
+        return
+    if re.search(r"Python\.h.*(No such file|not found)", result.stderr):
+        fail(
+            f"Python's headers are missing: no Python.h in {sysconfig.get_paths()['include']}. "
+            "Install them (Debian, Ubuntu: apt install python3-dev)."
+        )
+    fail(
+        f"{' '.join(command)} cannot compile C++20, which torch's headers need; g++ 11 or newer can. "
+        f"It said:\n{result.stderr.strip()}"
+    )
+
+
+def use_cuda(torch_version: str, torch_cuda: str | None, nvcc: str | None, sources: list[str]) -> bool:
+    """Whether to build the CUDA kernels: by SMORE_CUDA, FORCE_CUDA and what is there. Prints the choice."""
+    wish = os.environ.get("SMORE_CUDA", "1" if os.environ.get("FORCE_CUDA") == "1" else "")
+    if wish not in ("", "0", "1"):
+        fail(f"SMORE_CUDA must be 0, 1 or unset, got {wish!r}")
+    missing = ""
+    if not sources:
+        missing = "this version has no CUDA kernels (no sources in csrc/cuda)"
+    elif torch_cuda is None:
+        missing = f"torch {torch_version} is not a CUDA build"
+    elif nvcc is None:
+        missing = "nvcc was not found (set CUDA_HOME or put nvcc on PATH)"
+    if wish == "1" and missing:
+        fail(f"SMORE_CUDA=1 asks for the CUDA kernels, but {missing}")
+    chosen = wish != "0" and not missing
+    reason = "SMORE_CUDA=0" if wish == "0" else missing or f"CUDA {torch_cuda}, {nvcc}"
+    print(f"smore_ext: CUDA kernels: {'yes' if chosen else 'no'} ({reason})")
+    return chosen
+
+
+def set_cuda_archs(torch) -> str:
+    """Returns TORCH_CUDA_ARCH_LIST, set first where it is unset, as torch then fails without a GPU."""
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        count = torch.cuda.device_count()
+        archs = sorted({torch.cuda.get_device_capability(i) for i in range(count)})
+        if not archs:
+            new = tuple(int(part) for part in torch.version.cuda.split(".")[:2]) >= (12, 8)
+            archs = [(8, 0), (9, 0)] + [(12, 0)] * new
+        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(f"{major}.{minor}" for major, minor in archs) + "+PTX"
+    return os.environ["TORCH_CUDA_ARCH_LIST"]
+
+
+def files(*patterns: str) -> list[str]:
+    """Sorted paths under csrc/, relative to the root, that match any of the patterns."""
+    paths = (path for pattern in patterns for path in ROOT.glob(f"csrc/{pattern}"))
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths)
+
+
+def make_extension(torch):
+    """The extension module smore_ext._C."""
+    from torch.utils import cpp_extension
+
+    cuda_sources = files("cuda/*.cpp", "cuda/*.cu")
+    home = cpp_extension.CUDA_HOME
+    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin")) if home else None
+    cuda = use_cuda(torch.__version__, torch.version.cuda, nvcc, cuda_sources)
+
+    flags = list(CXX_FLAGS)
+    if "-g" not in shlex.split(os.environ.get("CFLAGS", "")):
+        flags.append("-g0")  # Python's own flags bring -g: with torch's headers, most of an object file
+    macros = {"SMORE_BUILD_TORCH": torch.__version__, "SMORE_BUILD_FLAGS": " ".join(flags)}
+    if cuda:
+        macros |= {"SMORE_BUILD_CUDA": torch.version.cuda, "SMORE_BUILD_CUDA_ARCHS": set_cuda_archs(torch)}
+    # As system folders: -Wextra is for our code, not for torch's headers.
+    flags += [f"-isystem{path}" for path in cpp_extension.include_paths()]
+    make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
+    return make(
+        name="smore_ext._C",
+        sources=files("*.cpp", "ops/*.cpp", "cpu/*.cpp", "cpu/simd/*.cpp") + (cuda_sources if cuda else []),
+        depends=files("**/*.h", "**/*.inl", "**/*.cuh"),
+        include_dirs=[str(ROOT / "csrc")],
+        define_macros=[(name, f'"{value}"') for name, value in macros.items()],
+        extra_compile_args={"cxx": flags, "nvcc": NVCC_FLAGS},
+    )
+
+
+def make_build_ext():
+    """torch's build_ext with our checks before it and one message after a failure."""
+    from setuptools.errors import CompileError, LinkError
+    from torch.utils import cpp_extension
+
+    class BuildExtension(cpp_extension.BuildExtension):
+        def run(self) -> None:
+            check_compiler()
+            words = shlex.split(os.environ.get("CXX", ""))
+            if words and words[0] in ("ccache", "sccache") and hasattr(cpp_extension, "_wrap_compiler"):
+                # This torch puts the wrapper before the compiler by itself, and takes CXX for one word.
+                os.environ["CXX"] = shlex.join(words[1:])
+            if self.inplace or self.editable_mode:
+                # pip would use a temporary folder; with the objects kept, the next build is incremental.
+                self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
+            try:
+                super().run()
+            except CompileError:
+                self.explain("compiling")
+            except LinkError:
+                self.explain("linking")
+            except RuntimeError as error:  # torch's own: ninja failed, or nvcc does not fit torch
+                self.explain(f"compiling ({error})")
+
+        def explain(self, step: str) -> NoReturn:
+            fail(
+                f"building smore_ext._C failed while {step}. The reason stands above, in the compiler's own "
+                "words; if they are 'Killed', memory ran out: build with MAX_JOBS=1."
+            )
+
+    return BuildExtension
+
+
+def main() -> None:
+    torch = find_torch()
+    wanted = [] if shutil.which("ninja") else ["ninja"]  # without it torch compiles one file after the other
+    if torch is None:
+        if "egg_info" not in sys.argv[1:]:  # with egg_info, pip is asking what the build needs
+            fail(
+                f"torch is not installed here. Install it first (pip install torch=={PINNED_TORCH}), "
+                "or run `pip install` without --no-build-isolation, which brings it."
+            )
+        check_compiler()  # before torch is downloaded for nothing
+        setup(setup_requires=[*wanted, f"torch=={PINNED_TORCH}"])
+        return
+    check_torch(torch)
+    # Without the local part (2.13.0+cpu): `==2.13.0` accepts any, and an index need not have that very one.
+    setup(
+        setup_requires=wanted,
+        install_requires=[*REQUIREMENTS, f"torch=={torch.__version__.split('+')[0]}"],
+        ext_modules=[make_extension(torch)],
+        cmdclass={"build_ext": make_build_ext()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""The validated in-memory data set that every model, the trainer and the commands share.
+
+:meth:`Dataset.from_pairs` is the one door: the folder reader and the generator both go through it, so what holds for
+one holds for the other. Rules of who is kept and who is dropped: SPEC section 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smore_ext.graph import Graph
+
+SPLITS = ("train", "valid", "test")
+MAX_ID = 2**31 - 2  # so that counts fit int32 and user * n_items + item fits int64
+_BLOCK_BYTES = 8 << 20  # features are checked in blocks of this size: a mapped file is never copied whole
+_MODALITY = re.compile(r"[A-Za-z0-9_-]+")  # becomes part of parameter names, where torch forbids dots
+
+
+class DatasetError(ValueError):
+    """Something in the data is not as it must be; the message names where, what was expected and what came."""
+
+
+class SplitOverlapError(DatasetError):
+    """A pair occurs in two splits; `user` and `item` name the example in the message."""
+
+    def __init__(self, message: str, user: int, item: int) -> None:
+        super().__init__(message)
+        self.user = user
+        self.item = item
+
+
+class Pairs(NamedTuple):
+    """Interactions as two columns of equal length: users [E] int64, items [E] int64."""
+
+    users: Tensor
+    items: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Users, items, three disjoint lists of interactions, item features and item graphs. Everything is on the CPU.
+
+    Build it with :func:`smore_ext.load_dataset`, :func:`smore_ext.data.builtin_dataset` or :meth:`from_pairs`: they
+    validate, the bare constructor does not.
+
+    Attributes:
+        name: what logs and results call the data set.
+        n_users, n_items: `U` and `I`; ids are `0..U-1` and `0..I-1`. Ids that never occur count too.
+        train, valid, test: the interactions, each pair once. `valid` and `test` hold no user without a train pair.
+        features: `{modality: [I, D_m] float32}`, names sorted. May be memory-mapped (private pages: writing to the
+            tensor never changes the file, but does change this data set, so a model that trains them clones them).
+        graphs: `{modality: Graph [I, I]}`, item graphs that came ready-made.
+        fingerprint: sha256 (hex) over sizes, interactions in their order, features and graphs; not over the name.
+        report: what was found and left out: `{train,valid,test}_duplicates` (repeated pairs, counted once),
+            `{valid,test}_pairs_dropped` (their user has no train pair), `users_without_train` and
+            `items_without_train` (ids in range that train does not use).
+    """
+
+    name: str
+    n_users: int
+    n_items: int
+    train: Pairs
+    valid: Pairs
+    test: Pairs
+    features: dict[str, Tensor]
+    graphs: dict[str, Graph]
+    fingerprint: str
+    report: dict[str, int]
+
+    @classmethod
+    def from_pairs(
+        cls,
+        name: str,
+        n_users: int,
+        n_items: int,
+        train: Pairs | Sequence,
+        valid: Pairs | Sequence,
+        test: Pairs | Sequence,
+        features: Mapping[str, Tensor | np.ndarray] | None = None,
+        graphs: Mapping[str, Graph] | None = None,
+        *,
+        sources: Mapping[str, str] | None = None,
+    ) -> Dataset:
+        """Validates the parts and puts them together.
+
+        Args:
+            train, valid, test: `(users, items)`, two integer vectors of equal length, tensors or arrays.
+            features: `{modality: [I, D_m]}`, float32 (kept without a copy where the layout allows) or float64
+                (converted to float32).
+            graphs: `{modality: Graph}` of shape `(I, I)`.
+            sources: what errors call a part, by `"interactions"`, `"<modality>_feat"`, `"<modality>_graph"`; a
+                reader gives file names here.
+
+        Raises:
+            DatasetError: naming the part, what must hold and what came.
+        """
+        sources = sources or {}
+        where = sources.get("interactions", f"dataset {name!r}")
+        for label, count in (("n_users", n_users), ("n_items", n_items)):
+            if not 1 <= count <= MAX_ID + 1:
+                raise DatasetError(f"{where}: expected {label} between 1 and {MAX_ID + 1}, got {count}")
+
+        report: dict[str, int] = {}
+        keys: dict[str, np.ndarray] = {}  # one int64 a pair, in the order given
+        for split, pairs in zip(SPLITS, (train, valid, test), strict=True):
+            raw = _pair_keys(f"{where}: {split}", pairs, n_users, n_items)
+            keys[split] = _unique_in_order(raw)
+            report[f"{split}_duplicates"] = len(raw) - len(keys[split])
+        if len(keys["train"]) == 0:
+            raise DatasetError(f"{where}: expected at least one train interaction (label 0), got none")
+        _check_overlap(where, keys, n_items)
+
+        in_train = np.zeros(n_users, dtype=bool)
+        in_train[keys["train"] // n_items] = True
+        for split in ("valid", "test"):
+            kept = keys[split][in_train[keys[split] // n_items]]
+            report[f"{split}_pairs_dropped"] = len(keys[split]) - len(kept)
+            keys[split] = kept
+        report["users_without_train"] = n_users - int(in_train.sum())
+        report["items_without_train"] = n_items - len(np.unique(keys["train"] % n_items))
+
+        checked_features = {
+            modality: _checked_features(
+                sources.get(f"{modality}_feat", f"{where}: features"), modality, value, n_items
+            )
+            for modality, value in sorted((features or {}).items())
+        }
+        checked_graphs = dict(sorted((graphs or {}).items()))
+        for modality, graph in checked_graphs.items():
+            _check_graph(sources.get(f"{modality}_graph", f"{where}: graphs"), modality, graph, n_items)
+
+        splits = {split: _as_pairs(keys[split], n_items) for split in SPLITS}
+        return cls(
+            name=name,
+            n_users=n_users,
+            n_items=n_items,
+            **splits,
+            features=checked_features,
+            graphs=checked_graphs,
+            fingerprint=_fingerprint(n_users, n_items, splits, checked_features, checked_graphs),
+            report=report,
+        )
+
+    @cached_property
+    def seen(self) -> Graph:
+        """Train interactions as a graph `[U, I]` of weight 1: row `u` lists the train items of user `u`."""
+        return Graph.from_edges(self.train.users, self.train.items, None, (self.n_users, self.n_items))
+
+    @cached_property
+    def candidates(self) -> Tensor:
+        """Sorted ids of the items that occur in train, `[C]` int64: what negatives are drawn from."""
+        return torch.unique(self.train.items)
+
+    def __repr__(self) -> str:
+        features = ", ".join(f"{m} {f.shape[1]}" for m, f in self.features.items()) or "none"
+        return (
+            f"Dataset({self.name!r}: {self.n_users:,} users, {self.n_items:,} items, "
+            f"{len(self.train.users):,} / {len(self.valid.users):,} / {len(self.test.users):,} "
+            f"train / valid / test pairs, features {features}, graphs {', '.join(self.graphs) or 'none'})"
+        )
+
+
+def hash_tensor(digest: hashlib._Hash, label: str, tensor: Tensor) -> None:
+    """Adds label, dtype, shape and bytes of a CPU tensor to `digest`, without copying a contiguous one."""
+    tensor = tensor.detach().contiguous()
+    digest.update(f"{label} {tensor.dtype} {tuple(tensor.shape)};".encode())
+    if tensor.numel():  # torch cannot view an empty tensor as bytes
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _fingerprint(
+    n_users: int, n_items: int, splits: dict[str, Pairs], features: dict[str, Tensor], graphs: dict[str, Graph]
+) -> str:
+    digest = hashlib.sha256(f"smore_ext.Dataset 1 {n_users} {n_items};".encode())
+    for split, pairs in splits.items():
+        hash_tensor(digest, f"{split} users", pairs.users)
+        hash_tensor(digest, f"{split} items", pairs.items)
+    for modality, tensor in features.items():
+        hash_tensor(digest, f"feature {modality}", tensor)
+    for modality, graph in graphs.items():
+        # int64 whatever the graph stores: the index width is a matter of memory, not of content
+        hash_tensor(digest, f"graph {modality} rowptr", graph.rowptr.long())
+        hash_tensor(digest, f"graph {modality} col", graph.col.long())
+        hash_tensor(digest, f"graph {modality} weight", graph.weight)
+    return digest.hexdigest()
+
+
+def _integer_vector(where: str, values: object, bound: int) -> np.ndarray:
+    """`values` as int64 `[E]` with every entry in `0..bound-1`."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DatasetError(f"{where}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
+    bad = np.flatnonzero((array < 0) | (array >= bound)) if array.size else ()
+    if len(bad):
+        raise DatasetError(f"{where}: expected ids from 0 to {bound - 1}, got {array[bad[0]]} at position {bad[0]}")
+    return array.astype(np.int64)
+
+
+def _pair_keys(where: str, pairs: Pairs | Sequence, n_users: int, n_items: int) -> np.ndarray:
+    """One sortable key a pair, `user * n_items + item`, `[E]` int64."""
+    users, items = pairs
+    users = _integer_vector(f"{where} users", users, n_users)
+    items = _integer_vector(f"{where} items", items, n_items)
+    if len(users) != len(items):
+        raise DatasetError(f"{where}: expected as many users as items, got {len(users)} and {len(items)}")
+    return users * n_items + items
+
+
+def _as_pairs(keys: np.ndarray, n_items: int) -> Pairs:
+    return Pairs(torch.from_numpy(keys // n_items), torch.from_numpy(keys % n_items))
+
+
+def _unique_in_order(keys: np.ndarray) -> np.ndarray:
+    """`keys` without repeats, each at the place where it came first (the order feeds the training shuffle)."""
+    unique, first = np.unique(keys, return_index=True)
+    return keys if len(unique) == len(keys) else keys[np.sort(first)]
+
+
+def _check_overlap(where: str, keys: dict[str, np.ndarray], n_items: int) -> None:
+    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        both = np.intersect1d(keys[first], keys[second], assume_unique=True)
+        if len(both):
+            user, item = divmod(int(both[0]), n_items)
+            raise SplitOverlapError(
+                f"{where}: expected every pair in one split only, got {len(both)} in both {first} and {second}, "
+                f"for example user {user}, item {item}",
+                user,
+                item,
+            )
+
+
+def _check_modality(where: str, modality: str) -> None:
+    if not _MODALITY.fullmatch(modality):
+        raise DatasetError(f"{where}: expected a modality name of letters, digits, '_', '-'; got {modality!r}")
+
+
+def _check_graph(where: str, modality: str, graph: Graph, n_items: int) -> None:
+    _check_modality(where, modality)
+    if not isinstance(graph, Graph):
+        raise DatasetError(f"{where} ({modality}): expected a Graph, got {type(graph).__name__}")
+    if tuple(graph.shape) != (n_items, n_items):
+        raise DatasetError(
+            f"{where} ({modality}): expected a graph of shape ({n_items}, {n_items}), one row and column an item, "
+            f"got {tuple(graph.shape)}"
+        )
+    if not bool(torch.isfinite(graph.weight).all()):
+        raise DatasetError(f"{where} ({modality}): expected finite edge weights, got NaN or infinity")
+
+
+def _checked_features(where: str, modality: str, value: Tensor | np.ndarray, n_items: int) -> Tensor:
+    """`value` as float32 `[I, D]`, contiguous, every entry finite; the same memory where dtype and layout allow."""
+    _check_modality(where, modality)
+    where = f"{where} ({modality})"
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise DatasetError(f"{where}: expected float32 or float64 features, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise DatasetError(f"{where}: expected features of shape [items, width >= 1], got shape {array.shape}")
+    if array.shape[0] != n_items:
+        raise DatasetError(
+            f"{where}: expected {n_items} feature rows, one an item (largest item id + 1), got {array.shape[0]}"
+        )
+    as_it_is = array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
+    out = array if as_it_is else np.empty(array.shape, dtype=np.float32)
+    rows = max(1, _BLOCK_BYTES // (array.shape[1] * array.dtype.itemsize))
+    for start in range(0, n_items, rows):
+        block = array[start : start + rows]
+        if not as_it_is:
+            with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes inf: reported below
+                out[start : start + rows] = block
+        finite = np.isfinite(out[start : start + rows])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise DatasetError(
+                f"{where}: expected finite float32 features, got {block[row, column]} in row {start + row}, "
+                f"column {column}"
+            )
+    return torch.from_numpy(np.asarray(out))

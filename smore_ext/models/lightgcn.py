@@ -1,0 +1,66 @@
+"""LightGCN (He et al., SIGIR 2020, arXiv 2002.02126): ids smoothed over the interaction graph, nothing else.
+
+With 0 layers it is matrix factorisation trained with BPR. It is also the shortest complete model of this package: a
+configuration, parameters, `embeddings()` and `loss()` are all that a model author writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from smore_ext.data import Dataset
+from smore_ext.graph import Graph
+from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend
+
+
+@dataclass
+class LightGCNConfig:
+    """Settings of LightGCN. The published runs of the field use 64 dimensions and tune layers and reg_weight."""
+
+    embedding_dim: int = 64
+    n_ui_layers: int = 4
+    reg_weight: float = 1e-4
+    batch_size: int = 2048
+    backend: str = "native"
+
+    def __post_init__(self) -> None:
+        check_at_least("embedding_dim", self.embedding_dim, 1)
+        check_at_least("n_ui_layers", self.n_ui_layers, 0)
+        check_at_least("reg_weight", self.reg_weight, 0)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_backend(self.backend)
+
+
+class LightGCN(Recommender):
+    """LightGCN on a dataset's train interactions."""
+
+    config_class = LightGCNConfig
+
+    def __init__(self, dataset: Dataset, config: LightGCNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LightGCNConfig()
+        self.loss_parts = {}
+        self.n_users, self.n_items = dataset.n_users, dataset.n_items
+        self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
+        self.user_embedding = nn.Embedding(dataset.n_users, config.embedding_dim)
+        self.item_embedding = nn.Embedding(dataset.n_items, config.embedding_dim)
+        nn.init.xavier_uniform_(self.user_embedding.weight)
+        nn.init.xavier_uniform_(self.item_embedding.weight)
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        f = BACKENDS[self.config.backend]
+        ids = torch.cat([self.user_embedding.weight, self.item_embedding.weight])  # [U+I, d]
+        final = f.propagate(self.bipartite, ids, self.config.n_ui_layers)  # [U+I, d]
+        return final.split([self.n_users, self.n_items])
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """BPR plus L2. The penalty is on the batch's rows of the parameters, as in the paper, not on smoothed rows."""
+        f, config = BACKENDS[self.config.backend], self.config
+        bpr, _ = f.bpr_loss(*self.embeddings(), users, positives, negatives)
+        _, l2 = f.bpr_loss(self.user_embedding.weight, self.item_embedding.weight, users, positives, negatives)
+        reg = config.reg_weight * l2 / config.batch_size
+        self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
+        return bpr + reg

@@ -1,0 +1,207 @@
+"""SMORE (Spectrum-based Modality Representation Fusion Graph Convolutional Network, WSDM 2025, arXiv 2412.14978).
+
+The model takes any number M >= 1 of modalities. Where the paper and the code behind its numbers differ, the code decides.
+Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smore_ext.data import Dataset
+from smore_ext.data.graph_cache import item_knn_graph
+from smore_ext.graph import Graph
+from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend
+from smore_ext.models.smore_state import native_state_dict
+
+
+@dataclass
+class SMOREConfig:
+    """Settings of SMORE; the defaults are the published ones for Amazon Baby where it has one value.
+
+    knn_k: neighbours of the item graphs, one number or one a modality. spectral: True filters all frequencies, False
+    switches the filters off (features pass unfiltered, the fusion is the product's inverse transform), a
+    number keeps that many of the lowest frequencies. modalities: names to use, None for all the dataset has.
+    cache_dir: where item graphs are kept between runs, None for nowhere.
+    """
+
+    embedding_dim: int = 64
+    n_ui_layers: int = 4
+    n_mm_layers: int = 1
+    knn_k: int | dict[str, int] = 10
+    cl_weight: float = 0.01
+    reg_weight: float = 1e-4
+    temperature: float = 0.2
+    dropout: float = 0.0
+    freeze_features: bool = False
+    batch_size: int = 2048
+    spectral: bool | int = True
+    modalities: tuple[str, ...] | None = None
+    backend: str = "native"
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_dim", "n_mm_layers", "batch_size"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("n_ui_layers", "cl_weight", "reg_weight"):
+            check_at_least(name, getattr(self, name), 0)
+        for k in self.knn_k.values() if isinstance(self.knn_k, dict) else [self.knn_k]:
+            check_at_least("knn_k", k, 1)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        bins = self.embedding_dim // 2 + 1
+        if not isinstance(self.spectral, bool) and not 1 <= self.spectral <= bins:
+            raise ValueError(f"spectral must be true, false or a number of frequencies in 1..{bins}, got {self.spectral}")
+        if self.modalities is not None:
+            self.modalities = tuple(self.modalities)
+            if not self.modalities:
+                raise ValueError("modalities must name at least one modality, got none")
+        check_backend(self.backend)
+
+
+def _gate(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.Sigmoid())
+
+
+class SMORE(Recommender):
+    """SMORE on a dataset with at least one modality."""
+
+    config_class = SMOREConfig
+
+    def __init__(self, dataset: Dataset, config: SMOREConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SMOREConfig()
+        self.loss_parts = {}
+        self.n_users, self.n_items = dataset.n_users, dataset.n_items
+        self.modalities = _chosen_modalities(dataset, config)
+        d, bins = config.embedding_dim, config.embedding_dim // 2 + 1
+
+        self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
+        self.user_item = _user_item_block(self.bipartite, dataset.n_users)
+        self.item_graphs = {m: _item_graph(dataset, m, config) for m in self.modalities}
+        self.fusion_graph = Graph.maximum(list(self.item_graphs.values()))
+
+        self.user_embedding = nn.Embedding(dataset.n_users, d)
+        self.item_embedding = nn.Embedding(dataset.n_items, d)
+        nn.init.xavier_uniform_(self.user_embedding.weight)
+        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.features = nn.ParameterDict()  # raw features X_m, trained unless frozen
+        for m in self.modalities:
+            self.features[m] = nn.Parameter(dataset.features[m].clone(), requires_grad=not config.freeze_features)
+        self.projection = nn.ModuleDict({m: nn.Linear(dataset.features[m].shape[1], d) for m in self.modalities})
+        self.filter = nn.ParameterDict({m: nn.Parameter(torch.randn(1, bins, 2)) for m in self.modalities})
+        self.fusion_filter = nn.Parameter(torch.randn(1, bins, 2))
+        self.feature_gate = nn.ModuleDict({m: _gate(d) for m in self.modalities})
+        self.fusion_gate = _gate(d)
+        self.query = nn.ModuleDict(
+            {m: nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, d, bias=False)) for m in self.modalities}
+        )
+        self.preference_gate = nn.ModuleDict({m: _gate(d) for m in self.modalities})
+        self.fusion_preference_gate = _gate(d)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def _filters(self) -> tuple[list[Tensor], Tensor]:
+        """The filters [d/2+1, 2] as `spectral` says."""
+        weights, fusion = [self.filter[m][0] for m in self.modalities], self.fusion_filter[0]
+        if self.config.spectral is True:
+            return weights, fusion
+        keep = torch.ones_like(fusion)
+        if self.config.spectral is False:
+            keep[:, 1] = 0  # one, real, at every frequency: nothing is filtered
+            return [keep for _ in weights], keep
+        keep[self.config.spectral :] = 0
+        return [w * keep for w in weights], fusion * keep
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Behaviour view C and side information, both [U+I, d], users first. Final embeddings are their sum."""
+        f, layers = BACKENDS[self.config.backend], self.config.n_mm_layers
+        ids = self.item_embedding.weight  # [I, d]
+
+        # 1. Projection of the raw features.
+        projected = [self.projection[m](self.features[m]) for m in self.modalities]  # M x [I, d]
+        # 2. Spectrum modality fusion: each modality denoised, and all fused.
+        denoised, fused = f.spectrum_fusion(projected, *self._filters())  # M x [I, d], [I, d]
+        # 3. Behaviour-guided gating.
+        gated = [ids * self.feature_gate[m](h) for m, h in zip(self.modalities, denoised, strict=True)]  # M x [I, d]
+        gated_fusion = ids * self.fusion_gate(fused)  # [I, d]
+        # 4. Item-item views, and the users' share in them.
+        views = [f.propagate(self.item_graphs[m], b, layers, "last") for m, b in zip(self.modalities, gated, strict=True)]
+        views.append(f.propagate(self.fusion_graph, gated_fusion, layers, "last"))  # (M + 1) x [I, d]
+        users = f.spmm(self.user_item, torch.cat(views, dim=1))  # [U, (M + 1) d]: one product for all views
+        views = [torch.cat([u, v]) for u, v in zip(users.split(ids.shape[1], dim=1), views, strict=True)]
+        fusion_view = views.pop()  # [U+I, d]; M views remain
+        # 5. Behaviour view.
+        behaviour = f.propagate(
+            self.bipartite, torch.cat([self.user_embedding.weight, ids]), self.config.n_ui_layers
+        )  # [U+I, d]
+        # 6. Modality-aware preference.
+        side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [U+I, d]
+        for m, view in zip(self.modalities, views, strict=True):
+            attention = self.query[m](fusion_view).softmax(dim=1)  # [U+I, d]
+            side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
+        return behaviour, side / (len(views) + 1)
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        behaviour, side = self()
+        return (behaviour + side).split([self.n_users, self.n_items])
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""
+        f, config = BACKENDS[self.config.backend], self.config
+        behaviour, side = self()
+        final_users, final_items = (behaviour + side).split([self.n_users, self.n_items])
+        bpr, l2 = f.bpr_loss(final_users, final_items, users, positives, negatives)
+        reg = config.reg_weight * l2 / config.batch_size
+        positives = positives + self.n_users
+        contrast = f.info_nce(side[positives], behaviour[positives], config.temperature)
+        contrast = contrast + f.info_nce(side[users], behaviour[users], config.temperature)
+        contrast = config.cl_weight * contrast
+        self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach(), "cl": contrast.detach()}
+        return bpr + reg + contrast
+
+    @torch.no_grad()
+    def statistics(self) -> dict[str, float]:
+        """Mean size of the filters, and of side information against the behaviour view."""
+        behaviour, side = self()
+        figures = {f"filter_{m}": float(self.filter[m].norm(dim=2).mean()) for m in self.modalities}
+        figures["filter_fusion"] = float(self.fusion_filter.norm(dim=2).mean())
+        figures["side_to_behaviour"] = float(side.norm(dim=1).mean() / behaviour.norm(dim=1).mean())
+        return figures
+
+    def load_official_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Takes over weights saved by the published code (names and shapes in `smore_state`)."""
+        self.load_state_dict(native_state_dict(state_dict, self.state_dict(), self.modalities))
+
+
+def _chosen_modalities(dataset: Dataset, config: SMOREConfig) -> list[str]:
+    known = list(dataset.features)
+    chosen = list(config.modalities) if config.modalities is not None else known
+    missing = [m for m in chosen if m not in dataset.features]
+    if missing or not chosen:
+        raise ValueError(f"SMORE needs features of {', '.join(missing) or 'at least one modality'}; dataset "
+                         f"{dataset.name!r} has {', '.join(known) or 'none'}")
+    if isinstance(config.knn_k, dict) and any(m not in config.knn_k and m not in dataset.graphs for m in chosen):
+        raise ValueError(f"knn_k must name every modality ({', '.join(chosen)}), got {', '.join(config.knn_k)}")
+    return chosen
+
+
+def _item_graph(dataset: Dataset, modality: str, config: SMOREConfig) -> Graph:
+    if modality in dataset.graphs:
+        return dataset.graphs[modality]
+    k = config.knn_k[modality] if isinstance(config.knn_k, dict) else config.knn_k
+    cache = Path(config.cache_dir) if config.cache_dir is not None else None
+    return item_knn_graph(dataset.features[modality], k, cache)
+
+
+def _user_item_block(bipartite: Graph, n_users: int) -> Graph:
+    """R, the user rows of the bipartite graph over the items. [U, I]"""
+    edges = int(bipartite.rowptr[n_users])
+    items = bipartite.col[:edges] - n_users
+    return Graph(bipartite.rowptr[: n_users + 1], items, bipartite.weight[:edges], (n_users, bipartite.n_rows - n_users))

@@ -1,0 +1,56 @@
+"""`python -m smore_ext.recommend RUN_DIR --user 5 --k 10`: the items that a run ranks first for a user."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from smore_ext import runs
+from smore_ext.cli import run_command
+from smore_ext.report import make_console, recommendation_table, write_json
+
+PROG = "python -m smore_ext.recommend"
+
+
+@click.command(help="Print the unseen items that the best checkpoint of a run ranks first for a user.")
+@click.argument("run_dir", type=Path)
+@click.option(
+    "--user", "users", type=int, multiple=True, required=True, help="user id; may be given repeatedly"
+)
+@click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="number of items")
+@click.option(
+    "--mask",
+    type=click.Choice(["all", "train"]),
+    default="all",
+    show_default=True,
+    help="items taken as seen: all the user's interactions, or those of train only, to check the ranking",
+)
+@click.option("--data-path", type=Path, metavar="PATH", help="where the data is now, if it moved")
+@click.option("--json", "json_file", type=Path, metavar="FILE", help="also write the lists to this file")
+def command(
+    run_dir: Path, users: tuple[int, ...], k: int, mask: str, data_path: Path | None, json_file: Path | None
+) -> int:
+    found = runs.run_dirs(run_dir)
+    if len(found) > 1:
+        raise click.UsageError(f"{run_dir} holds several seeds: name one of {', '.join(map(str, found))}")
+    run = runs.load_run(found[0], data_path)
+    lists = run.recommend(users, k, mask)
+    console = make_console()
+    for user, items in lists.items():
+        console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
+    if json_file is not None:
+        write_json(
+            json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()}
+        )
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(command, argv, PROG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

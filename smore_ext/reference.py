@@ -1,0 +1,169 @@
+"""The functions of `smore_ext.ops` in plain PyTorch: the oracle that every kernel is compared with.
+
+Written from the formulas, for reading, in float32 or float64 and with autograd throughout. It imports nothing from the
+package: a graph is anything with `to_sparse()`, or a torch sparse tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _complex_filter(weight: Tensor, width: int) -> Tensor:
+    """Filter [d/2+1] complex from its real view [d/2+1, 2]; the ignored imaginary parts are set to zero."""
+    if not weight.is_complex():
+        weight = torch.view_as_complex(weight.contiguous())
+    counts = torch.ones(weight.shape[0], dtype=torch.bool, device=weight.device)
+    counts[0] = False
+    if width % 2 == 0:
+        counts[-1] = False
+    return torch.complex(weight.real, torch.where(counts, weight.imag, torch.zeros_like(weight.imag)))
+
+
+def spectral_filter(x: Tensor, weight: Tensor) -> Tensor:
+    """irfft(rfft(x) * weight), orthonormal, along the rows. x [N, d], weight [d/2+1, 2] -> [N, d]."""
+    width = x.shape[1]
+    spectrum = torch.fft.rfft(x, dim=1, norm="ortho")  # [N, d/2+1]
+    return torch.fft.irfft(spectrum * _complex_filter(weight, width), n=width, dim=1, norm="ortho")
+
+
+def spectrum_fusion(
+    xs: Sequence[Tensor], weights: Sequence[Tensor], fusion_weight: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Each x_m filtered by w_m, and the product of the unfiltered spectra filtered by w_f. SPEC section 1, step 2."""
+    width = xs[0].shape[1]
+    spectra = [torch.fft.rfft(x, dim=1, norm="ortho") for x in xs]  # M x [N, d/2+1]
+    filtered = tuple(
+        torch.fft.irfft(s * _complex_filter(w, width), n=width, dim=1, norm="ortho")
+        for s, w in zip(spectra, weights, strict=True)
+    )
+    product = spectra[0]
+    for spectrum in spectra[1:]:
+        product = product * spectrum
+    fused = torch.fft.irfft(product * _complex_filter(fusion_weight, width), n=width, dim=1, norm="ortho")
+    return filtered, fused
+
+
+def _sparse(graph: Any, like: Tensor) -> Tensor:
+    if not isinstance(graph, Tensor):
+        graph = graph.to_sparse("coo")
+    return graph if graph.dtype == like.dtype else graph.to(like.dtype)
+
+
+def spmm(graph: Any, x: Tensor) -> Tensor:
+    """A x. graph [R, C], x [C, d] -> [R, d]."""
+    return torch.sparse.mm(_sparse(graph, x), x)
+
+
+def propagate(graph: Any, x: Tensor, n_layers: int, reduce: str = "mean") -> Tensor:
+    """mean of A^0 x .. A^L x ("mean"), or A^L x ("last"). graph [N, N], x [N, d] -> [N, d]."""
+    layers = [x]
+    for _ in range(n_layers):
+        layers.append(spmm(graph, layers[-1]))
+    return torch.stack(layers, dim=1).mean(dim=1) if reduce == "mean" else layers[-1]
+
+
+def knn(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosine in float64, rounded to the dtype; similarity descending, then index ascending. -> ([N, k], [N, k])."""
+    rows = features.double()
+    norm = rows.norm(dim=1, keepdim=True)
+    unit = torch.where(norm > 0, rows / norm, torch.zeros_like(rows))
+    similarity = unit @ unit.T  # [N, N]: the very matrix that the kernel avoids
+    similarity.diagonal().copy_((norm[:, 0] > 0).double())
+    ordered, index = similarity.to(features.dtype).sort(dim=1, descending=True, stable=True)
+    return ordered[:, :k].contiguous(), index[:, :k].contiguous()
+
+
+def _dense_mask(seen: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
+    mask = torch.zeros(shape, dtype=torch.bool, device=device)
+    if seen is not None:
+        row, col = _sparse(seen, torch.zeros(0)).to_sparse_coo().coalesce().indices()
+        mask[row, col] = True
+    return mask
+
+
+def masked_topk(users: Tensor, items: Tensor, k: int, seen: Any = None) -> tuple[Tensor, Tensor]:
+    """The k best unseen items of each user by dot product. -> (score [U, k], index [U, k])."""
+    scores = users @ items.T  # [U, I]
+    scores = scores.masked_fill(_dense_mask(seen, tuple(scores.shape), scores.device), -torch.inf)
+    ordered, index = scores.sort(dim=1, descending=True, stable=True)
+    ordered, index = ordered[:, :k], index[:, :k]
+    return ordered.contiguous(), torch.where(ordered == -torch.inf, -1, index)
+
+
+_MASK32 = 0xFFFFFFFF
+_TRIES = 32
+
+
+def _philox(seed: int, position: Tensor, block: int, offset: int) -> list[Tensor]:
+    """Philox4x32-10: four 32-bit words, kept in int64, for each counter (position, block, offset)."""
+    counter = [
+        position & _MASK32,
+        (position >> 32) | (block << 16),
+        torch.full_like(position, offset & _MASK32),
+        torch.full_like(position, offset >> 32),
+    ]
+    key = [seed & _MASK32, seed >> 32]
+    for _ in range(10):
+        p0, p1 = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57  # wraps modulo 2^64, as it should
+        high0, high1 = (p0 >> 32) & _MASK32, (p1 >> 32) & _MASK32
+        counter = [high1 ^ counter[1] ^ key[0], p1 & _MASK32, high0 ^ counter[3] ^ key[1], p0 & _MASK32]
+        key = [(key[0] + 0x9E3779B9) & _MASK32, (key[1] + 0xBB67AE85) & _MASK32]
+    return counter
+
+
+def _scale(high: Tensor, low: Tensor, n: int) -> Tensor:
+    """floor(r n / 2^64) for the 64-bit draw r = (high, low) and n < 2^31."""
+    return (high * n + ((low * n) >> 32)) >> 32
+
+
+def sample_negatives(users: Tensor, seen: Any, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
+    """A uniform unseen candidate for each position. users [B], seen [U, I], candidates [C] -> [B] int64."""
+    position = torch.arange(users.shape[0], device=users.device)
+    matrix = _sparse(seen, torch.zeros(0)).to_sparse_coo().coalesce()
+    keys = matrix.indices()[0] * matrix.shape[1] + matrix.indices()[1]  # ascending
+
+    def is_seen(user: Tensor, item: Tensor) -> Tensor:
+        known = item < matrix.shape[1]
+        return torch.isin(user * matrix.shape[1] + item, keys) & known
+
+    result = torch.full_like(users, -1)
+    for attempt in range(0, _TRIES, 2):
+        words = _philox(seed, position, attempt // 2, offset)
+        for half in (0, 2):
+            draw = candidates[_scale(words[half], words[half + 1], candidates.shape[0])]
+            result = torch.where((result < 0) & ~is_seen(users, draw), draw, result)
+        if bool((result >= 0).all()):
+            return result
+    words = _philox(seed, position, _TRIES // 2, offset)
+    for b in (result < 0).nonzero()[:, 0].tolist():
+        unseen = candidates[~is_seen(users[b].expand_as(candidates), candidates)]
+        if unseen.shape[0] == 0:
+            raise ValueError(f"sample_negatives: user {int(users[b])} has seen every candidate")
+        result[b] = unseen[_scale(words[0][b], words[1][b], unseen.shape[0])]
+    return result
+
+
+def bpr_loss(
+    user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
+) -> tuple[Tensor, Tensor]:
+    """-mean(log sigmoid(u.p - u.n)) and (|u|^2 + |p|^2 + |n|^2) / 2 summed over the batch; both 0 for no rows."""
+    u, p, n = user_embeddings[users], item_embeddings[positives], item_embeddings[negatives]  # [B, d] each
+    l2 = (u.square().sum() + p.square().sum() + n.square().sum()) / 2
+    if users.shape[0] == 0:
+        return l2 * 0, l2
+    return -F.logsigmoid((u * p).sum(dim=1) - (u * n).sum(dim=1)).mean(), l2
+
+
+def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """mean_i(log sum_j exp(u_i.v_j / t) - u_i.v_i / t) for the rows u, v of x, y scaled to length one; 0 for no rows."""
+    if x.shape[0] == 0:
+        return (x.sum() + y.sum()) * 0
+    u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)  # [B, d]
+    scores = u @ v.T / temperature  # [B, B]
+    return (scores.logsumexp(dim=1) - scores.diagonal()).mean()

@@ -1,0 +1,76 @@
+"""`python -m smore_ext.train`: trains a model. Without arguments: SMORE on the built-in data set."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smore_ext import checkpoint, runs
+from smore_ext.cli import INTERRUPTED, SettingsCommand, given, run_command
+from smore_ext.config import ConfigError, preset_names, resolve
+from smore_ext.report import ConsoleReport, make_console, result_table, seeds_table
+
+PROG = "python -m smore_ext.train"
+
+
+@click.command(cls=SettingsCommand, help="Train a model. A later setting wins: preset, --config file, flags.")
+@click.option("--preset", metavar="NAME", help=f"settings of: {', '.join(preset_names())}")
+@click.option(
+    "--config", "config_file", type=Path, metavar="FILE", help="YAML file of settings, named as the flags"
+)
+@click.option("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that was stopped")
+@click.option("--overwrite", is_flag=True, help="delete the run that is in the output directory")
+@click.option("-q", "--quiet", is_flag=True, help="no line per epoch")
+def command(
+    preset: str | None,
+    config_file: Path | None,
+    resume: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    **settings: Any,
+) -> int:
+    flags = given(settings)
+    if resume is None:
+        config = resolve(flags, preset, config_file)
+    elif preset or config_file or overwrite or "output_dir" in flags:
+        raise ConfigError("--resume goes on as the run began: no --preset, --config, --overwrite, -o with it")
+    else:
+        config = runs.stored_config(resume, flags)
+
+    dataset = runs.open_dataset(config.train)
+    run_dir = runs.new_run_dir(config, overwrite) if resume is None else resume
+    console = make_console()
+    if resume is not None and runs.finished(run_dir, config):
+        console.print(f"{run_dir} is finished: nothing is left to do", soft_wrap=True)
+        result = runs.train(config, dataset, run_dir, resume=True)
+        console.print(seeds_table(result) if "runs" in result else result_table(result))
+        return 0
+    try:
+        with ConsoleReport(console, every_epoch=not quiet) as report:
+            result = runs.train(config, dataset, run_dir, [report], resume=resume is not None)
+    except KeyboardInterrupt:
+        console.print(interrupted_message(run_dir), soft_wrap=True, markup=False)
+        return INTERRUPTED
+    if "runs" in result:
+        console.print(seeds_table(result))
+    console.print(f"results in {run_dir}", soft_wrap=True, markup=False)
+    return 0
+
+
+def interrupted_message(run_dir: Path) -> str:
+    kept = sorted(run_dir.rglob(checkpoint.LAST))
+    if not kept:
+        return "interrupted before a checkpoint was written"
+    return f"interrupted; checkpoint: {kept[-1]}\nto go on: {PROG} --resume {run_dir}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(command, argv, PROG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

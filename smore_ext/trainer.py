@@ -1,0 +1,338 @@
+"""The training loop: batches, validation, early stopping, checkpoints. SPEC section 3 is the protocol.
+
+The loop prints nothing and writes nothing but checkpoints; it tells its listeners what happens (`events.py`).
+An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of which `last` holds,
+so a run that was killed and resumed gives the bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smore_ext import checkpoint, ops
+from smore_ext.config import RunConfig, TrainConfig, changed_settings
+from smore_ext.data import Dataset
+from smore_ext.environment import versions
+from smore_ext.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepsDone, Warned
+from smore_ext.models import MODELS
+from smore_ext.progress import LossWindow, Progress
+from smore_ext.protocol import KS, MASKED, Evaluator
+from smore_ext.results import run_result
+
+READ_EVERY = 20  # steps between two reads of the losses: each read waits for the device
+# The ranking loss of random scores is ln 2. A run whose BPR term, over steps 201 to 300, has not fallen at
+# least 1 % below that is not learning to rank.
+PINNED_STEPS = (200, 300)
+PINNED_BELOW = 0.99 * math.log(2)
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss or the embeddings became NaN or infinite."""
+
+
+class Trainer:
+    """One run of one model with one seed.
+
+    Args:
+        config: settings; `config.train.seeds` is ignored, the seed is `config.train.seed`.
+        dataset: the data; validation must hold at least one interaction.
+        run_dir: where the checkpoints go, made when the run starts.
+        listeners: called with every event, in order.
+    """
+
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, run_dir: Path, listeners: Sequence[Listener] = ()
+    ) -> None:
+        cfg = config.train
+        if not len(dataset.valid.users):
+            raise ValueError(f"data set {dataset.name}: expected validation interactions (label 1), got none")
+        self.config, self.dataset, self.run_dir = config, dataset, Path(run_dir)
+        self.listeners = list(listeners)
+        self.device = usable_device(cfg.device)
+        torch.manual_seed(cfg.seed)
+        self.model = build_model(config, dataset, self.device)
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trainable, lr=cfg.lr, fused=cfg.fused_adam) if trainable else None
+        self.epochs = cfg.epochs if trainable else 1  # a model without parameters is evaluated once
+        self.batch_size: int = config.model.batch_size
+        self.n_steps = -(-len(dataset.train.users) // self.batch_size) if trainable else 0
+        ks = {*KS, cfg.eval_k}
+        self.evaluator = Evaluator(dataset, cfg.protocol, tuple(ks), cfg.eval_batch_size, self.device)
+        self.seen, self.candidates = dataset.seen.to(self.device), dataset.candidates.to(self.device)
+        self.progress = Progress()
+
+    def run(self, resume: bool = False) -> dict[str, Any]:
+        """Trains until early stopping or the last epoch; returns the content of `result.json`.
+
+        With `resume` it goes on from the `last` checkpoint, when there is one. Raises `TrainingDiverged`
+        (the checkpoints stay those of the last good epoch) and `CheckpointError`.
+        """
+        with deterministic():
+            last = self.run_dir / checkpoint.LAST
+            if resume and last.is_file():
+                self._restore(last)
+            self._emit(self._started())
+            if self.progress.next_epoch == 0:
+                self._save_last()
+            while not self.stopped:
+                self._epoch(self.progress.next_epoch)
+            result = self._result()
+        self._emit(RunFinished(self.run_dir, result))
+        return result
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no epoch follows, or None while one does."""
+        if self.progress.bad_epochs > self.config.train.patience:
+            return "patience"
+        if self.progress.next_epoch < self.epochs:
+            return None
+        return "epochs" if self.optimizer else "nothing to train"
+
+    def _epoch(self, epoch: int) -> None:
+        cfg, progress = self.config.train, self.progress
+        begin = time.perf_counter()
+        losses = self._train_epoch(epoch) if self.optimizer else {}
+        trained = time.perf_counter()
+        try:
+            metrics = self.evaluator(self.model, "valid")
+        except FloatingPointError as error:
+            raise TrainingDiverged(f"{error} after epoch {epoch}; {self._kept()}") from None
+        improved = progress.observe(epoch, metrics, f"recall@{cfg.eval_k}")
+        evaluated = time.perf_counter()
+        progress.seconds_training += trained - begin
+        progress.seconds_evaluating += evaluated - trained
+        progress.next_epoch = epoch + 1
+        record = {
+            "epoch": epoch,
+            "seed": cfg.seed,
+            "protocol": cfg.protocol,
+            "lr": learning_rate(cfg, epoch),
+            "loss": losses,
+            "validation": metrics,
+            "improved": improved,
+            "best_epoch": progress.best_epoch,
+            "seconds": {"training": trained - begin, "evaluating": evaluated - trained},
+        }
+        self.model.eval()
+        with torch.no_grad():
+            statistics = self.model.statistics()
+        if statistics:
+            record["statistics"] = statistics
+        # The line goes first: should the process die in between, resuming cuts it off and repeats the epoch.
+        self._emit(EpochDone(record))
+        if improved:
+            checkpoint.save(self.run_dir / checkpoint.BEST, self.model.state_dict(), self._metadata())
+        if self.stopped or progress.next_epoch % cfg.checkpoint_every == 0:
+            self._save_last()
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the train interactions; means of the loss and its parts over the steps."""
+        self.model.train()
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.train, epoch)
+        users, positives, negatives = self._triples(epoch)
+        window = LossWindow()
+        begin = time.perf_counter()
+        for step, start in enumerate(range(0, len(users), self.batch_size)):
+            rows = slice(start, start + self.batch_size)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.model.loss(users[rows], positives[rows], negatives[rows])
+            loss.backward()
+            self.optimizer.step()
+            window.add(loss, self.model.loss_parts)
+            if len(window) == READ_EVERY or step + 1 == self.n_steps:
+                newest = self._read(window, epoch, step)
+                speed = min(rows.stop, len(users)) / (time.perf_counter() - begin)
+                self._emit(StepsDone(epoch, step + 1, self.n_steps, newest, speed))
+        return window.means()
+
+    def _triples(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Train interactions `[E]` in this epoch's order, with one negative each; from (seed, epoch) only."""
+        train, seed = self.dataset.train, self.config.train.seed
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+        order = torch.randperm(len(train.users), generator=generator)
+        users = train.users[order].to(self.device)
+        negatives = ops.sample_negatives(users, self.seen, self.candidates, seed=seed, offset=epoch)
+        return users, train.items[order].to(self.device), negatives
+
+    def _read(self, window: LossWindow, epoch: int, last_step: int) -> dict[str, float]:
+        """The newest losses, after a check that those since the last read are finite and that BPR moves."""
+        rows = window.read()
+        for row, step in zip(rows, range(last_step + 1 - len(rows), last_step + 1), strict=True):
+            if not all(map(math.isfinite, row.values())):
+                parts = ", ".join(f"{name} {value:.6g}" for name, value in row.items())
+                raise TrainingDiverged(
+                    f"the loss is not finite at epoch {epoch}, step {step}: {parts}; {self._kept()}; "
+                    f"a lower learning rate than {self.config.train.lr:g} may help"
+                )
+            self._watch_bpr(row.get("bpr"))
+        return rows[-1]
+
+    def _watch_bpr(self, bpr: float | None) -> None:
+        progress = self.progress
+        progress.steps += 1
+        first, last = PINNED_STEPS
+        if bpr is None or not first < progress.steps <= last:
+            return
+        progress.early_bpr += bpr
+        mean = progress.early_bpr / (last - first)
+        if progress.steps == last and mean > PINNED_BELOW:
+            self._warn(pinned_message(mean, getattr(self.config.model, "cl_weight", 0.0)))
+
+    def _kept(self) -> str:
+        return f"checkpoints up to epoch {self.progress.next_epoch - 1} are kept in {self.run_dir}"
+
+    def _warn(self, message: str) -> None:
+        self.progress.warnings.append(message)
+        self._emit(Warned(message))
+
+    def _emit(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    def _started(self) -> RunStarted:
+        cfg = self.config.train
+        return RunStarted(
+            run_dir=self.run_dir,
+            config=self.config.to_dict(),
+            sources=self.config.sources,
+            dataset=str(self.dataset),
+            protocol=f"{cfg.protocol} ({MASKED[cfg.protocol]})",
+            n_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            first_epoch=self.progress.next_epoch,
+            epochs=self.epochs,
+            n_steps=self.n_steps,
+        )
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_dict(),
+            "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
+            "progress": asdict(self.progress),
+            "versions": versions(),
+        }
+
+    def _save_last(self) -> None:
+        path = self.run_dir / checkpoint.LAST
+        checkpoint.save(path, checkpoint.pack(self.model, self.optimizer), self._metadata())
+
+    def _restore(self, path: Path) -> None:
+        tensors, metadata = checkpoint.load(path)
+        check_data(metadata["data"]["fingerprint"], self.dataset, str(path))
+        check_settings(metadata["config"], self.config, str(path))
+        checkpoint.unpack(tensors, self.model, self.optimizer)
+        self.progress = Progress(**metadata["progress"])
+        then, now = metadata["versions"], versions()
+        for name in ("torch", "smore_ext"):
+            if then.get(name) != now[name]:
+                self._warn(
+                    f"resumed with {name} {now[name]}, the checkpoint is of {then.get(name)}: "
+                    f"results may differ from those of an uninterrupted run"
+                )
+
+    def _result(self) -> dict[str, Any]:
+        """Test metrics of the best validation epoch, and all that describes the run."""
+        cfg, progress, data = self.config.train, self.progress, self.dataset
+        if progress.best_epoch < 0:
+            raise TrainingDiverged(f"no epoch reached a valid recall@{cfg.eval_k}; {self._kept()}")
+        path = self.run_dir / checkpoint.BEST
+        weights, metadata = checkpoint.load(path)
+        if (epoch := metadata["progress"]["best_epoch"]) != progress.best_epoch:
+            raise checkpoint.CheckpointError(f"{path} is of epoch {epoch}, expected {progress.best_epoch}")
+        checkpoint.load_weights(self.model, weights)
+        begin = time.perf_counter()
+        test = self.evaluator(self.model, "test")
+        seconds = {
+            "training": progress.seconds_training,
+            "evaluating": progress.seconds_evaluating,
+            "testing": time.perf_counter() - begin,
+        }
+        state, why = asdict(progress), self.stopped
+        return run_result(self.config, data, cfg.protocol, state, progress.validation, test, seconds, why)
+
+
+def learning_rate(cfg: TrainConfig, epoch: int) -> float:
+    """Rate in epoch `epoch` (from 0): `lr` times `lr_decay^(epoch / lr_decay_epochs)`, set once per epoch."""
+    return cfg.lr * cfg.lr_decay ** (epoch / cfg.lr_decay_epochs)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of an epoch's order: 32 mixed bits, since torch's CPU generator looks at no more."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def pinned_message(bpr: float, cl_weight: float) -> str:
+    head = (
+        f"the BPR term is {bpr:.4f} over steps {PINNED_STEPS[0] + 1}-{PINNED_STEPS[1]}, "
+        f"random scores give ln 2 = {math.log(2):.4f}: the model has not begun to rank"
+    )
+    if not cl_weight:
+        return f"{head}; the learning rate may be too low"
+    return (
+        f"{head}; the likely cause is cl_weight {cl_weight:g}, whose term outweighs the ranking loss "
+        f"on small or narrow features: try --cl-weight 0"
+    )
+
+
+def check_settings(stored: dict[str, Any], config: RunConfig, where: str) -> None:
+    """Raises `CheckpointError` when a setting that alters the result differs from the stored one."""
+    changed = changed_settings(stored, config.to_dict())
+    if changed:
+        listed = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+        raise checkpoint.CheckpointError(f"{where}: settings changed since: {listed}; start a new run")
+
+
+def check_data(fingerprint: str, dataset: Dataset, where: str) -> None:
+    if fingerprint != dataset.fingerprint:
+        raise checkpoint.CheckpointError(
+            f"{where}: not made on this data ({dataset.name}): expected fingerprint {fingerprint[:12]}, "
+            f"got {dataset.fingerprint[:12]}"
+        )
+
+
+def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> nn.Module:
+    """The model of a run. Item graphs are kept in `cache_dir`, or else in the user's cache."""
+    settings = config.model
+    if getattr(settings, "cache_dir", "") is None:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        settings = dataclasses.replace(settings, cache_dir=str(Path(root) / "smore_ext" / "graphs"))
+    return MODELS[config.train.model](dataset, settings).to(device)
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of that name; `ValueError` when there is none on this machine."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """torch's own ops deterministic where they can be: by default, indexing's backward adds atomically."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every output twice
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -1,0 +1,260 @@
+"""The commands: what they print, where they write, how they fail."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+
+from smore_ext import evaluate, recommend, train
+from smore_ext.config import TrainConfig, settings_of
+from smore_ext.models import MODELS
+
+ERROR = 2
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def flags(data: Path, run_dir: Path, *more: str) -> list[str]:
+    small = ["--epochs", "2", "--embedding-dim", "8", "--batch-size", "32", "--lr", "0.05"]
+    return ["-m", "LightGCN", "-d", "tiny", "--data-path", str(data), "-o", str(run_dir), *small, *more]
+
+
+@pytest.fixture(scope="module")
+def run_dir(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that no test changes."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert train.main(flags(data, path)) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def seeds_dir(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "seeds"
+    assert train.main(flags(data, path, "--seeds", "10,9", "-q")) == 0
+    return path
+
+
+def numbers(text: str) -> list[str]:
+    """The rows of a table of metrics."""
+    return re.findall(r"(?:validation|test)?\s+(?:5|10|20|50)\s+([01]\.\d{4}.*)", text)
+
+
+# train
+
+
+def test_train_writes_and_prints(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(data, run, "--protocol", "strict")) == 0
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.yaml", "last.safetensors", "best.safetensors", "metrics.jsonl", "result.json"}
+    out = capsys.readouterr().out
+    assert "protocol strict (train items masked, at test validation items too)" in out
+    assert "LightGCN" in out and "seed 999" in out and "epoch   1" in out and str(run) in out
+    assert len(numbers(out)) == 8  # four cut-offs on validation and on test
+    result = json.loads((run / "result.json").read_text())
+    assert f"{result['test']['recall@20']:.4f}" in out
+    assert result["config"]["lr"] == 0.05 and result["protocol"]["name"] == "strict"
+
+
+def test_config_file_written_by_a_run_repeats_it(data: Path, tmp_path: Path, run_dir: Path) -> None:
+    again = tmp_path / "again"
+    assert train.main(["--config", str(run_dir / "config.yaml"), "-o", str(again), "-q"]) == 0
+    first, second = (json.loads((path / "result.json").read_text()) for path in (run_dir, again))
+    assert first["test"] == second["test"]
+
+
+def test_quiet_leaves_out_the_epochs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(flags(data, tmp_path / "run", "--quiet")) == 0
+    assert "epoch   1" not in capsys.readouterr().out
+
+
+def test_data_path_may_be_the_dataset_itself(data: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--data-path", str(data / "tiny"), "-m", "LightGCN"]
+    assert train.main([*small, "-o", str(tmp_path / "a")]) == 0
+    assert train.main([*small, "-d", "tiny", "-o", str(tmp_path / "b")]) == 0
+
+
+def test_builtin_dataset_names_its_automatic_preset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "n_users=60,n_items=50,n_interactions=600"
+    run = str(tmp_path / "run")
+    assert train.main(["-m", "Popularity", "--dataset-options", options, "-o", run]) == 0
+    assert "preset synthetic (automatic for this data set)" in capsys.readouterr().out
+
+
+def test_seeds(seeds_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads((seeds_dir / "result.json").read_text())
+    each = [json.loads((seeds_dir / f"seed-{seed}" / "result.json").read_text()) for seed in (10, 9)]
+    values = [one["test"]["recall@20"] for one in each]
+    assert [one["seed"] for one in each] == result["seeds"] == [10, 9]
+    assert values[0] != values[1]
+    assert result["test"]["recall@20"]["mean"] == pytest.approx(sum(values) / 2)
+    assert train.main(["--resume", str(seeds_dir)]) == 0
+    out = capsys.readouterr().out
+    assert "is finished: nothing is left to do" in out
+    assert f"{result['test']['recall@20']['mean']:.4f} ±{result['test']['recall@20']['std']:.4f}" in out
+
+
+def test_resume_with_more_epochs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(data, run)) == 0
+    assert train.main(["--resume", str(run)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert train.main(["--resume", str(run), "--epochs", "3"]) == 0
+    assert "resumed: epochs up to 1 are done" in capsys.readouterr().out
+    assert json.loads((run / "result.json").read_text())["epochs_run"] == 3
+
+
+def test_overwrite(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(data, run, "-q")) == 0
+    assert train.main(flags(data, run, "-q")) == ERROR
+    assert "already holds a run" in capsys.readouterr().err
+    assert train.main(flags(data, run, "-q", "--overwrite")) == 0
+
+
+def test_tensorboard(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    assert train.main(flags(data, tmp_path / "run", "--tensorboard")) == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for cls in (TrainConfig, *(model.config_class for model in MODELS.values())):
+        for name in settings_of(cls):
+            assert f"--{name.replace('_', '-')}" in text
+    assert "Training:" in text and "Model SMORE:" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cl-wieght", "1"], "unknown flag --cl-wieght; did you mean --cl-weight?"),
+        (["--learning-rate", "1"], "unknown flag --learning-rate; did you mean --lr?"),
+        (["--no-freeze-feature"], "unknown flag --no-freeze-feature; did you mean --no-freeze-features?"),
+        (["--lr", "fast"], "--lr: expected a number, got 'fast'"),
+        (["-m", "LightGCN", "--no-freeze-features"], "--freeze-features: LightGCN has no such setting"),
+        (["-d", "baby"], "data set 'baby' is not built in (synthetic): name the folder that holds it"),
+        (["-d", "baby", "--data-path", "nowhere"], "data set 'baby' not found: neither folder nowhere/baby"),
+        (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
+        (["--resume", "nowhere"], "nowhere holds no run"),
+        (["--resume", "nowhere", "--preset", "smore-baby"], "--resume goes on as the run began"),
+        (["--dataset-options", "nois=3"], "unknown option 'nois'; did you mean 'noise'?"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_train_errors_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert (
+        train.main([*arguments, *(() if "--resume" in arguments else ("-o", str(tmp_path / "run")))]) == ERROR
+    )
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMORE_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        train.main(["-d", "baby"])
+
+
+# evaluate
+
+
+def test_evaluate_gives_the_numbers_of_the_run(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = json.loads((run_dir / "result.json").read_text())
+    assert evaluate.main([str(run_dir), "--json", str(tmp_path / "mmrec.json")]) == 0
+    assert "protocol mmrec (train items masked)" in capsys.readouterr().out
+    assert evaluate.main([str(run_dir), "--protocol", "strict", "--json", str(tmp_path / "strict.json")]) == 0
+    assert "protocol strict" in capsys.readouterr().out
+    mmrec, strict = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("mmrec", "strict"))
+    for name in ("test", "validation", "best_epoch", "data", "config"):
+        assert mmrec[name] == stored[name]
+    assert strict["validation"] == stored["validation"]
+    assert strict["test"]["recall@20"] >= stored["test"]["recall@20"]  # fewer items compete
+    assert strict["protocol"]["name"] == "strict"
+
+
+def test_evaluate_seeds(seeds_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(seeds_dir), "--json", str(tmp_path / "all.json")]) == 0
+    assert "±" in capsys.readouterr().out
+    stored = json.loads((seeds_dir / "result.json").read_text())
+    assert json.loads((tmp_path / "all.json").read_text())["seeds"] == [9, 10]
+    means = json.loads((tmp_path / "all.json").read_text())["test"]
+    assert means["recall@20"]["mean"] == pytest.approx(stored["test"]["recall@20"]["mean"])
+
+
+def test_evaluate_checks_the_data(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tiny.write_dataset(tmp_path, n_users=29)
+    assert evaluate.main([str(run_dir), "--data-path", str(other)]) == ERROR
+    assert "not made on this data (tiny)" in capsys.readouterr().err
+    assert evaluate.main([str(tmp_path)]) == ERROR
+    assert "it holds no run" in capsys.readouterr().err
+
+
+def test_data_may_move(run_dir: Path, tmp_path: Path) -> None:
+    assert evaluate.main([str(run_dir), "--data-path", str(tiny.write_dataset(tmp_path))]) == 0
+
+
+# recommend
+
+
+def test_recommend_gives_unseen_items(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "top.json"
+    for mask, hidden in (("all", ("train", "valid", "test")), ("train", ("train",))):
+        call = [str(run_dir), "--user", "5", "--user", "2", "--k", "30", "--mask", mask, "--json", str(file)]
+        assert recommend.main(call) == 0
+        lists = json.loads(file.read_text())
+        assert sorted(lists) == ["2", "5"]
+        for user, items in lists.items():
+            ids = [entry["item"] for entry in items]
+            scores = [entry["score"] for entry in items]
+            split_of = {
+                i: split for split, found in tiny.interactions().items() for u, i in found if u == int(user)
+            }
+            seen = {item for item, split in split_of.items() if split in hidden}
+            assert len(ids) == len(set(ids)) == 30 and not seen & set(ids)
+            assert scores == sorted(scores, reverse=True)
+            held_out = {entry["item"]: entry["held_out"] for entry in items if entry["held_out"]}
+            assert held_out == {
+                item: {"valid": "validation"}.get(split, split)
+                for item, split in split_of.items()
+                if item in ids and split not in hidden
+            }
+    assert "user 5 (seen items left out: train)" in capsys.readouterr().out
+
+
+def test_recommend_stops_where_items_end(run_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "top.json"
+    assert recommend.main([str(run_dir), "--user", "0", "--k", "1000", "--json", str(file)]) == 0
+    assert len(json.loads(file.read_text())["0"]) == 40 - 7
+
+
+def test_recommend_errors(run_dir: Path, seeds_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recommend.main([str(run_dir), "--user", "30"]) == ERROR
+    assert "user: expected an id from 0 to 29, got 30" in capsys.readouterr().err
+    assert recommend.main([str(seeds_dir), "--user", "3"]) == ERROR
+    assert "holds several seeds: name one of" in capsys.readouterr().err
+    assert recommend.main([str(seeds_dir / "seed-9"), "--user", "3"]) == 0

@@ -1,0 +1,233 @@
+"""Settings: types, layers, nearest names, presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from smore_ext.coerce import Mismatch, convert, metavar
+from smore_ext.config import (
+    ConfigError,
+    RunConfig,
+    TrainConfig,
+    changed_settings,
+    preset_names,
+    resolve,
+    settings_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        ("7", int, 7),
+        (7, float, 7.0),
+        ("1e-5", float, 1e-5),  # YAML 1.1 reads this as text
+        ("true", bool, True),
+        ("off", bool, False),
+        ("16", bool | int, 16),
+        ("1", bool | int, 1),
+        ("false", bool | int, False),
+        (True, bool | int, True),
+        ("none", int | None, None),
+        (None, int | None, None),
+        ("40", int | dict[str, int], 40),
+        ("image=40, text=10", int | dict[str, int], {"image": 40, "text": 10}),
+        ({"image": "40"}, int | dict[str, int], {"image": 40}),
+        ("1,2,3", tuple[int, ...], (1, 2, 3)),
+        ([1, 2], tuple[int, ...], (1, 2)),
+        (5, tuple[int, ...], (5,)),
+        ("image,text", tuple[str, ...] | None, ("image", "text")),
+        ("none", tuple[str, ...] | None, None),
+        ("strict", Literal["mmrec", "strict"], "strict"),
+        ("a/b", Path | None, Path("a/b")),
+        (
+            "noise=2.5,seed=3,mode=x,step=1e-3",
+            dict[str, Any],
+            {"noise": 2.5, "seed": 3, "mode": "x", "step": 1e-3},
+        ),
+        ("{noise: 2, bins: [1, 8]}", dict[str, Any], {"noise": 2, "bins": [1, 8]}),
+    ],
+)
+def test_convert(value: Any, hint: Any, expected: Any) -> None:
+    got = convert(value, hint)
+    assert got == expected
+    assert type(got) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("0.5", int),
+        (0.5, int),
+        (True, int),
+        (True, float),
+        ("yes", float),
+        (1, bool),
+        ("1", bool),
+        (3, str),
+        ("", str),
+        ("image", int | dict[str, int]),
+        ("image=x", int | dict[str, int]),
+        ("a,b", tuple[int, ...]),
+        ("other", Literal["mmrec", "strict"]),
+        (None, float),
+        ([1], float),
+    ],
+)
+def test_convert_refuses(value: Any, hint: Any) -> None:
+    with pytest.raises(Mismatch):
+        convert(value, hint)
+
+
+def test_metavar() -> None:
+    assert metavar(int | dict[str, int]) == "INT|NAME=INT,..."
+    assert metavar(int | None) == "INT"
+
+
+def test_defaults_are_the_published_protocol() -> None:
+    cfg = TrainConfig()
+    assert (cfg.lr, cfg.lr_decay, cfg.lr_decay_epochs) == (1e-3, 0.96, 50)
+    assert (cfg.epochs, cfg.patience, cfg.eval_k, cfg.protocol) == (1000, 20, 20, "mmrec")
+    assert resolve({"dataset": "x"}).model.batch_size == 2048
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("cl_weight: 0.5\nreg-weight: 1e-5\nlr: 0.1\n")
+    config = resolve({"lr": "0.2"}, preset="smore-sports", config_file=file)
+    assert config.model.n_ui_layers == 3  # preset over default 4
+    assert config.model.cl_weight == 0.5  # file over preset
+    assert config.model.reg_weight == 1e-5
+    assert config.train.lr == 0.2  # flag over file
+    assert config.sources == ("preset smore-sports", f"file {file}", "flags")
+
+
+def test_model_sections_apply_to_their_model_only(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("epochs: 7\nSMORE: {cl_weight: 0.5}\nLightGCN: {n_ui_layers: 1}\n")
+    assert resolve({"model": "LightGCN", "dataset": "x"}, config_file=file).model.n_ui_layers == 1
+    smore = resolve({"dataset": "x"}, config_file=file)
+    assert (smore.model.cl_weight, smore.model.n_ui_layers, smore.train.epochs) == (0.5, 4, 7)
+    file.write_text("LightGCN: {n_ui_layer: 1}\n")  # checked even where it is not used
+    with pytest.raises(
+        ConfigError, match="LightGCN: n_ui_layer: unknown setting; did you mean 'n_ui_layers'"
+    ):
+        resolve({"dataset": "x"}, config_file=file)
+
+
+def test_builtin_dataset_brings_its_preset() -> None:
+    automatic = resolve()
+    assert automatic.sources == ("preset synthetic (automatic for this data set)",)
+    assert automatic.train.epochs < TrainConfig().epochs
+    assert resolve({"epochs": "3"}).train.epochs == 3
+    assert resolve({"dataset": "baby"}).sources == ("flags",)
+    assert resolve({"dataset": "synthetic", "data_path": "x"}).sources == ("flags",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"cl_wieght": "1"}, "--cl-wieght: unknown setting; did you mean 'cl_weight'"),
+        ({"learning_rate": "1"}, "did you mean 'lr'"),
+        ({"cl_loss": "1"}, "did you mean 'cl_weight'"),
+        ({"model": "LightGCN", "cl_weight": "1"}, r"--cl-weight: LightGCN has no such setting \(SMORE has\)"),
+        ({"model": "smore"}, "unknown model 'smore' .*did you mean 'SMORE'"),
+        ({"lr": "fast"}, "--lr: expected a number, got 'fast'"),
+        ({"knn_k": "image=x"}, "--knn-k: expected an integer or name=value pairs"),
+        ({"protocol": "other"}, "--protocol: expected one of mmrec, strict, got 'other'"),
+        ({"epochs": "0"}, "epochs: expected at least 1, got 0"),
+        ({"lr": "-1"}, "lr: expected a number above 0"),
+        ({"lr_decay": "1.5"}, r"lr_decay: expected a number in \(0, 1\]"),
+        ({"seeds": "1,1"}, "seeds: expected different numbers"),
+    ],
+)
+def test_errors_name_the_setting(flags: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "epoch: unknown setting; did you mean 'epochs'"),
+        ("lr: [1]", r"lr: expected a number, got \[1\]"),
+        ("- a\n- b", "expected settings as `name: value`, got list"),
+        ("a: [", "not valid YAML"),
+        ("SMORE: 3", "SMORE: expected settings as `name: value`, got 3"),
+    ],
+)
+def test_errors_name_the_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve({}, config_file=file)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_files() -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml does not exist"):
+        resolve(config_file=Path("nowhere.yaml"))
+    with pytest.raises(ConfigError, match="unknown preset 'smor-baby' .*did you mean 'smore-baby'"):
+        resolve(preset="smor-baby")
+
+
+@pytest.mark.parametrize(
+    ("name", "n_ui_layers", "k_image", "k_text", "cl_weight", "reg_weight", "dropout"),
+    [
+        ("baby", 4, 40, 15, 0.01, 1e-4, 0.1),
+        ("sports", 3, 10, 10, 0.03, 1e-4, 0.0),
+        ("clothing", 3, 40, 10, 0.01, 1e-5, 0.0),
+    ],
+)
+def test_presets_are_the_published_settings(
+    name: str,
+    n_ui_layers: int,
+    k_image: int,
+    k_text: int,
+    cl_weight: float,
+    reg_weight: float,
+    dropout: float,
+) -> None:
+    config = resolve(preset=f"smore-{name}")
+    model = config.model
+    assert (config.train.model, config.train.dataset) == ("SMORE", name)
+    assert (model.n_ui_layers, model.n_mm_layers) == (n_ui_layers, 1)
+    assert model.knn_k == {"image": k_image, "text": k_text}
+    assert (model.cl_weight, model.reg_weight, model.dropout) == (cl_weight, reg_weight, dropout)
+    assert (model.batch_size, model.embedding_dim) == (2048, 64)
+    assert dict(config.to_dict(), epochs=1000, patience=20) == config.to_dict()
+
+
+def test_every_preset_resolves() -> None:
+    for name in preset_names():
+        resolve(preset=name)
+
+
+def test_stored_settings_read_back() -> None:
+    config = resolve(
+        {"knn_k": "image=4", "seeds": "1,2", "data_path": "d", "dataset": "x", "reg_weight": "1e-5"}
+    )
+    again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict())))
+    assert (again.train, again.model) == (config.train, config.model)
+
+
+def test_changed_settings() -> None:
+    old = resolve({"dataset": "x"}).to_dict()
+    new = resolve({"dataset": "x", "lr": "0.5", "epochs": "3", "threads": "1", "data_path": "y"}).to_dict()
+    assert changed_settings(old, new) == {"lr": (1e-3, 0.5)}
+
+
+def test_data_path_that_is_a_dataset_names_it(tmp_path: Path) -> None:
+    (tmp_path / "lfm.inter").touch()
+    assert resolve({"data_path": str(tmp_path)}).train.dataset == "lfm"
+    (tmp_path / "other.inter").touch()
+    with pytest.raises(ConfigError, match="holds 2 .inter files; name the data set with -d"):
+        resolve({"data_path": str(tmp_path)})
+
+
+def test_every_setting_of_the_loop_has_help() -> None:
+    assert all(setting.help for setting in settings_of(TrainConfig).values())

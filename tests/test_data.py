@@ -1,0 +1,546 @@
+"""Dataset folders: what is read, what is dropped, and that each fault gives one clear error."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from smore_ext.data import Dataset, DatasetError, Pairs, load_dataset
+from smore_ext.graph import Graph
+
+# user 3 and item 4 occur outside train only; item 2 never
+ROWS = [(0, 0, 0), (0, 1, 0), (1, 1, 0), (2, 3, 0), (2, 0, 0), (0, 3, 1), (1, 0, 2), (3, 4, 2), (3, 1, 1)]
+N_USERS, N_ITEMS = 4, 5
+
+
+def write_table(folder: Path, rows=ROWS, header="userID\titemID\tx_label", name=None, sep="\t", end="\n") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (name or f"{folder.name}.inter")
+    lines = [header.replace("\t", sep)] + [sep.join(map(str, row)) for row in rows]
+    path.write_bytes((end.join(lines) + end).encode())
+    return path
+
+
+def write_features(folder: Path, modality="image", rows=N_ITEMS, width=3, dtype=np.float32) -> np.ndarray:
+    values = np.random.default_rng(0).standard_normal((rows, width)).astype(dtype)
+    np.save(folder / f"{modality}_feat.npy", values)
+    return values
+
+
+def write_graph(folder: Path, modality="image", drop=(), **changes) -> Path:
+    parts = {
+        "row": np.array([0, 0, 2, 4], dtype=np.int32),
+        "col": np.array([1, 0, 3, 0], dtype=np.int32),
+        "weight": np.array([0.25, 1.0, 0.5, 2.0], dtype=np.float32),
+        "shape": np.array([N_ITEMS, N_ITEMS]),
+    }
+    parts.update(changes)
+    path = folder / f"{modality}_graph.npz"
+    np.savez(path, **{key: value for key, value in parts.items() if key not in drop})
+    return path
+
+
+def pairs(split: Pairs) -> list[tuple[int, int]]:
+    return list(zip(split.users.tolist(), split.items.tolist(), strict=True))
+
+
+def dense(graph: Graph) -> torch.Tensor:
+    out = torch.zeros(tuple(graph.shape))
+    rows = torch.repeat_interleave(torch.arange(graph.shape[0]), graph.rowptr.long().diff())
+    out[rows, graph.col.long()] = graph.weight
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_table(tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+def fails(folder: Path, *parts: str) -> None:
+    """Loading raises DatasetError, and its message holds every part."""
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(folder)
+    for part in parts:
+        assert part in str(caught.value), f"{part!r} not in {caught.value}"
+
+
+# --- what is read ---
+
+
+def test_reads_a_folder(folder: Path) -> None:
+    image = write_features(folder, "image")
+    audio = write_features(folder, "audio", width=7, dtype=np.float64)
+    write_graph(folder)
+    data = load_dataset(folder)
+
+    assert (data.name, data.n_users, data.n_items) == ("toy", N_USERS, N_ITEMS)
+    assert pairs(data.train) == [(0, 0), (0, 1), (1, 1), (2, 3), (2, 0)]  # in file order
+    assert pairs(data.valid) == [(0, 3)]
+    assert pairs(data.test) == [(1, 0)]
+    assert all(column.dtype == torch.int64 for split in (data.train, data.valid, data.test) for column in split)
+    assert list(data.features) == ["audio", "image"]
+    assert all(f.dtype == torch.float32 and f.is_contiguous() for f in data.features.values())
+    np.testing.assert_array_equal(data.features["image"].numpy(), image)
+    np.testing.assert_array_equal(data.features["audio"].numpy(), audio.astype(np.float32))
+    expected = torch.zeros(N_ITEMS, N_ITEMS)
+    expected[0, 1], expected[0, 0], expected[2, 3], expected[4, 0] = 0.25, 1.0, 0.5, 2.0
+    assert torch.equal(dense(data.graphs["image"]), expected)
+    assert data.report == {
+        "train_duplicates": 0,
+        "valid_duplicates": 0,
+        "test_duplicates": 0,
+        "valid_pairs_dropped": 1,
+        "test_pairs_dropped": 1,
+        "users_without_train": 1,
+        "items_without_train": 2,
+    }
+    assert "4 users" in repr(data) and "image 3" in repr(data)
+
+
+def test_seen_and_candidates(folder: Path) -> None:
+    data = load_dataset(folder)
+    expected = torch.zeros(N_USERS, N_ITEMS)
+    expected[data.train.users, data.train.items] = 1.0
+    assert torch.equal(dense(data.seen), expected)
+    assert data.seen is data.seen
+    assert data.candidates.tolist() == [0, 1, 3]
+    assert data.candidates.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "userID\titemID\tx_label",
+        "user_id:token\titem_id:token\tx_label:float",
+        "USERID\tItemId\txlabel",
+        " user_id \titem_id:token\tx_label:token",
+    ],
+)
+def test_header_styles(tmp_path: Path, header: str) -> None:
+    write_table(tmp_path / "toy", header=header)
+    assert pairs(load_dataset(tmp_path / "toy").valid) == [(0, 3)]
+
+
+def test_other_columns_in_any_order_and_windows_line_ends(tmp_path: Path) -> None:
+    rows = [(label, "3.5", item, "1300000000", user) for user, item, label in ROWS]
+    header = "x_label\trating\titemID\ttimestamp\tuserID"
+    write_table(tmp_path / "unix", rows, header)
+    write_table(tmp_path / "windows", rows, header, end="\r\n")
+    unix, windows = load_dataset(tmp_path / "unix"), load_dataset(tmp_path / "windows")
+    assert pairs(windows.train) == [(0, 0), (0, 1), (1, 1), (2, 3), (2, 0)]
+    assert windows.fingerprint == unix.fingerprint
+
+
+def test_byte_order_mark_blank_lines_and_integral_floats(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "toy", [(f"{u}.0", i, f"{label}.0") for u, i, label in ROWS])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\n\n"))
+    assert len(load_dataset(tmp_path / "toy").train.users) == 5
+
+
+def test_table_names(tmp_path: Path) -> None:
+    toy = tmp_path / "toy"
+    write_table(toy, name="inter.csv", sep=",")
+    assert len(load_dataset(toy).train.users) == 5
+    write_table(toy, ROWS[:4], name="other.inter")
+    assert len(load_dataset(toy).train.users) == 4
+    write_table(toy, name="third.inter")
+    fails(toy, str(toy), "expected one .inter file or toy.inter, got 2", "other.inter, third.inter")
+    write_table(toy, ROWS[:3])
+    assert len(load_dataset(toy).train.users) == 3
+
+
+def test_features_are_mapped_and_the_file_is_never_written(folder: Path) -> None:
+    image = write_features(folder)
+    tensor = load_dataset(folder).features["image"]
+    tensor.zero_()  # writable, and without a warning (warnings are errors below)
+    np.testing.assert_array_equal(np.load(folder / "image_feat.npy"), image)
+    np.testing.assert_array_equal(load_dataset(folder).features["image"].numpy(), image)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", ["fortran", "big-endian", "float64"])
+def test_feature_layouts(folder: Path, layout: str) -> None:
+    image = write_features(folder)
+    stored = {"fortran": np.asfortranarray(image), "big-endian": image.astype(">f4"), "float64": image.astype("f8")}
+    np.save(folder / "image_feat.npy", stored[layout])
+    tensor = load_dataset(folder).features["image"]
+    assert tensor.is_contiguous()
+    np.testing.assert_array_equal(tensor.numpy(), image)
+
+
+def test_other_files_in_the_folder_are_left_alone(folder: Path) -> None:
+    (folder / "user_graph_dict.npy").write_bytes(pickle.dumps({1: 2}))
+    (folder / "baby.csv").write_text("x")
+    assert load_dataset(folder).features == {}
+
+
+def test_symlinked_folder_has_the_name_of_its_target(folder: Path, tmp_path: Path) -> None:
+    os.symlink(folder, tmp_path / "link")
+    assert load_dataset(tmp_path / "link").name == "toy"
+
+
+def test_graph_without_features_is_kept_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_graph(folder, "text")
+    assert list(load_dataset(folder).graphs) == ["text"]
+    assert "no text_feat.npy beside it" in caplog.text
+
+
+# --- fingerprint ---
+
+
+def test_fingerprint_changes_with_content_only(folder: Path, tmp_path: Path) -> None:
+    write_features(folder)
+    write_graph(folder)
+    first = load_dataset(folder).fingerprint
+    assert len(first) == 64
+    assert load_dataset(folder).fingerprint == first
+    folder.rename(tmp_path / "renamed")
+    folder = tmp_path / "renamed"
+    assert load_dataset(folder).fingerprint == first
+
+    write_graph(folder, weight=np.array([0.25, 1.0, 0.5, 3.0], dtype=np.float32))
+    other_graph = load_dataset(folder).fingerprint
+    values = np.load(folder / "image_feat.npy")
+    values[1, 1] += 1
+    np.save(folder / "image_feat.npy", values)
+    other_feature = load_dataset(folder).fingerprint
+    (folder / "image_feat.npy").rename(folder / "text_feat.npy")
+    other_modality = load_dataset(folder).fingerprint
+    write_table(folder, ROWS[::-1], name="toy.inter")
+    other_order = load_dataset(folder).fingerprint
+    assert len({first, other_graph, other_feature, other_modality, other_order}) == 5
+
+
+# --- duplicates and cold users ---
+
+
+def test_duplicates_within_a_split_count_once(tmp_path: Path) -> None:
+    write_table(tmp_path / "toy", [*ROWS, (0, 0, 0), (0, 0, 0), (0, 3, 1)])
+    data = load_dataset(tmp_path / "toy")
+    assert pairs(data.train) == [(0, 0), (0, 1), (1, 1), (2, 3), (2, 0)]
+    assert data.report["train_duplicates"] == 2
+    assert data.report["valid_duplicates"] == 1
+    assert data.seen.n_edges == 5
+
+
+@pytest.mark.parametrize("label, split", [(1, "valid"), (2, "test")])
+def test_duplicates_across_splits(tmp_path: Path, label: int, split: str) -> None:
+    path = write_table(tmp_path / "toy", [*ROWS, (2, 3, label)])
+    fails(path.parent, str(path), f"in both train and {split}", "user 2, item 3", "lines 5 and 11")
+
+
+def test_duplicates_across_valid_and_test(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "toy", [*ROWS, (0, 3, 2)])
+    fails(path.parent, "in both valid and test", "user 0, item 3")
+
+
+# --- faults of the folder and the table ---
+
+
+def test_missing_folder_and_files(tmp_path: Path) -> None:
+    fails(tmp_path / "absent", str(tmp_path / "absent"), "expected a dataset folder, got nothing there")
+    (tmp_path / "file").write_text("")
+    fails(tmp_path / "file", "expected a dataset folder, got a file")
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", "expected an interaction table empty.inter", "got none")
+
+
+@pytest.mark.parametrize(
+    "header, missing",
+    [("user\tthing\tx_label", "missing: itemID"), ("0\t1587\t0", "missing: userID, itemID, x_label")],
+)
+def test_missing_column(tmp_path: Path, header: str, missing: str) -> None:
+    path = write_table(tmp_path / "toy", header=header)
+    fails(path.parent, str(path), "expected the columns userID, itemID, x_label", header.split("\t")[1], missing)
+
+
+def test_column_given_twice(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "toy", [(0, 0, 0, 0)], "userID\tuser_id\titemID\tx_label")
+    fails(path.parent, str(path), "expected one userID column, got 'userID' and 'user_id'")
+
+
+@pytest.mark.parametrize(
+    "row, expected, got",
+    [
+        ((-1, 0, 0), "a user id (integer from 0 to 2147483646) in column userID", "'-1'"),
+        ((0, -7, 0), "an item id (integer from 0 to 2147483646) in column itemID", "'-7'"),
+        ((1.5, 0, 0), "a user id", "'1.5'"),
+        (("A1X", 0, 0), "a user id", "'A1X'"),
+        ((0, "", 0), "an item id", "nothing"),
+        ((0, "NA", 0), "an item id", "'NA'"),
+        ((0, "inf", 0), "an item id", "'inf'"),
+        ((0, 2**40, 0), "an item id", f"'{2**40}'"),
+        ((0, "9" * 30, 0), "an item id", f"'{'9' * 30}'"),
+        ((0, 0, 3), "a split label 0 (train), 1 (validation) or 2 (test) in column x_label", "'3'"),
+        ((0, 0, -1), "a split label", "'-1'"),
+        ((0, 0, 0.5), "a split label", "'0.5'"),
+        ((0, 0, "train"), "a split label", "'train'"),
+        ((0, 0), "a split label", "nothing"),
+    ],
+)
+def test_bad_values_name_the_line(tmp_path: Path, row: tuple, expected: str, got: str) -> None:
+    path = write_table(tmp_path / "toy", [*ROWS, row, (0, 2, 0)])
+    fails(path.parent, f"{path}, line 11: expected {expected}", f"got {got}")
+
+
+def test_line_number_counts_blank_lines(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "toy", [(0, 0, 0), (1, -2, 0)], end="\r\n\r\n")
+    fails(path.parent, f"{path}, line 5:", "got '-2'")
+
+
+def test_a_column_of_truth_values_is_no_id(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "toy", [("True", 0, 0), ("False", 1, 0)])
+    fails(path.parent, "line 2: expected a user id", "got 'True'")
+
+
+@pytest.mark.parametrize("place, line", [(0, 2), (3, 5)])
+def test_too_many_fields(tmp_path: Path, place: int, line: int) -> None:
+    rows = list(ROWS)
+    rows[place] = (*rows[place], 9)
+    path = write_table(tmp_path / "toy", rows)
+    fails(path.parent, str(path), f"line {line}")
+
+
+def test_empty_tables(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    path = tmp_path / "toy" / "toy.inter"
+    path.write_bytes(b"")
+    fails(path.parent, str(path), "expected a header line and interactions, got an empty file")
+    write_table(path.parent, [])
+    fails(path.parent, str(path), "expected at least one train interaction", "got an empty table")
+    write_table(path.parent, [(0, 0, 1), (0, 1, 2)])
+    fails(path.parent, str(path), "expected at least one train interaction", "got none")
+
+
+def test_table_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    path = tmp_path / "toy" / "toy.inter"
+    path.write_bytes(b"userID\titemID\tx_label\n\xff\xfe\t1\t0\n")
+    fails(path.parent, str(path), "expected a UTF-8 table")
+
+
+# --- faults of features ---
+
+
+@pytest.mark.parametrize("rows", [N_ITEMS - 1, N_ITEMS + 1, 0])
+def test_feature_rows_must_be_the_items(folder: Path, rows: int) -> None:
+    write_features(folder, rows=rows)
+    fails(folder, "image_feat.npy", "expected 5 feature rows", "largest item id + 1", f"got {rows}")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_feature_values_must_be_finite(folder: Path, value: float, dtype: type) -> None:
+    write_features(folder, "text")
+    values = write_features(folder, "image", dtype=dtype)
+    values[3, 2] = value
+    np.save(folder / "image_feat.npy", values)
+    fails(folder, "image_feat.npy (image)", "expected finite", f"got {value} in row 3, column 2")
+
+
+def test_float64_too_large_for_float32(folder: Path) -> None:
+    values = write_features(folder, dtype=np.float64)
+    values[1, 0] = 1e300
+    np.save(folder / "image_feat.npy", values)
+    fails(folder, "expected finite float32 features, got 1e+300 in row 1, column 0")
+
+
+def test_nan_is_found_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smore_ext.data.dataset._BLOCK_BYTES", 64)  # 2 rows of 8
+    for row in range(7):
+        features = torch.zeros(7, 8)
+        features[row, 5] = float("nan")
+        with pytest.raises(DatasetError, match=f"row {row}, column 5"):
+            Dataset.from_pairs("x", 1, 7, ([0], [0]), ([], []), ([], []), {"m": features})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, bool, np.complex64, "U3"])
+def test_feature_dtype(folder: Path, dtype: object) -> None:
+    np.save(folder / "image_feat.npy", np.zeros((N_ITEMS, 3), dtype=dtype))
+    fails(folder, "image_feat.npy", "expected float32 or float64", f"got dtype {np.dtype(dtype)}")
+
+
+@pytest.mark.parametrize("shape", [(N_ITEMS,), (N_ITEMS, 2, 2), (N_ITEMS, 0), ()])
+def test_feature_shape(folder: Path, shape: tuple) -> None:
+    np.save(folder / "image_feat.npy", np.zeros(shape, dtype=np.float32))
+    fails(folder, "image_feat.npy", "expected features of shape [items, width >= 1]", f"got shape {shape}")
+
+
+def test_pickles_are_not_read(folder: Path) -> None:
+    path = folder / "image_feat.npy"
+    np.save(path, np.array([{"a": 1}] * N_ITEMS), allow_pickle=True)
+    fails(folder, str(path), "expected a float32 or float64 array, got pickled Python objects")
+    path.write_bytes(pickle.dumps(np.zeros((N_ITEMS, 3), dtype=np.float32)))
+    fails(folder, str(path), "expected a .npy array", "got a pickle")
+
+
+def test_damaged_npy(folder: Path) -> None:
+    path = folder / "image_feat.npy"
+    write_features(folder)
+    whole = path.read_bytes()
+    for length in (0, 4, 7, 30, 127, 130, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        fails(folder, str(path), ".npy array")
+    path.write_bytes(whole[:-1])
+    fails(folder, "expected a complete .npy array", f"got {len(whole) - 1} bytes")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    fails(folder, "expected a .npy array", "b'version '")
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # whatever the header has become, the error is ours
+        damaged = bytearray(whole)
+        for place in rng.integers(6, 128, 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            load_dataset(folder)
+        except DatasetError as error:
+            assert str(path) in str(error)
+
+
+def test_modality_name(folder: Path) -> None:
+    write_features(folder, "image.v2")
+    fails(folder, "image.v2_feat.npy", "expected a modality name of letters", "got 'image.v2'")
+
+
+# --- faults of graphs ---
+
+
+@pytest.mark.parametrize("key", ["row", "col", "weight", "shape"])
+def test_graph_key_missing(folder: Path, key: str) -> None:
+    path = write_graph(folder, drop=[key])
+    fails(folder, str(path), "expected the arrays row, col, weight, shape", f"missing: {key}")
+
+
+@pytest.mark.parametrize(
+    "changes, parts",
+    [
+        ({"shape": np.array([4, 5])}, ("expected shape [5, 5]", "got [4, 5]")),
+        ({"shape": np.array(5)}, ("expected shape [5, 5]", "got 5")),
+        ({"row": np.array([0, 0, 2, 5])}, ("expected row indices from 0 to 4", "got 5 at position 3")),
+        ({"col": np.array([0, -1, 2, 4])}, ("expected col indices from 0 to 4", "got -1 at position 1")),
+        ({"col": np.array([0.0, 1.0, 2.0, 4.0])}, ("expected col to be a vector of 4 integers", "float64")),
+        ({"col": np.array([0, 1])}, ("expected col to be a vector of 4 integers", "(2,)")),
+        ({"weight": np.ones(3, dtype=np.float32)}, ("expected weight to be a vector of 4 numbers", "(3,)")),
+        ({"weight": np.ones(4, dtype=np.int64)}, ("expected weight to be a vector of 4 numbers", "int64")),
+        ({"weight": np.array([1, 2, np.nan, 1])}, ("expected finite weights", "got nan at position 2")),
+        ({"weight": np.array([1, 2, 1, 1e300])}, ("expected finite weights", "got inf at position 3")),
+        ({"row": np.zeros((2, 2), dtype=int)}, ("expected row to be a vector", "(2, 2)")),
+        ({"row": np.array([{}] * 4)}, ("expected an .npz archive without pickles",)),
+    ],
+)
+def test_graph_faults(folder: Path, changes: dict, parts: tuple[str, ...]) -> None:
+    write_features(folder)
+    path = write_graph(folder, **changes)
+    fails(folder, str(path), *parts)
+
+
+def test_damaged_npz(folder: Path) -> None:
+    path = write_graph(folder)
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        fails(folder, str(path), "expected an .npz archive")
+    damaged = bytearray(whole)
+    damaged[150] ^= 0xFF  # inside the first array: the archive's checksum fails
+    path.write_bytes(bytes(damaged))
+    fails(folder, str(path), "expected an .npz archive")
+
+
+def test_graph_edges_given_twice_are_summed(folder: Path) -> None:
+    write_graph(folder, row=np.array([0, 0]), col=np.array([1, 1]), weight=np.array([0.5, 0.25]))
+    assert dense(load_dataset(folder).graphs["image"])[0, 1] == 0.75
+
+
+# --- from_pairs ---
+
+
+def test_from_pairs_takes_tensors_arrays_and_lists() -> None:
+    train = ([0, 1, 1], [0, 1, 2])
+    as_arrays = tuple(np.array(column, dtype=np.int32) for column in train)
+    as_tensors = Pairs(*(torch.tensor(column) for column in train))
+    none = ([], [])
+    made = [Dataset.from_pairs("x", 2, 3, given, none, none) for given in (train, as_arrays, as_tensors)]
+    assert len({data.fingerprint for data in made}) == 1
+    assert pairs(made[0].train) == [(0, 0), (1, 1), (1, 2)]
+    assert pairs(made[0].valid) == []
+
+
+def test_from_pairs_does_not_copy_float32_features() -> None:
+    features = torch.rand(3, 4)
+    data = Dataset.from_pairs("x", 1, 3, ([0], [0]), ([], []), ([], []), {"m": features})
+    assert data.features["m"].data_ptr() == features.data_ptr()
+
+
+@pytest.mark.filterwarnings("error")
+def test_from_pairs_takes_read_only_features() -> None:
+    features = np.ones((3, 4), dtype=np.float32)
+    features.flags.writeable = False
+    data = Dataset.from_pairs("x", 1, 3, ([0], [0]), ([], []), ([], []), {"m": features})
+    assert data.features["m"].sum() == 12
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"n_users": 0}, "dataset 'x': expected n_users between 1 and 2147483647, got 0"),
+        ({"n_items": 2**40}, "expected n_items between 1 and"),
+        ({"train": ([0, 2], [0, 1])}, "train users: expected ids from 0 to 1, got 2 at position 1"),
+        ({"train": ([0, -1], [0, 1])}, "train users: expected ids from 0 to 1, got -1 at position 1"),
+        ({"test": ([0], [3])}, "test items: expected ids from 0 to 2, got 3 at position 0"),
+        ({"train": ([0, 1], [0])}, "train: expected as many users as items, got 2 and 1"),
+        ({"train": ([0.5], [0])}, "train users: expected a vector of integers, got float64 of shape (1,)"),
+        ({"train": ([[0]], [[0]])}, "train users: expected a vector of integers"),
+        ({"train": ([], [])}, "expected at least one train interaction"),
+        ({"valid": ([0], [0])}, "in both train and valid, for example user 0, item 0"),
+        ({"features": {"m": torch.zeros(2, 4)}}, "features (m): expected 3 feature rows"),
+        ({"features": {"": torch.zeros(3, 4)}}, "expected a modality name"),
+        ({"graphs": {"m": torch.zeros(3, 3)}}, "graphs (m): expected a Graph, got Tensor"),
+    ],
+)
+def test_from_pairs_errors(changes: dict, message: str) -> None:
+    arguments = {"n_users": 2, "n_items": 3, "train": ([0], [0]), "valid": ([], []), "test": ([], [])} | changes
+    with pytest.raises(DatasetError) as caught:
+        Dataset.from_pairs("x", **arguments)
+    assert message in str(caught.value)
+
+
+def test_from_pairs_checks_graphs() -> None:
+    good = {"n_users": 2, "n_items": 3, "train": ([0], [0]), "valid": ([], []), "test": ([], [])}
+    index = torch.tensor([0, 1])
+    with pytest.raises(DatasetError, match=r"graphs \(m\): expected a graph of shape \(3, 3\).*got \(2, 3\)"):
+        Dataset.from_pairs("x", **good, graphs={"m": Graph.from_edges(index, index, None, (2, 3))})
+    weight = torch.tensor([1.0, float("inf")])
+    with pytest.raises(DatasetError, match="expected finite edge weights"):
+        Dataset.from_pairs("x", **good, graphs={"m": Graph.from_edges(index, index, weight, (3, 3))})
+
+
+# --- real data ---
+
+REAL_DATA = Path(__file__).parents[1].parent / "shared" / "data"
+REAL = {  # users, items, train, valid, test, widths
+    "lfm2k": (1_858, 1_425, 44_327, 4_799, 7_219, {"audio": 128, "speech": 512, "text": 384}),
+    "baby": (19_445, 7_050, 118_551, 20_559, 21_682, {"image": 128, "text": 128}),
+    "clothing": (39_387, 23_033, None, None, None, {}),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data(name: str) -> None:
+    if not (REAL_DATA / name).is_dir():
+        pytest.skip("the real data sets are not part of the repository: ../shared/data is absent")
+    n_users, n_items, train, valid, test, widths = REAL[name]
+    data = load_dataset(REAL_DATA / name)
+    assert (data.name, data.n_users, data.n_items) == (name, n_users, n_items)
+    assert {modality: f.shape[1] for modality, f in data.features.items()} == widths
+    if train is not None:
+        assert [len(split.users) for split in (data.train, data.valid, data.test)] == [train, valid, test]
+    assert not any(count for key, count in data.report.items() if "duplicates" in key)
+    assert list(data.graphs) == (["image", "text"] if name == "baby" else [])
+    for graph in data.graphs.values():
+        assert graph.n_edges == 10 * n_items

@@ -1,0 +1,184 @@
+"""The installation: what the build says of itself, the doctor, OpenMP and threads, setup.py's messages."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import smore_ext
+from smore_ext import _native, doctor, ops, reference
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(code: str, **env: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter with additional environment variables."""
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def setup_module() -> ModuleType:
+    """setup.py as a module; importing it builds nothing."""
+    spec = importlib.util.spec_from_file_location("smore_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_build_info_agrees_with_torch():
+    info = smore_ext.build_info()
+    assert info["torch"] == torch.__version__
+    assert info["cuda"] in (None, torch.version.cuda)
+    assert (info["cuda"] is None) == (info["cuda_archs"] is None)
+    assert info["simd"] in info["simd_built"].split()
+    assert not [flag for flag in ("-march", "fast-math", "openmp") if flag in info["flags"]]
+    assert ("OpenMP" in info["threading"]) == ("parallel backend: OpenMP" in torch.__config__.parallel_info())
+
+
+def test_the_distribution_requires_the_torch_of_the_build():
+    assert f"torch=={torch.__version__.split('+')[0]}" in metadata.requires("smore-ext")
+    assert metadata.version("smore-ext") == smore_ext.__version__
+
+
+def test_another_torch_is_named_before_the_library_is_loaded(monkeypatch):
+    built = smore_ext.build_info()["torch"]
+    monkeypatch.setattr(torch, "__version__", "1.0.0")
+    with pytest.raises(ImportError, match="does not fit this torch") as error:
+        _native._load()
+    assert built in str(error.value) and "1.0.0" in str(error.value) and "pip install" in str(error.value)
+
+
+def test_a_missing_library_says_how_to_build_it(monkeypatch):
+    monkeypatch.setattr(_native, "_MODULE", "smore_ext._absent")
+    with pytest.raises(ImportError, match="smore_ext._absent is missing.*pip install"):
+        _native._load()
+
+
+def test_simd_level_is_chosen_by_the_environment():
+    code = "from smore_ext import build_info; print(build_info()['simd'])"
+    assert run_python(code, SMORE_SIMD="portable").stdout.strip() == "portable"
+    assert "got fastest" in run_python(code, SMORE_SIMD="fastest").stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc/self/maps")
+def test_one_openmp_runtime():
+    code = "from smore_ext import doctor; doctor.self_test(['cpu']); print(len(doctor.openmp_runtimes()))"
+    assert run_python(code).stdout.strip() == "1"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc/self/task")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_set_num_threads_is_respected(threads):
+    code = f"""
+import os, torch
+from smore_ext import ops
+torch.set_num_threads(1)  # so that making the inputs starts no thread
+x, weight = torch.ones(50_000, 64), torch.ones(33, 2)
+torch.set_num_threads({threads})
+before = len(os.listdir("/proc/self/task"))
+ops.spectral_filter(x, weight)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    result = run_python(code)
+    assert result.stdout.strip() == str(threads - 1), result.stderr
+
+
+def test_doctor_passes_and_writes_json(tmp_path):
+    result = CliRunner().invoke(doctor.main, ["--json", str(tmp_path / "doctor.json")])
+    assert result.exit_code == 0, result.output
+    findings = json.loads((tmp_path / "doctor.json").read_text())
+    assert findings["passed"] and findings["build"] == smore_ext.build_info()
+    assert {entry["op"] for entry in findings["self_test"]} == set(ops.__all__)
+
+
+@pytest.mark.parametrize("name", ["bpr_loss", "knn", "masked_topk"])
+def test_doctor_fails_on_a_mismatch(monkeypatch, name):
+    right = getattr(reference, name)
+
+    def wrong(*args):
+        out = right(*args)
+        return tuple(value * 2 for value in out) if isinstance(out, tuple) else out * 2
+
+    monkeypatch.setattr(reference, name, wrong)
+    result = CliRunner().invoke(doctor.main)
+    assert result.exit_code == 1
+    assert "FAILED" in result.output and f"{len(ops.__all__) - 1} ops passed, 1 failed" in result.output
+
+
+def test_doctor_fails_on_an_op_without_a_case(monkeypatch):
+    monkeypatch.setattr(ops, "__all__", [*ops.__all__, "new_op"])
+    assert CliRunner().invoke(doctor.main).exit_code == 1
+
+
+def test_doctor_fails_on_an_op_that_raises(monkeypatch):
+    monkeypatch.setattr(ops, "knn", lambda *_: 1 / 0)
+    result = doctor.check_op("knn", doctor.self_test_cases()["knn"])
+    assert result.problem == "ZeroDivisionError: division by zero"
+
+
+def test_build_names_a_missing_compiler(setup_module, monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    with pytest.raises(SystemExit, match=r"no C\+\+ compiler: /nonexistent/c\+\+ \(CXX\) was not found"):
+        setup_module.check_compiler()
+
+
+def test_build_names_a_compiler_that_is_too_old(setup_module, monkeypatch, tmp_path):
+    old = tmp_path / "c++"
+    old.write_text("#!/bin/sh\necho \"unrecognized option '-std=c++20'\" >&2\nexit 1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    with pytest.raises(SystemExit, match=r"cannot compile C\+\+20.*\n.*unrecognized option"):
+        setup_module.check_compiler()
+
+
+def test_build_names_missing_python_headers(setup_module, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup_module.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    with pytest.raises(SystemExit, match="no Python.h in"):
+        setup_module.check_compiler()
+
+
+def test_build_refuses_an_old_torch(setup_module):
+    old = ModuleType("torch")
+    old.__version__, old.__file__ = "2.5.1+cpu", "/site/torch/__init__.py"
+    with pytest.raises(SystemExit, match=r"torch >= 2.11 is needed, found 2.5.1\+cpu in /site/torch"):
+        setup_module.check_torch(old)
+
+
+@pytest.mark.parametrize(
+    ("wish", "cuda", "nvcc", "sources", "chosen"),
+    [
+        ({}, None, None, ["a.cu"], False),
+        ({}, "13.0", None, ["a.cu"], False),
+        ({}, "13.0", "nvcc", [], False),
+        ({}, "13.0", "nvcc", ["a.cu"], True),
+        ({"SMORE_CUDA": "0"}, "13.0", "nvcc", ["a.cu"], False),
+        ({"SMORE_CUDA": "0", "FORCE_CUDA": "1"}, "13.0", "nvcc", ["a.cu"], False),
+        ({"SMORE_CUDA": "1"}, "13.0", "nvcc", ["a.cu"], True),
+        ({"SMORE_CUDA": "1"}, None, "nvcc", ["a.cu"], "torch 2.13.0 is not a CUDA build"),
+        ({"FORCE_CUDA": "1"}, None, "nvcc", ["a.cu"], "torch 2.13.0 is not a CUDA build"),
+        ({"SMORE_CUDA": "1"}, "13.0", None, ["a.cu"], "nvcc was not found"),
+        ({"SMORE_CUDA": "1"}, "13.0", "nvcc", [], "no sources in csrc/cuda"),
+        ({"SMORE_CUDA": "yes"}, "13.0", "nvcc", ["a.cu"], "must be 0, 1 or unset, got 'yes'"),
+    ],
+)
+def test_cuda_choice(setup_module, monkeypatch, capsys, wish, cuda, nvcc, sources, chosen):
+    for name in ("SMORE_CUDA", "FORCE_CUDA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in wish.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(chosen, str):
+        with pytest.raises(SystemExit, match=chosen):
+            setup_module.use_cuda("2.13.0", cuda, nvcc, sources)
+    else:
+        assert setup_module.use_cuda("2.13.0", cuda, nvcc, sources) is chosen
+        assert f"CUDA kernels: {'yes' if chosen else 'no'} (" in capsys.readouterr().out

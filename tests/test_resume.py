@@ -1,0 +1,342 @@
+"""Checkpoints and resuming: nothing is lost, and a resumed run gives the bits of one that was not stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from smore_ext import checkpoint, runs, train
+from smore_ext.checkpoint import CheckpointError
+from smore_ext.config import ConfigError, RunConfig
+from smore_ext.data import Dataset
+from smore_ext.events import EpochDone, Event, RunStarted, StepsDone
+from smore_ext.models import MODELS
+
+DROPOUT = tiny.TinyConfig(dropout=0.3)  # draws from torch's generator, whose state must come back too
+
+
+@pytest.fixture(autouse=True)
+def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(MODELS, "Tiny", tiny.Tiny)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+# Files
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6).reshape(2, 3).T, "b": torch.tensor(1.5)}
+    checkpoint.save(tmp_path / "x", tensors, {"n": 1, "value": 0.1})
+    loaded, metadata = checkpoint.load(tmp_path / "x")
+    assert metadata == checkpoint.load_metadata(tmp_path / "x") == {"n": 1, "value": 0.1}
+    assert set(loaded) == {"a", "b"} and all(torch.equal(loaded[name], tensors[name]) for name in loaded)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    checkpoint.save(tmp_path / "x", {}, {})
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    path = tmp_path / "x"
+    checkpoint.save(path, {"a": torch.ones(3)}, {"n": 1})
+
+    def half_a_file(tensors: Any, filename: Path, metadata: Any) -> None:
+        filename.write_bytes(b"half")
+        raise failure("disk full")
+
+    monkeypatch.setattr(checkpoint, "save_file", half_a_file)
+    with pytest.raises(failure):
+        checkpoint.save(path, {"a": torch.zeros(3)}, {"n": 2})
+    tensors, metadata = checkpoint.load(path)
+    assert metadata == {"n": 1} and torch.equal(tensors["a"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with pytest.raises(CheckpointError, match=f"no checkpoint at {path}"):
+        checkpoint.load(path)
+    checkpoint.save(path, {"a": torch.ones(1000)}, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="x is damaged"):
+        checkpoint.load(path)
+    checkpoint.save_file({"a": torch.ones(3)}, path, metadata={"format": "other"})
+    with pytest.raises(CheckpointError, match="expected format 'smore_ext checkpoint 1', got 'other'"):
+        checkpoint.load(path)
+
+
+def test_weights_of_another_model() -> None:
+    model = torch.nn.Linear(2, 3)
+    with pytest.raises(CheckpointError, match=r"weight is \(4, 2\), expected \(3, 2\)"):
+        checkpoint.load_weights(model, {"weight": torch.ones(4, 2), "bias": torch.ones(3)})
+    with pytest.raises(CheckpointError, match=r"bias is None, expected \(3,\)"):
+        checkpoint.load_weights(model, {"weight": torch.ones(3, 2)})
+
+
+# Resuming
+
+
+def start(run_dir: Path, stop: Any = None, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    """A run of the tiny model; `stop(event)` true stops it there as Ctrl-C would."""
+
+    def listen(event: Event) -> None:
+        if stop is not None and stop(event):
+            raise KeyboardInterrupt
+
+    config = tiny.tiny_config(DROPOUT, **{"epochs": 6, **settings})
+    return runs.train(config, tiny.tiny_dataset(), run_dir, [listen], resume)
+
+
+def comparable(run_dir: Path) -> tuple[Any, ...]:
+    """All that a run leaves, without times and places."""
+    result = json.loads((run_dir / "result.json").read_text())
+    for name in ("seconds", "config", "settings_from", "versions"):
+        del result[name]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    tensors = {}
+    for file in (checkpoint.LAST, checkpoint.BEST):
+        for name, tensor in checkpoint.load(run_dir / file)[0].items():
+            tensors[f"{file} {name}"] = tensor.numpy().tobytes()
+    return result, lines, tensors
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "Tiny", tiny.Tiny)
+        start(run_dir)
+    return comparable(run_dir)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(
+            lambda event: isinstance(event, StepsDone) and event.epoch == 0, id="in the first epoch"
+        ),
+        pytest.param(
+            lambda event: isinstance(event, StepsDone) and event.epoch == 3, id="in the fourth epoch"
+        ),
+        pytest.param(
+            lambda event: isinstance(event, EpochDone) and event.record["epoch"] == 2,
+            id="before the checkpoint",
+        ),
+        pytest.param(
+            lambda event: isinstance(event, EpochDone) and event.record["epoch"] == 5, id="in the last epoch"
+        ),
+    ],
+)
+@pytest.mark.parametrize("checkpoint_every", [1, 2])
+def test_a_resumed_run_gives_the_same_bits(
+    tmp_path: Path, uninterrupted: tuple[Any, ...], stop: Any, checkpoint_every: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", stop, checkpoint_every=checkpoint_every)
+    torch.manual_seed(12345)  # whatever the process did meanwhile
+    torch.rand(17)
+    start(tmp_path / "run", resume=True, checkpoint_every=checkpoint_every)
+    assert comparable(tmp_path / "run") == uninterrupted
+
+
+def test_optimizer_and_generator_are_in_the_checkpoint(tmp_path: Path) -> None:
+    start(tmp_path)
+    names = set(checkpoint.load(tmp_path / checkpoint.LAST)[0])
+    moments = {f"optimizer.{p}.{m}" for p in ("user", "item") for m in ("exp_avg", "exp_avg_sq", "step")}
+    assert names >= moments | {"model.user", "model.item", "rng.cpu"}
+    assert set(checkpoint.load(tmp_path / checkpoint.BEST)[0]) == {"user", "item"}
+
+
+def test_a_half_written_line_is_cut_off(tmp_path: Path, uninterrupted: tuple[Any, ...]) -> None:
+    run_dir = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        start(run_dir, lambda event: isinstance(event, StepsDone) and event.epoch == 3)
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "loss"')
+    start(run_dir, resume=True)
+    assert comparable(run_dir) == uninterrupted
+
+
+def test_early_stopping_goes_on_counting(tmp_path: Path) -> None:
+    settings = {"lr": 1e-9, "epochs": 50, "patience": 3}  # nothing improves after the first epoch
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, lambda event: isinstance(event, StepsDone) and event.epoch == 3, **settings)
+    result = start(tmp_path, resume=True, **settings)
+    assert (result["best_epoch"], result["epochs_run"], result["stopped"]) == (0, 5, "patience")
+
+
+def test_more_epochs_may_follow(tmp_path: Path, uninterrupted: tuple[Any, ...]) -> None:
+    start(tmp_path / "run", epochs=3)
+    result = start(tmp_path / "run", resume=True, epochs=6)
+    assert result["epochs_run"] == 6
+    assert comparable(tmp_path / "run") == uninterrupted
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    result = start(tmp_path)
+    events: list[Event] = []
+    config = tiny.tiny_config(DROPOUT, epochs=6)
+    assert runs.finished(tmp_path, config) == result
+    assert runs.train(config, tiny.tiny_dataset(), tmp_path, [events.append], resume=True) == result
+    assert events == []
+    assert runs.finished(tmp_path, config.replace(epochs=7)) is None
+
+
+def other_data() -> Dataset:
+    data = tiny.tiny_dataset()
+    fewer = tiny.Pairs(data.train.users[:-1], data.train.items[:-1])
+    return Dataset.from_pairs("tiny", 30, 40, fewer, data.valid, data.test, features={}, graphs={})
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_data_is_an_error(tmp_path: Path, finished: bool) -> None:
+    if finished:
+        start(tmp_path)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path, lambda event: isinstance(event, EpochDone))
+    with pytest.raises(CheckpointError, match=r"not made on this data \(tiny\): expected fingerprint"):
+        runs.train(tiny.tiny_config(DROPOUT, epochs=6), other_data(), tmp_path, resume=True)
+
+
+def test_a_changed_setting_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, lambda event: isinstance(event, EpochDone))
+    with pytest.raises(CheckpointError, match="settings changed since: lr was 0.05, is 0.1"):
+        start(tmp_path, resume=True, lr=0.1)
+    with pytest.raises(ConfigError, match="--lr cannot change .*0.05.*0.1"):
+        runs.stored_config(tmp_path, {"lr": "0.1"})
+    assert runs.stored_config(tmp_path, {"epochs": "9", "threads": "1"}).train.epochs == 9
+
+
+def test_stored_settings_are_those_of_the_run(tmp_path: Path) -> None:
+    start(tmp_path, seed=4)
+    stored = runs.stored_config(tmp_path)
+    assert (stored.train, stored.model) == (tiny.tiny_config(DROPOUT, epochs=6, seed=4).train, DROPOUT)
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        runs.stored_config(tmp_path / "elsewhere")
+
+
+def test_seeds_resume_where_they_stopped(tmp_path: Path) -> None:
+    settings = {"seeds": (1, 2, 3), "epochs": 3}
+    whole = start(tmp_path / "whole", **settings)
+    started: list[int] = []
+
+    def second_seed(event: Event) -> bool:
+        if isinstance(event, RunStarted):
+            started.append(event.config["seed"])
+        return len(started) == 2 and isinstance(event, EpochDone)
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", second_seed, **settings)
+    assert not (tmp_path / "run" / "result.json").exists()
+    started.clear()
+    result = start(tmp_path / "run", lambda event: second_seed(event) and False, resume=True, **settings)
+    assert started == [2, 3]
+    assert (result["test"], result["runs"]) == (whole["test"], whole["runs"])
+    assert result["config"]["seeds"] == [1, 2, 3]
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+
+
+# Where results go
+
+
+def new_run_dir(run_dir: Path | None, overwrite: bool = False) -> Path:
+    config: RunConfig = tiny.tiny_config(output_dir=run_dir)
+    return runs.new_run_dir(config, overwrite)
+
+
+def test_a_run_is_not_overwritten_silently(tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="already holds a run .*--resume .*--overwrite"):
+        new_run_dir(tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").exists()
+    assert new_run_dir(tmp_path / "run", overwrite=True) == tmp_path / "run"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    start(tmp_path / "seeds", seeds=(1, 2), epochs=1)
+    with pytest.raises(FileExistsError, match="result.json, seed-1, seed-2"):
+        new_run_dir(tmp_path / "seeds")
+    new_run_dir(tmp_path / "seeds", overwrite=True)
+    assert list((tmp_path / "seeds").iterdir()) == []
+
+
+def test_a_new_run_gets_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs.time, "strftime", lambda _: "now")
+    assert new_run_dir(None) == Path("runs/Tiny-tiny-now")
+    Path("runs/Tiny-tiny-now").mkdir(parents=True)
+    assert new_run_dir(None) == Path("runs/Tiny-tiny-now-2")
+    assert new_run_dir(tmp_path / "fresh") == tmp_path / "fresh"
+
+
+# Processes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def arguments(data: Path, run_dir: Path, epochs: int) -> list[str]:
+    """SMORE needs features; LightGCN trains on interactions alone. The patience is out of reach."""
+    settings = {"epochs": epochs, "patience": 10**6, "embedding-dim": 8, "batch-size": 8, "threads": 1}
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    return ["-m", "LightGCN", "-d", "tiny", "--data-path", str(data), "-o", str(run_dir), "-q", *flags]
+
+
+def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals) -> tuple[int, str]:
+    """Trains in a process of its own and sends it a signal in the middle of an epoch."""
+    command = [sys.executable, "-m", "smore_ext.train", *arguments(data, run_dir, epochs)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes) as process:
+        metrics = run_dir / "metrics.jsonl"
+        limit = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < limit:
+            if metrics.exists() and metrics.read_text().count("\n") >= 3:
+                break
+            time.sleep(0.005)
+        process.send_signal(how)
+        output, _ = process.communicate(timeout=60)
+    assert not (run_dir / "result.json").exists(), f"the run was over before the signal: {output}"
+    return process.returncode, output
+
+
+def test_kill_9_then_resume(tmp_path: Path, data: Path) -> None:
+    epochs = 30
+    code, _ = stop_process(data, tmp_path / "run", epochs, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    done = checkpoint.load_metadata(tmp_path / "run" / checkpoint.LAST)["progress"]["next_epoch"]
+    assert 0 < done < epochs
+    assert train.main(["--resume", str(tmp_path / "run"), "-q"]) == 0
+    assert train.main(arguments(data, tmp_path / "whole", epochs)) == 0
+    assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, data: Path, how: signal.Signals) -> None:
+    run_dir = tmp_path / "run"
+    code, output = stop_process(data, run_dir, 100_000, how)
+    assert code == 130
+    assert f"checkpoint: {run_dir / checkpoint.LAST}" in output
+    assert f"python -m smore_ext.train --resume {run_dir}" in output
+    assert "Traceback" not in output
+    checkpoint.load(run_dir / checkpoint.LAST)

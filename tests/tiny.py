@@ -1,0 +1,91 @@
+"""A data set and a model small enough for tests of the training loop; the model uses plain PyTorch only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smore_ext.config import RunConfig, TrainConfig
+from smore_ext.data import Dataset, Pairs
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    embedding_dim: int = 4
+    dropout: float = 0.0
+    cl_weight: float = 0.0
+    batch_size: int = 16
+
+
+class Tiny(nn.Module):
+    """Matrix factorisation with dropout on the users; `batches` records what the loop asked for."""
+
+    config_class: ClassVar[type] = TinyConfig
+
+    def __init__(self, dataset: Dataset, config: TinyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.user = nn.Parameter(torch.randn(dataset.n_users, config.embedding_dim) * 0.1)
+        self.item = nn.Parameter(torch.randn(dataset.n_items, config.embedding_dim) * 0.1)
+        self.loss_parts: dict[str, Tensor] = {}
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.n_embeddings = 0
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        self.n_embeddings += 1
+        return self.user, self.item
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        self.batches.append((users, positives, negatives))
+        rows = F.dropout(self.user[users], self.config.dropout, self.training)
+        difference = (rows * (self.item[positives] - self.item[negatives])).sum(1)
+        bpr = -F.logsigmoid(difference).mean()
+        reg = 1e-4 * rows.square().sum()
+        self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
+        return bpr + reg
+
+    def statistics(self) -> dict[str, float]:
+        return {"norm": float(self.user.norm())}
+
+
+def pairs(*items: tuple[int, int]) -> Pairs:
+    table = torch.tensor(items, dtype=torch.int64).reshape(-1, 2)
+    return Pairs(table[:, 0], table[:, 1])
+
+
+def interactions(n_users: int = 30, n_items: int = 40) -> dict[str, list[tuple[int, int]]]:
+    """Each user likes the items of one half; five train, one validation and one test item a user."""
+    generator = torch.Generator().manual_seed(3)
+    out: dict[str, list[tuple[int, int]]] = {"train": [], "valid": [], "test": []}
+    for user in range(n_users):
+        liked = torch.randperm(n_items // 2, generator=generator)[:7] * 2 + user % 2
+        for place, item in enumerate(liked.tolist()):
+            split = "train" if place < 5 else "valid" if place == 5 else "test"
+            out[split].append((user, item))
+    return out
+
+
+def tiny_dataset() -> Dataset:
+    splits = {name: pairs(*items) for name, items in interactions().items()}
+    return Dataset.from_pairs("tiny", 30, 40, features={}, graphs={}, **splits)
+
+
+def write_dataset(folder: Path, name: str = "tiny", **size: int) -> Path:
+    """The same interactions as a data set folder `<folder>/<name>`."""
+    lines = ["userID\titemID\tx_label"]
+    for label, items in enumerate(interactions(**size).values()):
+        lines += [f"{user}\t{item}\t{label}" for user, item in items]
+    (folder / name).mkdir(parents=True)
+    (folder / name / f"{name}.inter").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def tiny_config(model: TinyConfig | None = None, **settings: object) -> RunConfig:
+    """Settings of a short run of the model registered as `Tiny`."""
+    defaults = {"model": "Tiny", "dataset": "tiny", "epochs": 4, "lr": 0.05, "seed": 1}
+    return RunConfig(TrainConfig(**{**defaults, **settings}), model or TinyConfig())
