@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import torch
 
 from smore_ext import runs
 from smore_ext.cli import run_command
@@ -33,15 +32,14 @@ def command(
     threads: int | None,
     json_file: Path | None,
 ) -> int:
-    if threads is not None:
-        torch.set_num_threads(threads)
     console = make_console()
     results, dataset = [], None
-    for path in runs.run_dirs(run_dir):
-        run = runs.load_run(path, data_path, dataset, device)
-        dataset = run.dataset
-        results.append(run.evaluate(protocol or run.config.train.protocol))
-        console.print(result_table(results[-1]))
+    with runs.cpu_threads(threads):
+        for path in runs.run_dirs(run_dir):
+            run = runs.load_run(path, data_path, dataset, device)
+            dataset = run.dataset
+            results.append(run.evaluate(protocol or run.config.train.protocol))
+            console.print(result_table(results[-1]))
     report = results[0]
     if len(results) > 1:
         report = summarise(results, run.config)

@@ -19,13 +19,15 @@ def ranking_metrics(ranked: Tensor, relevant: Graph, ks: Sequence[int] = (5, 10,
     """Means over the users that have at least one relevant item; the others are left out.
 
     For a user with relevant items `R`, and hits counted in the first `K` places:
-    Recall `hits / |R|`; Precision `hits / K`; NDCG with gain 1 a hit, discount `1 / log2(rank + 1)`, and the ideal list
-    of `min(|R|, K)` hits; MAP `sum of precision at each hit / min(|R|, K)`. Everything accumulates in float64.
+    Recall `hits / |R|`; Precision `hits / K`; NDCG with gain 1 a hit, discount `1 / log2(rank + 1)`, and
+    the ideal list of `min(|R|, K)` hits; MAP `sum of precision at each hit / min(|R|, K)`. Everything
+    accumulates in float64.
 
     Args:
-        ranked: `[U, K_max]` int64, best first, no item twice in a row; -1 where nothing is left to rank (such places
-            are misses and come last). At least `min(max(ks), I)` columns.
-        relevant: `[U, I]`, row `u` lists the relevant items of the user in row `u` of `ranked`; weights are ignored.
+        ranked: `[U, K_max]` int64, best first, no item twice in a row; -1 where nothing is left to rank
+            (such places are misses and come last). At least `min(max(ks), I)` columns.
+        relevant: `[U, I]`, row `u` lists the relevant items of the user in row `u` of `ranked`; weights are
+            ignored.
         ks: cut-offs, each at least 1.
 
     Returns:
@@ -41,7 +43,9 @@ def ranking_metrics(ranked: Tensor, relevant: Graph, ks: Sequence[int] = (5, 10,
     n_relevant = rowptr.diff()  # [U]
     evaluated = n_relevant > 0
     if not bool(evaluated.any()):
-        raise ValueError(f"ranking_metrics: expected a user with a relevant item, got none among {n_users} users")
+        raise ValueError(
+            f"ranking_metrics: expected a user with a relevant item, got none among {n_users} users"
+        )
 
     depth = min(max(ks), ranked.shape[1])
     hits = _hits(ranked[:, :depth], relevant, n_relevant)[evaluated]  # [V, depth] float64, V users evaluated
@@ -51,7 +55,7 @@ def ranking_metrics(ranked: Tensor, relevant: Graph, ks: Sequence[int] = (5, 10,
     n_hits = hits.cumsum(1)
     gain = (hits * discount).cumsum(1)
     precision_sum = (hits * n_hits / ranks).cumsum(1)
-    # ideal DCG and its number of hits by cut-off need all ranks up to max(ks), also where the catalogue ends earlier
+    # the ideal needs all ranks up to max(ks), also where the catalogue ends earlier
     all_ranks = torch.arange(1, max(ks) + 1, dtype=torch.float64, device=device)
     ideal = (1.0 / torch.log2(all_ranks + 1.0)).cumsum(0)
 
@@ -69,14 +73,16 @@ def ranking_metrics(ranked: Tensor, relevant: Graph, ks: Sequence[int] = (5, 10,
 def _hits(ranked: Tensor, relevant: Graph, n_relevant: Tensor) -> Tensor:
     """1.0 where the item at that place is relevant to the row's user, `[U, K]` float64.
 
-    A graph's columns ascend within a row, so `row * I + column` ascends over all edges: one binary search a place.
+    A graph's columns ascend within a row, so `row * I + column` ascends over all edges: one binary search a
+    place.
     """
     n_users, n_items = relevant.shape
     rows = torch.arange(n_users, device=ranked.device)
     known = torch.repeat_interleave(rows, n_relevant) * n_items + relevant.col.to(ranked.device, torch.int64)
     wanted = rows.unsqueeze(1) * n_items + ranked  # [U, K]
     place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-    return ((known[place] == wanted) & (ranked >= 0)).double()  # -1 would alias the last item of the row before
+    # an empty place, -1, would alias the last item of the row before
+    return ((known[place] == wanted) & (ranked >= 0)).double()
 
 
 def _check(ranked: Tensor, relevant: Graph, ks: Sequence[int]) -> None:
@@ -92,8 +98,8 @@ def _check(ranked: Tensor, relevant: Graph, ks: Sequence[int]) -> None:
         )
     if ranked.shape[1] < min(max(ks), n_items):
         raise ValueError(
-            f"ranking_metrics: expected lists of at least {min(max(ks), n_items)} places for cut-off {max(ks)}, "
-            f"got {ranked.shape[1]}"
+            f"ranking_metrics: expected lists of at least {min(max(ks), n_items)} places for cut-off "
+            f"{max(ks)}, got {ranked.shape[1]}"
         )
     if ranked.numel() and (int(ranked.min()) < -1 or int(ranked.max()) >= n_items):
         raise ValueError(

@@ -25,11 +25,23 @@ def _complex_filter(weight: Tensor, width: int) -> Tensor:
     return torch.complex(weight.real, torch.where(counts, weight.imag, torch.zeros_like(weight.imag)))
 
 
+def _rfft(x: Tensor) -> Tensor:
+    """[N, d] -> [N, d/2+1]. torch.fft takes no empty batch, so that is spelled out."""
+    if x.shape[0] == 0:
+        return torch.complex(x, x)[:, : x.shape[1] // 2 + 1]
+    return torch.fft.rfft(x, dim=1, norm="ortho")
+
+
+def _irfft(spectrum: Tensor, width: int) -> Tensor:
+    """[N, d/2+1] -> [N, d]."""
+    if spectrum.shape[0] == 0:
+        return spectrum.real[:, :1].expand(0, width)
+    return torch.fft.irfft(spectrum, n=width, dim=1, norm="ortho")
+
+
 def spectral_filter(x: Tensor, weight: Tensor) -> Tensor:
     """irfft(rfft(x) * weight), orthonormal, along the rows. x [N, d], weight [d/2+1, 2] -> [N, d]."""
-    width = x.shape[1]
-    spectrum = torch.fft.rfft(x, dim=1, norm="ortho")  # [N, d/2+1]
-    return torch.fft.irfft(spectrum * _complex_filter(weight, width), n=width, dim=1, norm="ortho")
+    return _irfft(_rfft(x) * _complex_filter(weight, x.shape[1]), x.shape[1])
 
 
 def spectrum_fusion(
@@ -37,16 +49,12 @@ def spectrum_fusion(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Each x_m filtered by w_m, and the product of the unfiltered spectra filtered by w_f. SPEC section 1, step 2."""
     width = xs[0].shape[1]
-    spectra = [torch.fft.rfft(x, dim=1, norm="ortho") for x in xs]  # M x [N, d/2+1]
-    filtered = tuple(
-        torch.fft.irfft(s * _complex_filter(w, width), n=width, dim=1, norm="ortho")
-        for s, w in zip(spectra, weights, strict=True)
-    )
+    spectra = [_rfft(x) for x in xs]  # M x [N, d/2+1]
+    filtered = tuple(_irfft(s * _complex_filter(w, width), width) for s, w in zip(spectra, weights, strict=True))
     product = spectra[0]
     for spectrum in spectra[1:]:
         product = product * spectrum
-    fused = torch.fft.irfft(product * _complex_filter(fusion_weight, width), n=width, dim=1, norm="ortho")
-    return filtered, fused
+    return filtered, _irfft(product * _complex_filter(fusion_weight, width), width)
 
 
 def _sparse(graph: Any, like: Tensor) -> Tensor:

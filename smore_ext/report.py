@@ -144,6 +144,7 @@ class TensorBoardReport:
         match event:
             case RunStarted():
                 self._writer = self._make(str(self._folder), purge_step=event.first_epoch)
+                self._writer.add_text("protocol", event.protocol, event.first_epoch)
             case EpochDone(record):
                 for group in ("loss", "validation", "statistics"):
                     for name, value in record.get(group, {}).items():

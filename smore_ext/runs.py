@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,20 +144,19 @@ def train(
 
     With `resume`, finished seeds are read, a started one goes on, the others begin.
     """
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
 
     def keep_config(event: Event) -> None:
         if isinstance(event, RunStarted):
             write_config(run_dir, config)
 
     heard = [keep_config, *listeners]
-    if not config.train.seeds:
-        return _train_seed(config, dataset, run_dir, heard, resume)
-    results = []
-    for seed in config.train.seeds:
-        one = config.replace(seed=seed, seeds=())
-        results.append(_train_seed(one, dataset, run_dir / f"seed-{seed}", heard, resume))
+    with cpu_threads(config.train.threads):
+        if not config.train.seeds:
+            return _train_seed(config, dataset, run_dir, heard, resume)
+        results = []
+        for seed in config.train.seeds:
+            one = config.replace(seed=seed, seeds=())
+            results.append(_train_seed(one, dataset, run_dir / f"seed-{seed}", heard, resume))
     summary = summarise(results, config)
     write_json(run_dir / RESULT_FILE, summary)
     return summary
@@ -273,6 +273,18 @@ def load_run(
     model = build_model(config, dataset, usable_device(config.train.device))
     checkpoint.load_weights(model, weights)
     return LoadedRun(run_dir, config, dataset, model.eval(), metadata["progress"])
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """torch uses `count` threads within; None leaves the number alone."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ ERROR = 2
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    with tiny.one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +101,14 @@ def test_builtin_dataset_names_its_automatic_preset(
 def test_seeds(seeds_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads((seeds_dir / "result.json").read_text())
     each = [json.loads((seeds_dir / f"seed-{seed}" / "result.json").read_text()) for seed in (10, 9)]
-    values = [one["test"]["recall@20"] for one in each]
+    values = [one["test"]["ndcg@10"] for one in each]
     assert [one["seed"] for one in each] == result["seeds"] == [10, 9]
     assert values[0] != values[1]
-    assert result["test"]["recall@20"]["mean"] == pytest.approx(sum(values) / 2)
+    assert result["test"]["ndcg@10"]["mean"] == pytest.approx(sum(values) / 2)
     assert train.main(["--resume", str(seeds_dir)]) == 0
     out = capsys.readouterr().out
     assert "is finished: nothing is left to do" in out
-    assert f"{result['test']['recall@20']['mean']:.4f} ±{result['test']['recall@20']['std']:.4f}" in out
+    assert f"{result['test']['ndcg@10']['mean']:.4f} ±{result['test']['ndcg@10']['std']:.4f}" in out
 
 
 def test_resume_with_more_epochs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +204,7 @@ def test_evaluate_seeds(seeds_dir: Path, tmp_path: Path, capsys: pytest.CaptureF
     stored = json.loads((seeds_dir / "result.json").read_text())
     assert json.loads((tmp_path / "all.json").read_text())["seeds"] == [9, 10]
     means = json.loads((tmp_path / "all.json").read_text())["test"]
-    assert means["recall@20"]["mean"] == pytest.approx(stored["test"]["recall@20"]["mean"])
+    assert means["ndcg@10"]["mean"] == pytest.approx(stored["test"]["ndcg@10"]["mean"])
 
 
 def test_evaluate_checks_the_data(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

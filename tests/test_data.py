@@ -1,73 +1,25 @@
-"""Dataset folders: what is read, what is dropped, and that each fault gives one clear error."""
+"""Dataset folders and data in memory: what is read, what is counted, what is dropped."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_folder import N_ITEMS, N_USERS, ROWS, dense, fails, pairs, write_features, write_graph, write_table
 
 from smore_ext.data import Dataset, DatasetError, Pairs, load_dataset
 from smore_ext.graph import Graph
-
-# user 3 and item 4 occur outside train only; item 2 never
-ROWS = [(0, 0, 0), (0, 1, 0), (1, 1, 0), (2, 3, 0), (2, 0, 0), (0, 3, 1), (1, 0, 2), (3, 4, 2), (3, 1, 1)]
-N_USERS, N_ITEMS = 4, 5
-
-
-def write_table(folder: Path, rows=ROWS, header="userID\titemID\tx_label", name=None, sep="\t", end="\n") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (name or f"{folder.name}.inter")
-    lines = [header.replace("\t", sep)] + [sep.join(map(str, row)) for row in rows]
-    path.write_bytes((end.join(lines) + end).encode())
-    return path
-
-
-def write_features(folder: Path, modality="image", rows=N_ITEMS, width=3, dtype=np.float32) -> np.ndarray:
-    values = np.random.default_rng(0).standard_normal((rows, width)).astype(dtype)
-    np.save(folder / f"{modality}_feat.npy", values)
-    return values
-
-
-def write_graph(folder: Path, modality="image", drop=(), **changes) -> Path:
-    parts = {
-        "row": np.array([0, 0, 2, 4], dtype=np.int32),
-        "col": np.array([1, 0, 3, 0], dtype=np.int32),
-        "weight": np.array([0.25, 1.0, 0.5, 2.0], dtype=np.float32),
-        "shape": np.array([N_ITEMS, N_ITEMS]),
-    }
-    parts.update(changes)
-    path = folder / f"{modality}_graph.npz"
-    np.savez(path, **{key: value for key, value in parts.items() if key not in drop})
-    return path
-
-
-def pairs(split: Pairs) -> list[tuple[int, int]]:
-    return list(zip(split.users.tolist(), split.items.tolist(), strict=True))
-
-
-def dense(graph: Graph) -> torch.Tensor:
-    out = torch.zeros(tuple(graph.shape))
-    rows = torch.repeat_interleave(torch.arange(graph.shape[0]), graph.rowptr.long().diff())
-    out[rows, graph.col.long()] = graph.weight
-    return out
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_table(tmp_path / "toy")
     return tmp_path / "toy"
-
-
-def fails(folder: Path, *parts: str) -> None:
-    """Loading raises DatasetError, and its message holds every part."""
-    with pytest.raises(DatasetError) as caught:
-        load_dataset(folder)
-    for part in parts:
-        assert part in str(caught.value), f"{part!r} not in {caught.value}"
 
 
 # --- what is read ---
@@ -83,7 +35,9 @@ def test_reads_a_folder(folder: Path) -> None:
     assert pairs(data.train) == [(0, 0), (0, 1), (1, 1), (2, 3), (2, 0)]  # in file order
     assert pairs(data.valid) == [(0, 3)]
     assert pairs(data.test) == [(1, 0)]
-    assert all(column.dtype == torch.int64 for split in (data.train, data.valid, data.test) for column in split)
+    assert all(
+        column.dtype == torch.int64 for split in (data.train, data.valid, data.test) for column in split
+    )
     assert list(data.features) == ["audio", "image"]
     assert all(f.dtype == torch.float32 and f.is_contiguous() for f in data.features.values())
     np.testing.assert_array_equal(data.features["image"].numpy(), image)
@@ -155,19 +109,36 @@ def test_table_names(tmp_path: Path) -> None:
     assert len(load_dataset(toy).train.users) == 3
 
 
+@pytest.mark.filterwarnings("error")
 def test_features_are_mapped_and_the_file_is_never_written(folder: Path) -> None:
     image = write_features(folder)
     tensor = load_dataset(folder).features["image"]
-    tensor.zero_()  # writable, and without a warning (warnings are errors below)
+    tensor.zero_()  # writable, and without torch's warning about read-only memory
     np.testing.assert_array_equal(np.load(folder / "image_feat.npy"), image)
     np.testing.assert_array_equal(load_dataset(folder).features["image"].numpy(), image)
+
+
+def test_mapped_features_are_not_copied(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    write_table(folder, [(0, 0, 0), (0, 3999, 0)])
+    np.save(folder / "image_feat.npy", np.ones((4000, 2048), dtype=np.float32))  # 32 MB
+    tracemalloc.start()
+    data = load_dataset(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data.features["image"].shape == (4000, 2048)
+    assert peak < 16e6
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("layout", ["fortran", "big-endian", "float64"])
 def test_feature_layouts(folder: Path, layout: str) -> None:
     image = write_features(folder)
-    stored = {"fortran": np.asfortranarray(image), "big-endian": image.astype(">f4"), "float64": image.astype("f8")}
+    stored = {
+        "fortran": np.asfortranarray(image),
+        "big-endian": image.astype(">f4"),
+        "float64": image.astype("f8"),
+    }
     np.save(folder / "image_feat.npy", stored[layout])
     tensor = load_dataset(folder).features["image"]
     assert tensor.is_contiguous()
@@ -189,6 +160,11 @@ def test_graph_without_features_is_kept_and_said(folder: Path, caplog: pytest.Lo
     write_graph(folder, "text")
     assert list(load_dataset(folder).graphs) == ["text"]
     assert "no text_feat.npy beside it" in caplog.text
+
+
+def test_graph_edges_given_twice_are_summed(folder: Path) -> None:
+    write_graph(folder, row=np.array([0, 0]), col=np.array([1, 1]), weight=np.array([0.5, 0.25]))
+    assert dense(load_dataset(folder).graphs["image"])[0, 1] == 0.75
 
 
 # --- fingerprint ---
@@ -231,230 +207,13 @@ def test_duplicates_within_a_split_count_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label, split", [(1, "valid"), (2, "test")])
 def test_duplicates_across_splits(tmp_path: Path, label: int, split: str) -> None:
-    path = write_table(tmp_path / "toy", [*ROWS, (2, 3, label)])
-    fails(path.parent, str(path), f"in both train and {split}", "user 2, item 3", "lines 5 and 11")
+    path = write_table(tmp_path / "toy", [*ROWS, (2, 3, 0), (2, 3, label)])
+    fails(path.parent, str(path), f"in both train and {split}", "user 2, item 3", "lines 5 and 12")
 
 
 def test_duplicates_across_valid_and_test(tmp_path: Path) -> None:
     path = write_table(tmp_path / "toy", [*ROWS, (0, 3, 2)])
     fails(path.parent, "in both valid and test", "user 0, item 3")
-
-
-# --- faults of the folder and the table ---
-
-
-def test_missing_folder_and_files(tmp_path: Path) -> None:
-    fails(tmp_path / "absent", str(tmp_path / "absent"), "expected a dataset folder, got nothing there")
-    (tmp_path / "file").write_text("")
-    fails(tmp_path / "file", "expected a dataset folder, got a file")
-    (tmp_path / "empty").mkdir()
-    fails(tmp_path / "empty", "expected an interaction table empty.inter", "got none")
-
-
-@pytest.mark.parametrize(
-    "header, missing",
-    [("user\tthing\tx_label", "missing: itemID"), ("0\t1587\t0", "missing: userID, itemID, x_label")],
-)
-def test_missing_column(tmp_path: Path, header: str, missing: str) -> None:
-    path = write_table(tmp_path / "toy", header=header)
-    fails(path.parent, str(path), "expected the columns userID, itemID, x_label", header.split("\t")[1], missing)
-
-
-def test_column_given_twice(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "toy", [(0, 0, 0, 0)], "userID\tuser_id\titemID\tx_label")
-    fails(path.parent, str(path), "expected one userID column, got 'userID' and 'user_id'")
-
-
-@pytest.mark.parametrize(
-    "row, expected, got",
-    [
-        ((-1, 0, 0), "a user id (integer from 0 to 2147483646) in column userID", "'-1'"),
-        ((0, -7, 0), "an item id (integer from 0 to 2147483646) in column itemID", "'-7'"),
-        ((1.5, 0, 0), "a user id", "'1.5'"),
-        (("A1X", 0, 0), "a user id", "'A1X'"),
-        ((0, "", 0), "an item id", "nothing"),
-        ((0, "NA", 0), "an item id", "'NA'"),
-        ((0, "inf", 0), "an item id", "'inf'"),
-        ((0, 2**40, 0), "an item id", f"'{2**40}'"),
-        ((0, "9" * 30, 0), "an item id", f"'{'9' * 30}'"),
-        ((0, 0, 3), "a split label 0 (train), 1 (validation) or 2 (test) in column x_label", "'3'"),
-        ((0, 0, -1), "a split label", "'-1'"),
-        ((0, 0, 0.5), "a split label", "'0.5'"),
-        ((0, 0, "train"), "a split label", "'train'"),
-        ((0, 0), "a split label", "nothing"),
-    ],
-)
-def test_bad_values_name_the_line(tmp_path: Path, row: tuple, expected: str, got: str) -> None:
-    path = write_table(tmp_path / "toy", [*ROWS, row, (0, 2, 0)])
-    fails(path.parent, f"{path}, line 11: expected {expected}", f"got {got}")
-
-
-def test_line_number_counts_blank_lines(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "toy", [(0, 0, 0), (1, -2, 0)], end="\r\n\r\n")
-    fails(path.parent, f"{path}, line 5:", "got '-2'")
-
-
-def test_a_column_of_truth_values_is_no_id(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "toy", [("True", 0, 0), ("False", 1, 0)])
-    fails(path.parent, "line 2: expected a user id", "got 'True'")
-
-
-@pytest.mark.parametrize("place, line", [(0, 2), (3, 5)])
-def test_too_many_fields(tmp_path: Path, place: int, line: int) -> None:
-    rows = list(ROWS)
-    rows[place] = (*rows[place], 9)
-    path = write_table(tmp_path / "toy", rows)
-    fails(path.parent, str(path), f"line {line}")
-
-
-def test_empty_tables(tmp_path: Path) -> None:
-    (tmp_path / "toy").mkdir()
-    path = tmp_path / "toy" / "toy.inter"
-    path.write_bytes(b"")
-    fails(path.parent, str(path), "expected a header line and interactions, got an empty file")
-    write_table(path.parent, [])
-    fails(path.parent, str(path), "expected at least one train interaction", "got an empty table")
-    write_table(path.parent, [(0, 0, 1), (0, 1, 2)])
-    fails(path.parent, str(path), "expected at least one train interaction", "got none")
-
-
-def test_table_that_is_not_text(tmp_path: Path) -> None:
-    (tmp_path / "toy").mkdir()
-    path = tmp_path / "toy" / "toy.inter"
-    path.write_bytes(b"userID\titemID\tx_label\n\xff\xfe\t1\t0\n")
-    fails(path.parent, str(path), "expected a UTF-8 table")
-
-
-# --- faults of features ---
-
-
-@pytest.mark.parametrize("rows", [N_ITEMS - 1, N_ITEMS + 1, 0])
-def test_feature_rows_must_be_the_items(folder: Path, rows: int) -> None:
-    write_features(folder, rows=rows)
-    fails(folder, "image_feat.npy", "expected 5 feature rows", "largest item id + 1", f"got {rows}")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_feature_values_must_be_finite(folder: Path, value: float, dtype: type) -> None:
-    write_features(folder, "text")
-    values = write_features(folder, "image", dtype=dtype)
-    values[3, 2] = value
-    np.save(folder / "image_feat.npy", values)
-    fails(folder, "image_feat.npy (image)", "expected finite", f"got {value} in row 3, column 2")
-
-
-def test_float64_too_large_for_float32(folder: Path) -> None:
-    values = write_features(folder, dtype=np.float64)
-    values[1, 0] = 1e300
-    np.save(folder / "image_feat.npy", values)
-    fails(folder, "expected finite float32 features, got 1e+300 in row 1, column 0")
-
-
-def test_nan_is_found_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smore_ext.data.dataset._BLOCK_BYTES", 64)  # 2 rows of 8
-    for row in range(7):
-        features = torch.zeros(7, 8)
-        features[row, 5] = float("nan")
-        with pytest.raises(DatasetError, match=f"row {row}, column 5"):
-            Dataset.from_pairs("x", 1, 7, ([0], [0]), ([], []), ([], []), {"m": features})
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.int32, bool, np.complex64, "U3"])
-def test_feature_dtype(folder: Path, dtype: object) -> None:
-    np.save(folder / "image_feat.npy", np.zeros((N_ITEMS, 3), dtype=dtype))
-    fails(folder, "image_feat.npy", "expected float32 or float64", f"got dtype {np.dtype(dtype)}")
-
-
-@pytest.mark.parametrize("shape", [(N_ITEMS,), (N_ITEMS, 2, 2), (N_ITEMS, 0), ()])
-def test_feature_shape(folder: Path, shape: tuple) -> None:
-    np.save(folder / "image_feat.npy", np.zeros(shape, dtype=np.float32))
-    fails(folder, "image_feat.npy", "expected features of shape [items, width >= 1]", f"got shape {shape}")
-
-
-def test_pickles_are_not_read(folder: Path) -> None:
-    path = folder / "image_feat.npy"
-    np.save(path, np.array([{"a": 1}] * N_ITEMS), allow_pickle=True)
-    fails(folder, str(path), "expected a float32 or float64 array, got pickled Python objects")
-    path.write_bytes(pickle.dumps(np.zeros((N_ITEMS, 3), dtype=np.float32)))
-    fails(folder, str(path), "expected a .npy array", "got a pickle")
-
-
-def test_damaged_npy(folder: Path) -> None:
-    path = folder / "image_feat.npy"
-    write_features(folder)
-    whole = path.read_bytes()
-    for length in (0, 4, 7, 30, 127, 130, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        fails(folder, str(path), ".npy array")
-    path.write_bytes(whole[:-1])
-    fails(folder, "expected a complete .npy array", f"got {len(whole) - 1} bytes")
-    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    fails(folder, "expected a .npy array", "b'version '")
-    rng = np.random.default_rng(0)
-    for _ in range(200):  # whatever the header has become, the error is ours
-        damaged = bytearray(whole)
-        for place in rng.integers(6, 128, 3):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(bytes(damaged))
-        try:
-            load_dataset(folder)
-        except DatasetError as error:
-            assert str(path) in str(error)
-
-
-def test_modality_name(folder: Path) -> None:
-    write_features(folder, "image.v2")
-    fails(folder, "image.v2_feat.npy", "expected a modality name of letters", "got 'image.v2'")
-
-
-# --- faults of graphs ---
-
-
-@pytest.mark.parametrize("key", ["row", "col", "weight", "shape"])
-def test_graph_key_missing(folder: Path, key: str) -> None:
-    path = write_graph(folder, drop=[key])
-    fails(folder, str(path), "expected the arrays row, col, weight, shape", f"missing: {key}")
-
-
-@pytest.mark.parametrize(
-    "changes, parts",
-    [
-        ({"shape": np.array([4, 5])}, ("expected shape [5, 5]", "got [4, 5]")),
-        ({"shape": np.array(5)}, ("expected shape [5, 5]", "got 5")),
-        ({"row": np.array([0, 0, 2, 5])}, ("expected row indices from 0 to 4", "got 5 at position 3")),
-        ({"col": np.array([0, -1, 2, 4])}, ("expected col indices from 0 to 4", "got -1 at position 1")),
-        ({"col": np.array([0.0, 1.0, 2.0, 4.0])}, ("expected col to be a vector of 4 integers", "float64")),
-        ({"col": np.array([0, 1])}, ("expected col to be a vector of 4 integers", "(2,)")),
-        ({"weight": np.ones(3, dtype=np.float32)}, ("expected weight to be a vector of 4 numbers", "(3,)")),
-        ({"weight": np.ones(4, dtype=np.int64)}, ("expected weight to be a vector of 4 numbers", "int64")),
-        ({"weight": np.array([1, 2, np.nan, 1])}, ("expected finite weights", "got nan at position 2")),
-        ({"weight": np.array([1, 2, 1, 1e300])}, ("expected finite weights", "got inf at position 3")),
-        ({"row": np.zeros((2, 2), dtype=int)}, ("expected row to be a vector", "(2, 2)")),
-        ({"row": np.array([{}] * 4)}, ("expected an .npz archive without pickles",)),
-    ],
-)
-def test_graph_faults(folder: Path, changes: dict, parts: tuple[str, ...]) -> None:
-    write_features(folder)
-    path = write_graph(folder, **changes)
-    fails(folder, str(path), *parts)
-
-
-def test_damaged_npz(folder: Path) -> None:
-    path = write_graph(folder)
-    whole = path.read_bytes()
-    for length in (0, 10, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        fails(folder, str(path), "expected an .npz archive")
-    damaged = bytearray(whole)
-    damaged[150] ^= 0xFF  # inside the first array: the archive's checksum fails
-    path.write_bytes(bytes(damaged))
-    fails(folder, str(path), "expected an .npz archive")
-
-
-def test_graph_edges_given_twice_are_summed(folder: Path) -> None:
-    write_graph(folder, row=np.array([0, 0]), col=np.array([1, 1]), weight=np.array([0.5, 0.25]))
-    assert dense(load_dataset(folder).graphs["image"])[0, 1] == 0.75
 
 
 # --- from_pairs ---
@@ -504,7 +263,13 @@ def test_from_pairs_takes_read_only_features() -> None:
     ],
 )
 def test_from_pairs_errors(changes: dict, message: str) -> None:
-    arguments = {"n_users": 2, "n_items": 3, "train": ([0], [0]), "valid": ([], []), "test": ([], [])} | changes
+    arguments = {
+        "n_users": 2,
+        "n_items": 3,
+        "train": ([0], [0]),
+        "valid": ([], []),
+        "test": ([], []),
+    } | changes
     with pytest.raises(DatasetError) as caught:
         Dataset.from_pairs("x", **arguments)
     assert message in str(caught.value)

@@ -44,7 +44,9 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_read_back_is_the_graph_that_was_built(features: torch.Tensor, tmp_path: Path, built: list[int]) -> None:
+def test_read_back_is_the_graph_that_was_built(
+    features: torch.Tensor, tmp_path: Path, built: list[int]
+) -> None:
     cache = tmp_path / "made" / "when absent"
     plain = item_knn_graph(features, 5, None)
     first = item_knn_graph(features, 5, cache)
@@ -82,7 +84,9 @@ def test_every_input_has_its_own_file(
     assert len(files(tmp_path)) == 7
 
 
-def test_layout_of_the_features_does_not_matter(features: torch.Tensor, tmp_path: Path, built: list[int]) -> None:
+def test_layout_of_the_features_does_not_matter(
+    features: torch.Tensor, tmp_path: Path, built: list[int]
+) -> None:
     item_knn_graph(features, 5, tmp_path)
     item_knn_graph(features.t().contiguous().t(), 5, tmp_path)
     item_knn_graph(features.clone().requires_grad_(), 5, tmp_path)
@@ -107,7 +111,9 @@ def damage_one_bit(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def rewrite(path: Path, change_metadata: dict[str, str] | None = None, drop: str = "", **tensors: torch.Tensor) -> None:
+def rewrite(
+    path: Path, change_metadata: dict[str, str] | None = None, drop: str = "", **tensors: torch.Tensor
+) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata()) | (change_metadata or {})
         parts = {name: file.get_tensor(name).clone() for name in file.keys() if name != drop}  # noqa: SIM118
@@ -145,7 +151,12 @@ def damage_other_graph(path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_trusted_is_rebuilt(
-    features: torch.Tensor, tmp_path: Path, built: list[int], caplog: pytest.LogCaptureFixture, damage, reason: str
+    features: torch.Tensor,
+    tmp_path: Path,
+    built: list[int],
+    caplog: pytest.LogCaptureFixture,
+    damage,
+    reason: str,
 ) -> None:
     first = item_knn_graph(features, 5, tmp_path)
     (path,) = files(tmp_path)

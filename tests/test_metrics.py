@@ -15,7 +15,10 @@ def relevance(sets: list[set[int]], n_items: int) -> Graph:
     rows = [row for row, items in enumerate(sets) for _ in items]
     columns = [item for items in sets for item in sorted(items, reverse=True)]
     return Graph.from_edges(
-        torch.tensor(rows, dtype=torch.int64), torch.tensor(columns, dtype=torch.int64), None, (len(sets), n_items)
+        torch.tensor(rows, dtype=torch.int64),
+        torch.tensor(columns, dtype=torch.int64),
+        None,
+        (len(sets), n_items),
     )
 
 
@@ -91,7 +94,9 @@ def test_empty_places_are_misses() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("n_users, n_items, depth", [(1, 60, 50), (40, 60, 55), (30, 1000, 50), (200, 70, 50)])
+@pytest.mark.parametrize(
+    "n_users, n_items, depth", [(1, 60, 50), (40, 60, 55), (30, 1000, 50), (200, 70, 50)]
+)
 def test_against_the_slow_implementation(seed: int, n_users: int, n_items: int, depth: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     ranked = torch.rand(n_users, n_items, generator=generator).argsort(1)[:, :depth].clone()
@@ -128,7 +133,12 @@ def test_catalogue_smaller_than_the_cut_off() -> None:
 @pytest.mark.parametrize(
     "ranked, ks, error, message",
     [
-        (torch.zeros(2, 3, dtype=torch.int32), (1,), TypeError, "expected ranked to be int64, got torch.int32"),
+        (
+            torch.zeros(2, 3, dtype=torch.int32),
+            (1,),
+            TypeError,
+            "expected ranked to be int64, got torch.int32",
+        ),
         (torch.zeros(2, 3), (1,), TypeError, "expected ranked to be int64, got torch.float32"),
         (torch.zeros(3, 3, dtype=torch.int64), (1,), ValueError, r"of shape \[2, K\].*got \(3, 3\)"),
         (torch.zeros(2, dtype=torch.int64), (1,), ValueError, r"of shape \[2, K\].*got \(2,\)"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ DROPOUT = tiny.TinyConfig(dropout=0.3)  # draws from torch's generator, whose st
 
 
 @pytest.fixture(autouse=True)
-def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setitem(MODELS, "Tiny", tiny.Tiny)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with tiny.one_thread():
+        yield
 
 
 # Files
@@ -293,14 +296,15 @@ def test_a_new_run_gets_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_dataset(tmp_path_factory.mktemp("data"))
+    return tiny.write_dataset(tmp_path_factory.mktemp("data"), features=True)
 
 
 def arguments(data: Path, run_dir: Path, epochs: int) -> list[str]:
-    """SMORE needs features; LightGCN trains on interactions alone. The patience is out of reach."""
-    settings = {"epochs": epochs, "patience": 10**6, "embedding-dim": 8, "batch-size": 8, "threads": 1}
+    """SMORE with dropout on small data; the patience is out of reach."""
+    settings = {"epochs": epochs, "patience": 10**6, "embedding-dim": 8, "batch-size": 16, "threads": 1}
+    settings |= {"knn-k": 3, "dropout": 0.2, "lr": 0.01}
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return ["-m", "LightGCN", "-d", "tiny", "--data-path", str(data), "-o", str(run_dir), "-q", *flags]
+    return ["-m", "SMORE", "-d", "tiny", "--data-path", str(data), "-o", str(run_dir), "-q", *flags]
 
 
 def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals) -> tuple[int, str]:

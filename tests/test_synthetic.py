@@ -83,7 +83,9 @@ def test_noise_is_in_its_bins_at_the_stated_strength(modality: str, noise: float
     values = spectrum(modality, config)
     everything = band_energy(values, (0, 32))
     signal, planted = band_energy(values, (2, 9)), band_energy(values, (15, 20))
-    assert signal + planted == pytest.approx(everything, rel=1e-9)  # the float32 features leave 1e-14 elsewhere
+    assert signal + planted == pytest.approx(
+        everything, rel=1e-9
+    )  # the float32 features leave 1e-14 elsewhere
     assert np.sqrt(planted / signal) == pytest.approx(noise, rel=0.05, abs=1e-6)
 
 
@@ -146,9 +148,15 @@ def test_every_user_can_be_given_a_negative() -> None:
         ({"noise": "loud"}, "noise to be a finite number of at least 0, got 'loud'"),
         ({"taste_strength": float("inf")}, "taste_strength to be a finite number"),
         ({"noise_correlation": 1.5}, "noise_correlation to be between 0 and 1, got 1.5"),
-        ({"signal_bins": (0, 4)}, "signal_bins to be (first, last) with 1 <= first <= last <= 31, got (0, 4)"),
+        (
+            {"signal_bins": (0, 4)},
+            "signal_bins to be (first, last) with 1 <= first <= last <= 31, got (0, 4)",
+        ),
         ({"signal_bins": (1, 4)}, "n_tastes to be at most 8, two a signal bin, got"),
-        ({"noise_bins": (20, 32)}, "noise_bins to be (first, last) with 1 <= first <= last <= 31, got (20, 32)"),
+        (
+            {"noise_bins": (20, 32)},
+            "noise_bins to be (first, last) with 1 <= first <= last <= 31, got (20, 32)",
+        ),
         ({"noise_bins": (20, 18)}, "noise_bins to be (first, last)"),
         ({"noise_bins": 3}, "noise_bins to be (first, last)"),
         ({"modalities": {"image": 63}}, "modalities to be {name: width}"),

@@ -28,8 +28,10 @@ from smore_ext.trainer import Trainer, TrainingDiverged, learning_rate
 
 
 @pytest.fixture(autouse=True)
-def register(monkeypatch: pytest.MonkeyPatch) -> None:
+def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(MODELS, "Tiny", tiny.Tiny)
+    with tiny.one_thread():
+        yield
 
 
 class Scripted:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,14 +78,30 @@ def tiny_dataset() -> Dataset:
     return Dataset.from_pairs("tiny", 30, 40, features={}, graphs={}, **splits)
 
 
-def write_dataset(folder: Path, name: str = "tiny", **size: int) -> Path:
-    """The same interactions as a data set folder `<folder>/<name>`."""
+def write_dataset(folder: Path, name: str = "tiny", features: bool = False, **size: int) -> Path:
+    """The same interactions as a data set folder `<folder>/<name>`, on request with random features."""
     lines = ["userID\titemID\tx_label"]
     for label, items in enumerate(interactions(**size).values()):
         lines += [f"{user}\t{item}\t{label}" for user, item in items]
     (folder / name).mkdir(parents=True)
     (folder / name / f"{name}.inter").write_text("\n".join(lines) + "\n")
+    if features:
+        random = np.random.default_rng(5)
+        for modality, width in (("image", 7), ("text", 6)):
+            table = random.standard_normal((40, width), dtype=np.float32)
+            np.save(folder / name / f"{modality}_feat.npy", table)
     return folder
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """More would only wait for each other on sizes like these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tiny_config(model: TinyConfig | None = None, **settings: object) -> RunConfig:

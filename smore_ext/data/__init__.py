@@ -6,7 +6,13 @@ Imports :mod:`smore_ext.graph` and below; knows no model and no training loop.
 from smore_ext.data.dataset import Dataset, DatasetError, Pairs
 from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.data.read import load_dataset
-from smore_ext.data.synthetic import BUILTIN_DATASETS, SyntheticConfig, SyntheticTruth, builtin_dataset, generate
+from smore_ext.data.synthetic import (
+    BUILTIN_DATASETS,
+    SyntheticConfig,
+    SyntheticTruth,
+    builtin_dataset,
+    generate,
+)
 
 __all__ = [
     "BUILTIN_DATASETS",

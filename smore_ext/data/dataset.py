@@ -1,7 +1,7 @@
 """The validated in-memory data set that every model, the trainer and the commands share.
 
-:meth:`Dataset.from_pairs` is the one door: the folder reader and the generator both go through it, so what holds for
-one holds for the other. Rules of who is kept and who is dropped: SPEC section 3.
+:meth:`Dataset.from_pairs` is the one door: the folder reader and the generator both go through it, so what
+holds for one holds for the other. Rules of who is kept and who is dropped: SPEC section 3.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MODALITY = re.compile(r"[A-Za-z0-9_-]+")  # becomes part of parameter names, wh
 
 
 class DatasetError(ValueError):
-    """Something in the data is not as it must be; the message names where, what was expected and what came."""
+    """The data is not as it must be; the message names where, what was expected and what came."""
 
 
 class SplitOverlapError(DatasetError):
@@ -47,19 +47,22 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Users, items, three disjoint lists of interactions, item features and item graphs. Everything is on the CPU.
+    """Users, items, three disjoint lists of interactions, item features and item graphs; all on the CPU.
 
-    Build it with :func:`smore_ext.load_dataset`, :func:`smore_ext.data.builtin_dataset` or :meth:`from_pairs`: they
-    validate, the bare constructor does not.
+    Build it with :func:`smore_ext.load_dataset`, :func:`smore_ext.data.builtin_dataset` or
+    :meth:`from_pairs`: they validate, the bare constructor does not.
 
     Attributes:
         name: what logs and results call the data set.
         n_users, n_items: `U` and `I`; ids are `0..U-1` and `0..I-1`. Ids that never occur count too.
-        train, valid, test: the interactions, each pair once. `valid` and `test` hold no user without a train pair.
-        features: `{modality: [I, D_m] float32}`, names sorted. May be memory-mapped (private pages: writing to the
-            tensor never changes the file, but does change this data set, so a model that trains them clones them).
+        train, valid, test: the interactions, each pair once. `valid` and `test` hold no user without a
+            train pair.
+        features: `{modality: [I, D_m] float32}`, names sorted. May be memory-mapped (private pages: writing
+            to the tensor never changes the file, but does change this data set, so a model that trains them
+            clones them).
         graphs: `{modality: Graph [I, I]}`, item graphs that came ready-made.
-        fingerprint: sha256 (hex) over sizes, interactions in their order, features and graphs; not over the name.
+        fingerprint: sha256 (hex) over sizes, interactions in their order, features and graphs; not over the
+            name.
         report: what was found and left out: `{train,valid,test}_duplicates` (repeated pairs, counted once),
             `{valid,test}_pairs_dropped` (their user has no train pair), `users_without_train` and
             `items_without_train` (ids in range that train does not use).
@@ -97,8 +100,8 @@ class Dataset:
             features: `{modality: [I, D_m]}`, float32 (kept without a copy where the layout allows) or float64
                 (converted to float32).
             graphs: `{modality: Graph}` of shape `(I, I)`.
-            sources: what errors call a part, by `"interactions"`, `"<modality>_feat"`, `"<modality>_graph"`; a
-                reader gives file names here.
+            sources: what errors call a part, by `"interactions"`, `"<modality>_feat"`,
+                `"<modality>_graph"`; a reader gives file names here.
 
         Raises:
             DatasetError: naming the part, what must hold and what came.
@@ -178,7 +181,11 @@ def hash_tensor(digest: hashlib._Hash, label: str, tensor: Tensor) -> None:
 
 
 def _fingerprint(
-    n_users: int, n_items: int, splits: dict[str, Pairs], features: dict[str, Tensor], graphs: dict[str, Graph]
+    n_users: int,
+    n_items: int,
+    splits: dict[str, Pairs],
+    features: dict[str, Tensor],
+    graphs: dict[str, Graph],
 ) -> str:
     digest = hashlib.sha256(f"smore_ext.Dataset 1 {n_users} {n_items};".encode())
     for split, pairs in splits.items():
@@ -198,10 +205,14 @@ def _integer_vector(where: str, values: object, bound: int) -> np.ndarray:
     """`values` as int64 `[E]` with every entry in `0..bound-1`."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DatasetError(f"{where}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
+        raise DatasetError(
+            f"{where}: expected a vector of integers, got {array.dtype} of shape {array.shape}"
+        )
     bad = np.flatnonzero((array < 0) | (array >= bound)) if array.size else ()
     if len(bad):
-        raise DatasetError(f"{where}: expected ids from 0 to {bound - 1}, got {array[bad[0]]} at position {bad[0]}")
+        raise DatasetError(
+            f"{where}: expected ids from 0 to {bound - 1}, got {array[bad[0]]} at position {bad[0]}"
+        )
     return array.astype(np.int64)
 
 
@@ -220,7 +231,7 @@ def _as_pairs(keys: np.ndarray, n_items: int) -> Pairs:
 
 
 def _unique_in_order(keys: np.ndarray) -> np.ndarray:
-    """`keys` without repeats, each at the place where it came first (the order feeds the training shuffle)."""
+    """`keys` without repeats, each where it came first: the order feeds the training shuffle."""
     unique, first = np.unique(keys, return_index=True)
     return keys if len(unique) == len(keys) else keys[np.sort(first)]
 
@@ -231,8 +242,8 @@ def _check_overlap(where: str, keys: dict[str, np.ndarray], n_items: int) -> Non
         if len(both):
             user, item = divmod(int(both[0]), n_items)
             raise SplitOverlapError(
-                f"{where}: expected every pair in one split only, got {len(both)} in both {first} and {second}, "
-                f"for example user {user}, item {item}",
+                f"{where}: expected every pair in one split only, got {len(both)} in both {first} "
+                f"and {second}, for example user {user}, item {item}",
                 user,
                 item,
             )
@@ -240,7 +251,9 @@ def _check_overlap(where: str, keys: dict[str, np.ndarray], n_items: int) -> Non
 
 def _check_modality(where: str, modality: str) -> None:
     if not _MODALITY.fullmatch(modality):
-        raise DatasetError(f"{where}: expected a modality name of letters, digits, '_', '-'; got {modality!r}")
+        raise DatasetError(
+            f"{where}: expected a modality name of letters, digits, '_', '-'; got {modality!r}"
+        )
 
 
 def _check_graph(where: str, modality: str, graph: Graph, n_items: int) -> None:
@@ -249,25 +262,28 @@ def _check_graph(where: str, modality: str, graph: Graph, n_items: int) -> None:
         raise DatasetError(f"{where} ({modality}): expected a Graph, got {type(graph).__name__}")
     if tuple(graph.shape) != (n_items, n_items):
         raise DatasetError(
-            f"{where} ({modality}): expected a graph of shape ({n_items}, {n_items}), one row and column an item, "
-            f"got {tuple(graph.shape)}"
+            f"{where} ({modality}): expected a graph of shape ({n_items}, {n_items}), one row and column an "
+            f"item, got {tuple(graph.shape)}"
         )
     if not bool(torch.isfinite(graph.weight).all()):
         raise DatasetError(f"{where} ({modality}): expected finite edge weights, got NaN or infinity")
 
 
 def _checked_features(where: str, modality: str, value: Tensor | np.ndarray, n_items: int) -> Tensor:
-    """`value` as float32 `[I, D]`, contiguous, every entry finite; the same memory where dtype and layout allow."""
+    """`value` as contiguous finite float32 `[I, D]`; the same memory where dtype and layout allow."""
     _check_modality(where, modality)
     where = f"{where} ({modality})"
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
         raise DatasetError(f"{where}: expected float32 or float64 features, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] == 0:
-        raise DatasetError(f"{where}: expected features of shape [items, width >= 1], got shape {array.shape}")
+        raise DatasetError(
+            f"{where}: expected features of shape [items, width >= 1], got shape {array.shape}"
+        )
     if array.shape[0] != n_items:
         raise DatasetError(
-            f"{where}: expected {n_items} feature rows, one an item (largest item id + 1), got {array.shape[0]}"
+            f"{where}: expected {n_items} feature rows, one an item (largest item id + 1), "
+            f"got {array.shape[0]}"
         )
     as_it_is = array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
     out = array if as_it_is else np.empty(array.shape, dtype=np.float32)

@@ -1,9 +1,9 @@
 """Item kNN graphs kept on disk between runs, under a hash of everything that makes them.
 
-The file name is a hash of the features' bytes, dtype and shape, of k, of the file format's version and of the package's
-version: another input is another file, so a graph is never stale. A file that is damaged or does not say what its name
-says is rebuilt. Writing goes through a temporary file and a rename, so processes that work at once never see half a
-file; at worst each builds the same graph.
+The file name is a hash of the features' bytes, dtype and shape, of k, of the file format's version and of
+the package's version: another input is another file, so a graph is never stale. A file that is damaged or
+does not say what its name says is rebuilt. Writing goes through a temporary file and a rename, so processes
+that work at once never see half a file; at worst each builds the same graph.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _PARTS = ("rowptr", "col", "weight")
 
 
 def item_knn_graph(features: Tensor, k: int, cache_dir: str | os.PathLike[str] | None = None) -> Graph:
-    """`Graph.knn(features, k)` (SPEC section 2), read from `cache_dir` when it is there, else built and kept there.
+    """`Graph.knn(features, k)` (SPEC section 2), from `cache_dir` if it is there, else built and kept there.
 
     Args:
         features: `[I, D]` raw features of one modality.
         k: neighbours an item, itself included.
-        cache_dir: folder of the cache, made when absent; None: nothing is read or written. When it cannot be written
-            the graph is still returned, with a logged warning.
+        cache_dir: folder of the cache, made when absent; None: nothing is read or written. When it cannot
+            be written the graph is still returned, with a logged warning.
 
     Raises:
         ValueError, TypeError: as `Graph.knn`.
@@ -86,7 +86,9 @@ def _load(path: Path, wanted: dict[str, str], n_items: int) -> Graph | None:
             parts = {name: file.get_tensor(name) for name in _PARTS}
         content = found.pop("content_sha256", None)
         if found != wanted:
-            differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+            differing = sorted(
+                key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
+            )
             raise ValueError(f"its {', '.join(differing)} differ from what its name stands for")
         if content != _content_hash(parts):
             raise ValueError("its content does not match its checksum")

@@ -1,7 +1,8 @@
 """Reads a dataset folder as MMRec's users have it (SPEC section 4) into a :class:`Dataset`.
 
     folder/
-      <name>.inter          tab-separated: user, item, split label (0 train, 1 validation, 2 test); or inter.csv
+      <name>.inter          tab-separated: user, item, split label (0 train, 1 validation, 2 test)
+      inter.csv             the same with commas, read where there is no .inter
       <modality>_feat.npy   [I, D_m] float32 or float64
       <modality>_graph.npz  row, col, weight, shape: a ready-made, already normalised item graph (optional)
 
@@ -37,14 +38,15 @@ _GRAPH_KEYS = ("row", "col", "weight", "shape")
 def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
     """Reads and validates a dataset folder.
 
-    The interaction table is `<folder's name>.inter`, else the only `*.inter`, else `inter.csv` (comma-separated).
-    Its header names the columns, typed or not (`userID`, `user_id:token`, `itemID`, `x_label`, `x_label:float`);
-    further columns such as rating and timestamp are ignored; line ends may be Unix's or Windows's. `n_users` and
-    `n_items` are the largest id + 1 over the whole file. Float32 features are memory-mapped.
+    The interaction table is `<folder's name>.inter`, else the only `*.inter`, else `inter.csv`
+    (comma-separated). Its header names the columns, typed or not (`userID`, `user_id:token`, `itemID`,
+    `x_label`, `x_label:float`); further columns such as rating and timestamp are ignored; line ends may be
+    Unix's or Windows's. `n_users` and `n_items` are the largest id + 1 over the whole file. Float32
+    features are memory-mapped.
 
     Raises:
-        DatasetError: a file, column or value is missing or wrong; names the file, what was expected, what came and,
-            for the table, the line.
+        DatasetError: a file, column or value is missing or wrong; names the file, what was expected, what
+            came and, for the table, the line.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,7 +55,9 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
     table_path = _find_table(folder)
     users, items, labels = _read_table(table_path)
     if len(users) == 0:
-        raise DatasetError(f"{table_path}: expected at least one train interaction (label 0), got an empty table")
+        raise DatasetError(
+            f"{table_path}: expected at least one train interaction (label 0), got an empty table"
+        )
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
 
     sources = {"interactions": str(table_path)}
@@ -67,7 +71,9 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
         sources[f"{modality}_graph"] = str(path)
         graphs[modality] = _read_graph(path, n_items)
         if modality not in features:
-            logger.warning("%s: no %s%s beside it; only models without features use it", path, modality, _FEATURES)
+            logger.warning(
+                "%s: no %s%s beside it; only models without features use it", path, modality, _FEATURES
+            )
 
     splits = {split: (users[labels == label], items[labels == label]) for label, split in enumerate(SPLITS)}
     name = folder.resolve().name
@@ -77,7 +83,8 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
         )
     except SplitOverlapError as error:
         rows = np.flatnonzero((users == error.user) & (items == error.item))
-        lines = " and ".join(str(_line(table_path, int(row))[0]) for row in rows[:2])
+        first = rows[np.sort(np.unique(labels[rows], return_index=True)[1])[:2]]  # of two splits
+        lines = " and ".join(str(_line(table_path, int(row))[0]) for row in first)
         raise DatasetError(f"{error} (lines {lines})") from None
     left_out = {key: count for key, count in data.report.items() if count}
     if left_out:
@@ -136,7 +143,9 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for place, column in enumerate(header):
         known = _COLUMN_NAMES.get(column.split(":")[0].strip().lower().replace("_", ""))
         if known in places:
-            raise DatasetError(f"{path}: expected one {known} column, got {header[places[known]]!r} and {column!r}")
+            raise DatasetError(
+                f"{path}: expected one {known} column, got {header[places[known]]!r} and {column!r}"
+            )
         if known is not None:
             places[known] = place
     missing = [column for column in (_USER, _ITEM, _LABEL) if column not in places]
@@ -152,11 +161,11 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _integers(path: Path, table: pd.DataFrame, place: int, largest: int, expected: str) -> np.ndarray:
-    """One column as int64, every value in `0..largest`. Integral floats such as `1.0` pass: typed files hold them."""
+    """One column as int64, values in `0..largest`; integral floats such as `1.0` pass (typed files)."""
     column = table.iloc[:, place]
     if column.dtype.kind in "iuf":
         values = column.to_numpy()
-    elif column.dtype.kind == "b":  # pandas reads a column of True and False so; it is not a column of numbers
+    elif column.dtype.kind == "b":  # a column of True and False is not one of numbers
         values = np.full(len(column), np.nan)
     else:
         values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
@@ -166,12 +175,14 @@ def _integers(path: Path, table: pd.DataFrame, place: int, largest: int, expecte
         number, text = _line(path, int(bad[0]))
         fields = text.split(_separator(path))
         got = repr(fields[place].strip()) if place < len(fields) and fields[place].strip() else "nothing"
-        raise DatasetError(f"{path}, line {number}: expected {expected} in column {table.columns[place]}, got {got}")
+        raise DatasetError(
+            f"{path}, line {number}: expected {expected} in column {table.columns[place]}, got {got}"
+        )
     return values.astype(np.int64)
 
 
 def _line(path: Path, row: int) -> tuple[int, str]:
-    """Number (from 1) and text of the line that holds table row `row` (from 0); only errors pay for this search."""
+    """Number (from 1) and text of the line with table row `row` (from 0); only errors pay for the search."""
     for index, (number, text) in enumerate(_filled_lines(path)):
         if index == row + 1:  # the first filled line is the header
             return number, text
@@ -191,7 +202,7 @@ def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_features(path: Path) -> np.ndarray:
-    """The array of a `.npy` file, mapped copy-on-write: torch may write to the pages, the file stays as it is."""
+    """The array of a `.npy` file, mapped copy-on-write: torch may write to it, the file stays as it is."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -213,13 +224,15 @@ def _read_features(path: Path) -> np.ndarray:
 def _read_graph(path: Path, n_items: int) -> Graph:
     try:
         if not zipfile.is_zipfile(path):  # numpy would take the file for a pickle and suggest to allow it
-            raise DatasetError(f"{path}: expected an .npz archive, got a file that is none (or a truncated one)")
+            raise DatasetError(
+                f"{path}: expected an .npz archive, got a file that is none (or a truncated one)"
+            )
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in _GRAPH_KEYS if key not in archive]
             if missing:
                 raise DatasetError(
-                    f"{path}: expected the arrays {', '.join(_GRAPH_KEYS)}, got {', '.join(archive) or 'none'} "
-                    f"(missing: {', '.join(missing)})"
+                    f"{path}: expected the arrays {', '.join(_GRAPH_KEYS)}, got "
+                    f"{', '.join(archive) or 'none'} (missing: {', '.join(missing)})"
                 )
             row, col, weight, shape = (archive[key] for key in _GRAPH_KEYS)
     except DatasetError:
@@ -228,7 +241,9 @@ def _read_graph(path: Path, n_items: int) -> Graph:
         raise DatasetError(f"{path}: expected an .npz archive without pickles, got: {error}") from None
 
     if shape.dtype.kind not in "iu" or shape.tolist() != [n_items, n_items]:
-        raise DatasetError(f"{path}: expected shape [{n_items}, {n_items}] (items x items), got {shape.tolist()}")
+        raise DatasetError(
+            f"{path}: expected shape [{n_items}, {n_items}] (items x items), got {shape.tolist()}"
+        )
     for key, array, kinds in (("row", row, "iu"), ("col", col, "iu"), ("weight", weight, "f")):
         wanted = "numbers" if kinds == "f" else "integers"
         if array.ndim != 1 or array.dtype.kind not in kinds or len(array) != len(row):
@@ -240,7 +255,8 @@ def _read_graph(path: Path, n_items: int) -> Graph:
         bad = np.flatnonzero((array < 0) | (array >= n_items))
         if len(bad):
             raise DatasetError(
-                f"{path}: expected {key} indices from 0 to {n_items - 1}, got {array[bad[0]]} at position {bad[0]}"
+                f"{path}: expected {key} indices from 0 to {n_items - 1}, "
+                f"got {array[bad[0]]} at position {bad[0]}"
             )
     with np.errstate(over="ignore"):
         weight = weight.astype(np.float32)

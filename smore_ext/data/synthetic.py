@@ -2,21 +2,25 @@
 
 Construction (`d` = `projected_dim`, bins are those of `rfft` over `d` values with `norm="ortho"`):
 
-1. Every user and item has a taste vector of `n_tastes` normal numbers. A user chooses items without replacement with
-   probability proportional to `exp(taste_strength * <user, item> / sqrt(n_tastes)) * rank^-popularity`: a taste part and a
-   long tail of popularity that features know nothing of.
-2. Modality `m` holds the item's tastes as a signal of `d` values: a fixed orthonormal map takes the tastes to the
-   complex coefficients of `signal_bins`; all other bins are zero. Each modality has its own map.
-3. Noise is a random signal in `noise_bins` only, drawn anew for every item. Its energy is `noise^2` times the signal's;
-   `noise_correlation` is the correlation of two modalities' noise (1: the same noise in all of them).
-4. `features = (signal + noise) @ P_m`, where `P_m` `[d, D_m]` has orthogonal rows: similarities between items are the same
-   before and after, and `(signal + noise)` is the linear projection `features @ pinv(P_m)`.
+1. Every user and item has a taste vector of `n_tastes` normal numbers. A user chooses items without
+   replacement with probability proportional to
+   `exp(taste_strength * <user, item> / sqrt(n_tastes)) * rank^-popularity`: a taste part, and a long tail of
+   popularity that features know nothing of.
+2. Modality `m` holds the item's tastes as a signal of `d` values: a fixed orthonormal map takes the tastes
+   to the complex coefficients of `signal_bins`; all other bins are zero. Each modality has its own map.
+3. Noise is a random signal in `noise_bins` only, drawn anew for every item. Its energy is `noise^2` times
+   the signal's; `noise_correlation` is the correlation of two modalities' noise (1: the same noise in all
+   of them).
+4. `features = (signal + noise) @ P_m`, where `P_m` `[d, D_m]` has orthogonal rows: similarities between
+   items are the same before and after, and `signal + noise` is the linear projection
+   `features @ pinv(P_m)`.
 
-"Projected signal" means that projection: the one with which a denoising filter is trivial (keep the signal bins, drop
-the noise bins). A model learns its own projection and may do as well with another basis; :func:`generate` gives the
-planted one, and the tastes, for experiments that want to compare.
+"Projected signal" means that projection: the one with which a denoising filter is trivial (keep the signal
+bins, drop the noise bins). A model learns its own projection and may do as well with another basis;
+:func:`generate` gives the planted one, and the tastes, for experiments that want to compare.
 
-The numbers are the same for the same numpy version and seed; another CPU or BLAS may move a feature's last bit.
+The numbers are the same for the same numpy version and seed; another CPU or BLAS may move a feature's last
+bit.
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ class SyntheticConfig:
     n_tastes: int = 12
     taste_strength: float = 3.0  # 0: choices follow popularity only
     popularity: float = 0.8  # exponent of the long tail; 0: all items alike
-    modalities: Mapping[str, int] = field(default_factory=lambda: {"image": 128, "text": 96})  # name: width D_m
+    # name: width D_m
+    modalities: Mapping[str, int] = field(default_factory=lambda: {"image": 128, "text": 96})
     projected_dim: int = 64
     signal_bins: tuple[int, int] = (1, 12)  # first and last, both included
     noise_bins: tuple[int, int] = (18, 31)
@@ -67,12 +72,14 @@ class SyntheticConfig:
         self._require(
             _is_integer(self.n_interactions, least) and self.n_interactions <= most,
             "n_interactions",
-            f"an integer from {least} (n_users * min_user_interactions) to {most} (half of n_users * n_items)",
+            f"an integer from {least} (n_users * min_user_interactions) to {most} (n_users * n_items / 2)",
         )
         for name in ("activity_spread", "taste_strength", "popularity", "noise"):
             self._require(_is_number(getattr(self, name)), name, "a finite number of at least 0")
         self._require(
-            _is_number(self.noise_correlation) and self.noise_correlation <= 1, "noise_correlation", "between 0 and 1"
+            _is_number(self.noise_correlation) and self.noise_correlation <= 1,
+            "noise_correlation",
+            "between 0 and 1",
         )
         last = (self.projected_dim - 1) // 2
         for name in ("signal_bins", "noise_bins"):
@@ -91,7 +98,9 @@ class SyntheticConfig:
         self._require(self.n_tastes <= room, "n_tastes", f"at most {room}, two a signal bin")
         self._require(
             isinstance(self.modalities, Mapping)
-            and all(isinstance(m, str) and _is_integer(w, self.projected_dim) for m, w in self.modalities.items()),
+            and all(
+                isinstance(m, str) and _is_integer(w, self.projected_dim) for m, w in self.modalities.items()
+            ),
             "modalities",
             f"{{name: width}} with integer widths of at least projected_dim = {self.projected_dim}",
         )
@@ -99,7 +108,9 @@ class SyntheticConfig:
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
-            raise DatasetError(f"synthetic data: expected {name} to be {expected}, got {getattr(self, name)!r}")
+            raise DatasetError(
+                f"synthetic data: expected {name} to be {expected}, got {getattr(self, name)!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +121,8 @@ class SyntheticTruth:
         user_tastes: `[U, n_tastes]` float64; taste_strength is already in it.
         item_tastes: `[I, n_tastes]` float64.
         popularity: `[I]` float64.
-        projections: `{modality: [D_m, d] float64}`; `features @ projection` is signal plus noise, of which only
-            `signal_bins` and `noise_bins` are not zero.
+        projections: `{modality: [D_m, d] float64}`; `features @ projection` is signal plus noise, of which
+            only `signal_bins` and `noise_bins` are not zero.
     """
 
     user_tastes: np.ndarray
@@ -138,7 +149,7 @@ def builtin_dataset(name: str = "synthetic", seed: int = 0, **options: Any) -> D
 
 
 def generate(config: SyntheticConfig) -> tuple[Dataset, SyntheticTruth]:
-    """The data set and what was planted in it. Seeds are split by purpose: more noise leaves the interactions alone."""
+    """The data set and what was planted in it. Noise and modality options leave the interactions alone."""
     streams = np.random.SeedSequence(config.seed).spawn(4)
     tastes, choices, split, features = (np.random.Generator(np.random.PCG64(stream)) for stream in streams)
 
@@ -210,7 +221,8 @@ def _features(
         mix = _orthonormal_rows(rng, config.n_tastes, n_signal)  # [n_tastes, n_signal]
         own = rng.standard_normal((n_items, n_noise))
         noise = math.sqrt(config.noise_correlation) * shared + math.sqrt(1.0 - config.noise_correlation) * own
-        # sum of squares a row: n_tastes of tastes, n_noise of noise; scaled so that a value's mean square is 1 and noise^2
+        # sum of squares a row: n_tastes of tastes, n_noise of noise; scaled so that a value's mean square
+        # is 1 and noise^2
         wave = _wave(item_tastes @ mix, config.signal_bins, d) * math.sqrt(d / config.n_tastes)
         wave += _wave(noise, config.noise_bins, d) * (config.noise * math.sqrt(d / n_noise))
         basis = _orthonormal_rows(rng, d, width)  # [d, D_m]
@@ -221,7 +233,7 @@ def _features(
 
 
 def _wave(values: np.ndarray, bins: tuple[int, int], d: int) -> np.ndarray:
-    """Signals `[I, d]` whose only bins are `bins`; `values` `[I, 2 * bins]` are real and imaginary parts, norm kept."""
+    """Signals `[I, d]` with nothing outside `bins`, of the norm of `values` `[I, 2 * bins]` (re, im)."""
     n_bins = _n_bins(bins)
     spectrum = np.zeros((len(values), d // 2 + 1), dtype=np.complex128)
     spectrum[:, bins[0] : bins[1] + 1] = (values[:, :n_bins] + 1j * values[:, n_bins:]) / math.sqrt(2.0)

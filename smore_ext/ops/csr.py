@@ -16,9 +16,8 @@ def index_dtype(*sizes: int) -> torch.dtype:
 
 def compress(row: Tensor, n_rows: int, dtype: torch.dtype) -> Tensor:
     """Row pointers [n_rows + 1] from ascending row numbers [E]."""
-    rowptr = torch.zeros(n_rows + 1, dtype=torch.int64, device=row.device)
-    torch.cumsum(torch.bincount(row, minlength=n_rows), dim=0, out=rowptr[1:])
-    return rowptr.to(dtype)
+    bounds = torch.arange(n_rows + 1, dtype=row.dtype, device=row.device)
+    return torch.searchsorted(row, bounds, out_int32=dtype == torch.int32)
 
 
 class CsrMatrix:
@@ -95,8 +94,8 @@ class CsrMatrix:
     def t(self) -> Self:
         """The transpose. Built once: a stable sort by column keeps rows ascending."""
         if self._t is None:
-            order = torch.sort(self.col, stable=True).indices
-            rowptr = compress(self.col.long(), self.n_cols, self.rowptr.dtype)
+            column, order = torch.sort(self.col, stable=True)
+            rowptr = compress(column, self.n_cols, self.rowptr.dtype)
             transpose = self._trusted(rowptr, self.row[order], self.weight[order], (self.n_cols, self.n_rows))
             transpose._t = self
             self._t = transpose

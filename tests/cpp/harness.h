@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -47,6 +48,25 @@ inline void check_near(double got, double wanted, double tolerance, const char* 
   ++failed_checks;
   std::printf("%s:%d: failed: %s: got %.9g, wanted %.9g within %.3g\n", file, line, text, got, wanted,
               tolerance);
+}
+
+// `count` values between -1 and 1, the same for the same seed.
+template <typename T>
+std::vector<T> random_values(int64_t count, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  std::vector<T> values(static_cast<size_t>(count));
+  for (T& value : values) value = static_cast<T>(uniform(generator));
+  return values;
+}
+
+// `count` numbers in 0 .. limit - 1, the same for the same seed.
+inline std::vector<int64_t> random_ids(int64_t count, int64_t limit, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::uniform_int_distribution<int64_t> uniform(0, limit - 1);
+  std::vector<int64_t> ids(static_cast<size_t>(count));
+  for (int64_t& id : ids) id = uniform(generator);
+  return ids;
 }
 
 // Runs f(begin, end) on `threads` threads with ranges that cover [0, n), as the bindings do on torch's

@@ -1,0 +1,101 @@
+"""Bad input to an op: one error that names the op, what must hold and what came."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from smore_ext import Graph, ops
+
+X = torch.randn(4, 6)
+FILTER = torch.randn(4, 2)
+GRAPH = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
+IDS = torch.tensor([0, 1])
+
+ERRORS = {
+    "filter-dtype": (lambda: ops.spectral_filter(X.half(), FILTER), TypeError, "x must be float32 or float64, got Half"),
+    "filter-mixed": (lambda: ops.spectral_filter(X, FILTER.double()), TypeError, r"weight must have the dtype of x \(Float\)"),
+    "filter-shape": (lambda: ops.spectral_filter(X, FILTER[:3]), ValueError, r"weight must have shape \[4, 2\], got \[3, 2\]"),
+    "filter-dim": (lambda: ops.spectral_filter(X[0], FILTER), ValueError, "x must have 2 dimensions, got shape"),
+    "filter-columns": (lambda: ops.spectral_filter(X[:, :0], FILTER[:1]), ValueError, "at least 1 column"),
+    "fusion-none": (lambda: ops.spectrum_fusion([], [], FILTER), ValueError, "xs must hold at least one tensor, got none"),
+    "fusion-count": (lambda: ops.spectrum_fusion([X, X], [FILTER], FILTER), ValueError, r"one filter per tensor of xs \(2\), got 1"),
+    "fusion-shape": (
+        lambda: ops.spectrum_fusion([X, X[:3]], [FILTER, FILTER], FILTER),
+        ValueError,
+        r"xs\[1\] must have shape \[4, 6\], got \[3, 6\]",
+    ),
+    "spmm-rows": (lambda: ops.spmm(GRAPH, X[:3]), ValueError, r"one row per column of the graph \(4\), got 3"),
+    "spmm-dtype": (lambda: ops.spmm(GRAPH, X.long()), TypeError, "x must be float32 or float64, got Long"),
+    "spmm-graph": (lambda: ops.spmm("graph", X), TypeError, "expected a Graph or a torch sparse tensor, got str"),
+    "spmm-dense": (lambda: ops.spmm(X, X), TypeError, "expected a 2-d sparse COO or CSR tensor"),
+    "propagate-layers": (lambda: ops.propagate(GRAPH, X, -1), ValueError, "n_layers must be at least 0, got -1"),
+    "propagate-reduce": (lambda: ops.propagate(GRAPH, X, 1, "sum"), ValueError, "reduce must be"),
+    "propagate-square": (
+        lambda: ops.propagate(Graph.from_edges(IDS, IDS, None, (2, 4)), X, 1),
+        ValueError,
+        "the graph must be square, got 2 rows and 4 columns",
+    ),
+    "knn-k": (lambda: ops.knn(X, 5), ValueError, r"k must be in 1..4 \(the number of rows\), got 5"),
+    "knn-zero": (lambda: ops.knn(X, 0), ValueError, "k must be in 1..4"),
+    "knn-nan": (lambda: ops.knn(torch.tensor([[1.0], [float("nan")]]), 1), ValueError, "norm of row 1"),
+    "knn-inf": (lambda: ops.knn(torch.tensor([[float("inf")], [1.0]]), 1), ValueError, "norm of row 0"),
+    "knn-dtype": (lambda: ops.knn(X.long(), 1), TypeError, "features must be float32 or float64, got Long"),
+    "topk-k": (lambda: ops.masked_topk(X, X, 5), ValueError, r"k must be in 1..4 \(the number of items\), got 5"),
+    "topk-width": (lambda: ops.masked_topk(X, X[:, :5], 2), ValueError, "same width, got 6 and 5"),
+    "topk-seen": (
+        lambda: ops.masked_topk(X[:3], X, 2, GRAPH),
+        ValueError,
+        r"seen must have shape \(3, 4\) \(users x items\), got \(4, 4\)",
+    ),
+    "topk-raw": (
+        lambda: torch.ops.smore_ext.masked_topk(X, X, 2, torch.tensor([0, 1, 1, 1, 1]), torch.tensor([7])),
+        IndexError,
+        "seen_col must ascend strictly within 0..3 in each row, got 7",
+    ),
+    "sample-user": (
+        lambda: ops.sample_negatives(torch.tensor([0, 4]), GRAPH, torch.arange(4), 1),
+        IndexError,
+        "users must be in 0..3, got 4 at position 1",
+    ),
+    "sample-full": (
+        lambda: ops.sample_negatives(torch.tensor([2, 0]), GRAPH, torch.tensor([1]), 1),
+        ValueError,
+        "got user 0 who has seen all 1",
+    ),
+    "sample-none": (lambda: ops.sample_negatives(IDS, GRAPH, IDS[:0], 1), ValueError, "candidates must hold between 1 and"),
+    "sample-order": (lambda: ops.sample_negatives(IDS, GRAPH, IDS.flip(0), 1), IndexError, "ascend strictly, got 0 at position 1"),
+    "sample-seed": (lambda: ops.sample_negatives(IDS, GRAPH, IDS, -1), ValueError, "seed must be at least 0, got -1"),
+    "sample-dtype": (lambda: ops.sample_negatives(IDS.int(), GRAPH, IDS, 1), TypeError, "users must be int64, got Int"),
+    "bpr-id": (lambda: ops.bpr_loss(X, X, IDS, IDS, IDS + 3), IndexError, "negatives must be in 0..3, got 4 at position 1"),
+    "bpr-dtype": (lambda: ops.bpr_loss(X, X, IDS.int(), IDS, IDS), TypeError, "users must be int64, got Int"),
+    "bpr-length": (lambda: ops.bpr_loss(X, X, IDS, IDS[:1], IDS), ValueError, r"positives must have shape \[2\], got \[1\]"),
+    "bpr-width": (lambda: ops.bpr_loss(X, X[:, :5], IDS, IDS, IDS), ValueError, "same width, got 6 and 5"),
+    "nce-temperature": (lambda: ops.info_nce(X, X, 0.0), ValueError, "temperature must be greater than 0, got 0"),
+    "nce-shape": (lambda: ops.info_nce(X, X[:3], 0.2), ValueError, r"y must have shape \[4, 6\], got \[3, 6\]"),
+    "nce-dtype": (lambda: ops.info_nce(X, X.double(), 0.2), TypeError, r"y must have the dtype of x \(Float\), got Double"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_message_names_what_was_expected_and_what_came(name: str) -> None:
+    call, error, message = ERRORS[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_raw_spmm_refuses_indices_out_of_range() -> None:
+    rowptr, weight = torch.tensor([0, 1, 1]), torch.ones(1)
+    for col in (2, -1):
+        bad = torch.tensor([col])
+        with pytest.raises(IndexError, match="every col must be in 0..1"):
+            torch.ops.smore_ext.spmm(rowptr, bad, weight, rowptr, bad, weight, torch.ones(2, 3))
+    falling = torch.tensor([0, 2, 1])
+    with pytest.raises(IndexError, match="rowptr must"):
+        torch.ops.smore_ext.spmm(falling, bad, weight, falling, bad, weight, torch.ones(2, 3))
+
+
+def test_weights_that_require_grad_are_refused() -> None:
+    sparse = torch.eye(4).to_sparse_coo().requires_grad_()
+    with pytest.raises(ValueError, match="constants"):
+        ops.spmm(sparse, X)

@@ -1,0 +1,180 @@
+"""Every op of the table: right, differentiable, traceable, and the same bits whatever the threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_cases import CASES, OpCase, differentiable_tensors, map_tensors
+
+from smore_ext import ops, reference
+
+FLOAT_CASES = [case for case in CASES if case.op != "sample_negatives"]
+GRADIENT_CASES = [case for case in CASES if case.differentiable]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(11)
+
+
+def over(cases):
+    return pytest.mark.parametrize("case", cases, ids=lambda case: f"{case.op}-{case.name}")
+
+
+def gradients(case: OpCase, module, args, cotangents):
+    args = map_tensors(args, lambda t: t.detach().clone().requires_grad_())
+    outputs = [o for o in case.call(module, args) if o.is_floating_point()]
+    total = sum((o * c.to(o.dtype)).sum() for o, c in zip(outputs, cotangents, strict=True))
+    return torch.autograd.grad(total, differentiable_tensors(case, args))
+
+
+def assert_within(ours, plain, exact, factor: float, what: str) -> None:
+    """The tolerance rule: error against float64 at most `factor` times that of plain float32 PyTorch.
+
+    Where plain PyTorch happens to be (nearly) exact, one unit in the last place of the largest value is granted.
+    """
+    for i, (o, p, e) in enumerate(zip(ours, plain, exact, strict=True)):
+        assert o.shape == e.shape and o.dtype == p.dtype, what
+        if not o.is_floating_point() or e.numel() == 0:
+            continue
+        finite = torch.isfinite(e)
+        assert torch.equal(finite, torch.isfinite(o)), what
+        error = (o.double() - e)[finite].abs().max() if finite.any() else torch.tensor(0.0)
+        plain_error = (p.double() - e)[finite].abs().max() if finite.any() else torch.tensor(0.0)
+        unit = torch.finfo(p.dtype).eps * e[finite].abs().max() if finite.any() else 0.0
+        assert error <= factor * plain_error + unit, f"{what} {i}: error {error:.3e}, plain {plain_error:.3e}"
+
+
+@over(FLOAT_CASES)
+def test_forward_matches_reference(case: OpCase) -> None:
+    args = case.make(torch.float32, seeded())
+    exact = case.call(reference, map_tensors(args, torch.Tensor.double))
+    assert_within(case.call(ops, args), case.call(reference, args), exact, 2, "output")
+
+
+@over(FLOAT_CASES)
+def test_float64_matches_reference(case: OpCase) -> None:
+    args = case.make(torch.float64, seeded())
+    for ours, exact in zip(case.call(ops, args), case.call(reference, args), strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12)
+
+
+@over(GRADIENT_CASES)
+def test_gradients_match_reference(case: OpCase) -> None:
+    args = case.make(torch.float32, seeded())
+    generator = seeded().manual_seed(5)
+    outputs = [o for o in case.call(reference, args) if o.is_floating_point()]
+    cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64) for o in outputs]
+    exact = gradients(case, reference, map_tensors(args, torch.Tensor.double), cotangents)
+    ours, plain = gradients(case, ops, args, cotangents), gradients(case, reference, args, cotangents)
+    assert_within(ours, plain, exact, 4, "gradient")
+
+
+@over([case for case in GRADIENT_CASES if case.small])
+def test_gradcheck(case: OpCase) -> None:
+    args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())
+    tensors = differentiable_tensors(case, args)
+
+    def run(*_):
+        return tuple(o for o in case.call(ops, args) if o.requires_grad)
+
+    if all(t.numel() for t in tensors):
+        assert torch.autograd.gradcheck(run, tensors)
+    else:  # gradcheck takes no empty input: only that backward runs and has the shape is left to check
+        grads = torch.autograd.grad(sum(o.sum() for o in run()), tensors)
+        assert [g.shape for g in grads] == [t.shape for t in tensors]
+
+
+@over([case for case in CASES if case.op in ("spmm", "propagate") and case.small])
+def test_sparse_products_differentiate_twice(case: OpCase) -> None:
+    args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())
+    if args[1].numel():
+        assert torch.autograd.gradgradcheck(lambda x: case.call(ops, [args[0], x, *args[2:]])[0], [args[1]])
+
+
+@pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce"])
+def test_double_backward_is_refused(op: str) -> None:
+    case = next(case for case in CASES if case.op == op and case.small)
+    args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())
+    tensors = differentiable_tensors(case, args)
+    grads = torch.autograd.grad(sum(o.sum() for o in case.call(ops, args)), tensors, create_graph=True)
+    with pytest.raises(RuntimeError, match=f"smore_ext::{op}_backward is not implemented"):
+        sum(g.sum() for g in grads).backward()
+
+
+@over(CASES)
+def test_opcheck(case: OpCase) -> None:
+    args = case.make(torch.float32, seeded())
+    if case.differentiable:
+        args = map_tensors(args, lambda t: t.requires_grad_())
+    torch.library.opcheck(getattr(torch.ops.smore_ext, case.op).default, tuple(case.raw(args)))
+
+
+@pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
+def test_compiles_without_graph_break(op: str) -> None:
+    case = next(case for case in CASES if case.op == op and case.make(torch.float32, seeded()) and "0x" not in case.name)
+    args = case.make(torch.float32, seeded())
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *a: case.call(ops, list(a)), fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(compiled(*args), case.call(ops, args), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+    if case.differentiable:
+        args = map_tensors(args, lambda t: t.requires_grad_())
+        tensors = differentiable_tensors(case, args)
+        expected = torch.autograd.grad(sum(o.sum() for o in case.call(ops, args)), tensors)
+        for ours, eager in zip(
+            torch.autograd.grad(sum(o.sum() for o in compiled(*args)), tensors), expected, strict=True
+        ):
+            torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+
+
+def spread_out(t: torch.Tensor) -> torch.Tensor:
+    """The same values as every second column of a wider tensor, one element off alignment."""
+    wide = torch.zeros(t.numel() * 2 + 1, dtype=t.dtype)[1:].view(*t.shape, 2) if t.ndim else t
+    if t.ndim:
+        wide[..., 0] = t
+        return wide[..., 0]
+    return wide
+
+
+@over(FLOAT_CASES)
+def test_any_memory_layout(case: OpCase) -> None:
+    args = case.make(torch.float32, seeded())
+    for layout in (spread_out, lambda t: t.T.contiguous().T if t.ndim == 2 else t):
+        for ours, plain in zip(case.call(ops, map_tensors(args, layout)), case.call(ops, args), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=0, atol=0)
+
+
+@over(CASES)
+def test_same_bits_for_any_number_of_threads(case: OpCase) -> None:
+    args = case.make(torch.float32, seeded())
+    results = []
+    for threads in (1, 2, 3, 2):
+        torch.set_num_threads(threads)
+        outputs = case.call(ops, args)
+        if case.differentiable:
+            outputs += gradients(case, ops, args, [torch.ones_like(o) for o in outputs if o.is_floating_point()])
+        results.append(outputs)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("op", sorted({case.op for case in FLOAT_CASES}))
+def test_autocast_computes_in_float32(op: str) -> None:
+    case = next(case for case in FLOAT_CASES if case.op == op and "0x" not in case.name)
+    args = map_tensors(case.make(torch.float32, seeded()), torch.Tensor.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = case.call(ops, args)
+    exact = case.call(ops, map_tensors(args, torch.Tensor.float))
+    assert all(torch.equal(a, b) for a, b in zip(ours, exact, strict=True))
+
+
+def test_every_op_has_cases_and_a_twin() -> None:
+    assert {case.op for case in CASES} == set(ops.__all__)
+    assert all(callable(getattr(reference, name)) for name in ops.__all__)
+
+
+def test_info_nce_of_a_single_row_is_zero() -> None:
+    x, y = torch.randn(1, 8, requires_grad=True), torch.randn(1, 8, requires_grad=True)
+    loss = ops.info_nce(x, y, 0.5)
+    assert abs(loss.item()) < 1e-6
+    assert all(g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, (x, y)))
