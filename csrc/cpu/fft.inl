@@ -1,5 +1,5 @@
-// Complex FFT over vector lanes: element j of a transform is the register pair at data + 2 * j * width (re, im).
-// Mixed-radix Stockham autosort, decimation in frequency, unscaled, e^(-2 pi i jk / d).
+// Complex FFT over vector lanes: element j of a transform is the register pair at data + 2 * j * width (re,
+// im). Mixed-radix Stockham autosort, decimation in frequency, unscaled, e^(-2 pi i jk / d).
 namespace smore::SMORE_LEVEL {
 
 template <typename T>
@@ -7,7 +7,8 @@ struct Complex {
   Vec<T> re, im;
 };
 
-// Swap = true exchanges real and imaginary parts on the way in and out, which turns the transform into the inverse.
+// Swap = true exchanges real and imaginary parts on the way in and out, which turns the transform into the
+// inverse.
 template <typename T, bool Swap>
 SMORE_INLINE Complex<T> load_complex(const T* data, int64_t j) {
   constexpr int W = kWidth<T>;
@@ -111,7 +112,8 @@ void stage_fixed(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::St
   }
 }
 
-// Any odd radix (a large prime factor of d): the same pairing, with the pairs kept in `scratch` (2 * radix registers).
+// Any odd radix (a large prime factor of d): the same pairing, with the pairs kept in `scratch` (2 * radix
+// registers).
 template <typename T, bool SwapIn, bool SwapOut>
 void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
                T* scratch) {
@@ -126,7 +128,8 @@ void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
       const Complex<T> first = load_complex<T, SwapIn>(in, at(0));
       Complex<T> total = first;
       for (int64_t j = 0; j < half; ++j) {
-        const Complex<T> a = load_complex<T, SwapIn>(in, at(j + 1)), b = load_complex<T, SwapIn>(in, at(radix - 1 - j));
+        const Complex<T> a = load_complex<T, SwapIn>(in, at(j + 1)),
+                         b = load_complex<T, SwapIn>(in, at(radix - 1 - j));
         store_complex<T, false>(plus, j, add(a, b));
         store_complex<T, false>(minus, j, sub(a, b));
         total = add(total, add(a, b));
@@ -134,7 +137,8 @@ void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
       store_complex<T, SwapOut>(out, q + s.stride * (radix * p), total);
       for (int64_t k = 1; k <= half; ++k) {
         Complex<T> even = first, odd{Vec<T>{}, Vec<T>{}};
-        for (int64_t j = 1, at_root = k; j <= half; ++j, at_root = at_root + k < radix ? at_root + k : at_root + k - radix) {
+        for (int64_t j = 1, at_root = k; j <= half;
+             ++j, at_root = at_root + k < radix ? at_root + k : at_root + k - radix) {
           const Vec<T> c = broadcast(root[2 * at_root]), sn = broadcast(root[2 * at_root + 1]);
           const Complex<T> a = load_complex<T, false>(plus, j - 1), b = load_complex<T, false>(minus, j - 1);
           even = {fma(a.re, c, even.re), fma(a.im, c, even.im)};
@@ -154,17 +158,25 @@ template <typename T, bool SwapIn, bool SwapOut>
 void fft_stage(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
                T* scratch) {
   switch (s.radix) {
-    case 2: return stage_fixed<T, 2, SwapIn, SwapOut>(plan, s, in, out);
-    case 3: return stage_fixed<T, 3, SwapIn, SwapOut>(plan, s, in, out);
-    case 4: return stage_fixed<T, 4, SwapIn, SwapOut>(plan, s, in, out);
-    case 5: return stage_fixed<T, 5, SwapIn, SwapOut>(plan, s, in, out);
-    case 7: return stage_fixed<T, 7, SwapIn, SwapOut>(plan, s, in, out);
-    case 8: return stage_fixed<T, 8, SwapIn, SwapOut>(plan, s, in, out);
-    default: return stage_any<T, SwapIn, SwapOut>(plan, s, in, out, scratch);
+    case 2:
+      return stage_fixed<T, 2, SwapIn, SwapOut>(plan, s, in, out);
+    case 3:
+      return stage_fixed<T, 3, SwapIn, SwapOut>(plan, s, in, out);
+    case 4:
+      return stage_fixed<T, 4, SwapIn, SwapOut>(plan, s, in, out);
+    case 5:
+      return stage_fixed<T, 5, SwapIn, SwapOut>(plan, s, in, out);
+    case 7:
+      return stage_fixed<T, 7, SwapIn, SwapOut>(plan, s, in, out);
+    case 8:
+      return stage_fixed<T, 8, SwapIn, SwapOut>(plan, s, in, out);
+    default:
+      return stage_any<T, SwapIn, SwapOut>(plan, s, in, out, scratch);
   }
 }
 
-// Transforms `data` (d complex registers) through `other` of the same size; returns the one that holds the result.
+// Transforms `data` (d complex registers) through `other` of the same size; returns the one that holds the
+// result.
 template <typename T, bool Inverse>
 T* fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch) {
   for (size_t i = 0; i < plan.stages.size(); ++i) {

@@ -1,4 +1,5 @@
-// Small matrix product held in registers, and the vector exponential. The building blocks of ranking and InfoNCE.
+// Small matrix product held in registers, and the vector exponential. The building blocks of ranking and
+// InfoNCE.
 namespace smore::SMORE_LEVEL {
 
 inline constexpr int kTileRows = SMORE_VECTOR_BYTES == 64 ? 8 : 4;  // accumulators: rows x 2 registers
@@ -6,11 +7,11 @@ inline constexpr int kTileVectors = 2;
 template <typename T>
 inline constexpr int kTileColumns = kTileVectors * kWidth<T>;
 
-// acc[r][v] += sum_k a[r * row_step + k * k_step] * b[k * b_step + v * W .. + W). One chain of additions per element,
-// in the order of k: the result does not depend on where the tile lies.
+// acc[r][v] += sum_k a[r * row_step + k * k_step] * b[k * b_step + v * W .. + W). One chain of additions per
+// element, in the order of k: the result does not depend on where the tile lies.
 template <typename T>
-SMORE_INLINE void gemm_tile(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step, int64_t depth,
-                            Vec<T> (&acc)[kTileRows][kTileVectors]) {
+SMORE_INLINE void gemm_tile(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step,
+                            int64_t depth, Vec<T> (&acc)[kTileRows][kTileVectors]) {
   for (int64_t k = 0; k < depth; ++k) {
     Vec<T> columns[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) columns[v] = load(b + k * b_step + v * kWidth<T>);
@@ -28,8 +29,8 @@ SMORE_INLINE void clear(Vec<T> (&acc)[kTileRows][kTileVectors]) {
   }
 }
 
-// Transposes rows [0, n) of a row-major [n, d] matrix into panels of kTileColumns rows: panel p, element k, column c
-// holds rows[p * columns + c][k]. The last panel is filled up with zeros.
+// Transposes rows [0, n) of a row-major [n, d] matrix into panels of kTileColumns rows: panel p, element k,
+// column c holds rows[p * columns + c][k]. The last panel is filled up with zeros.
 template <typename T>
 void pack_panels(const T* rows, int64_t n, int64_t d, T* panels, int64_t first_panel, int64_t last_panel) {
   constexpr int64_t C = kTileColumns<T>;
@@ -42,8 +43,8 @@ void pack_panels(const T* rows, int64_t n, int64_t d, T* panels, int64_t first_p
   }
 }
 
-// e^x for x in about [-87, 88] (float) or [-708, 709] (double), clamped outside. x = n ln 2 + r, |r| <= ln 2 / 2, Taylor
-// series of e^r, n added to the exponent bits.
+// e^x for x in about [-87, 88] (float) or [-708, 709] (double), clamped outside. x = n ln 2 + r, |r| <= ln 2
+// / 2, Taylor series of e^r, n added to the exponent bits.
 SMORE_INLINE Vec<float> exponential(Vec<float> x) {
   typedef VecOf<float>::mask Bits;
   const Vec<float> low = broadcast(-87.0f), high = broadcast(88.0f);
@@ -76,9 +77,9 @@ SMORE_INLINE Vec<double> exponential(Vec<double> x) {
   Vec<double> r = fma(n, broadcast(-0.693147180369123816490), x);
   r = fma(n, broadcast(-1.90821492927058770002e-10), r);
   Vec<double> e = broadcast(1.0 / 6227020800.0);
-  const double inverse_factorials[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
-                                       1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,     1.0 / 6,
-                                       0.5,             1.0,            1.0};
+  const double inverse_factorials[] = {
+      1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+      1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
   for (const double f : inverse_factorials) e = fma(e, r, broadcast(f));
   return (Vec<double>)((Bits)e + ((Bits)biased << 52));
 }

@@ -11,7 +11,8 @@ namespace smore {
 inline constexpr int64_t kNceBlock = 64;
 inline int64_t nce_padded(int64_t n) { return (n + kNceBlock - 1) / kNceBlock * kNceBlock; }
 
-// Rows [begin, end) of x [n, d], divided by max(norm, 1e-12), into unit [nce_padded(n), nce_padded(d)], zeros behind.
+// Rows [begin, end) of x [n, d], divided by max(norm, 1e-12), into unit [nce_padded(n), nce_padded(d)], zeros
+// behind.
 template <typename T>
 void nce_normalise(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_t begin, int64_t end);
 

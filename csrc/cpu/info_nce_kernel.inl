@@ -2,6 +2,9 @@
 
 namespace smore::SMORE_LEVEL {
 
+// Columns whose probabilities are kept at a time: kTileRows x kNceColumns lie in the first-level cache.
+inline constexpr int64_t kNceColumns = 256;
+
 template <typename T>
 void nce_normalise_at(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_t begin, int64_t end) {
   const int64_t stride = nce_padded(d);
@@ -9,7 +12,8 @@ void nce_normalise_at(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_
     T* to = unit + i * stride;
     double square = 0;
     if (i < n) {
-      for (int64_t j = 0; j < d; ++j) square += static_cast<double>(x[i * d + j]) * static_cast<double>(x[i * d + j]);
+      for (int64_t j = 0; j < d; ++j)
+        square += static_cast<double>(x[i * d + j]) * static_cast<double>(x[i * d + j]);
     }
     const T length = static_cast<T>(std::sqrt(square));
     const T divisor = std::max(length, static_cast<T>(1e-12));
@@ -52,7 +56,8 @@ template <typename T>
 SMORE_INLINE typename VecOf<T>::mask inside(int64_t first, int64_t n) {
   typename VecOf<T>::mask index{};
   for (int l = 0; l < kWidth<T>; ++l) index[l] = l;
-  const auto limit = static_cast<std::remove_reference_t<decltype(index[0])>>(std::min<int64_t>(n - first, kWidth<T>));
+  const auto limit =
+      static_cast<std::remove_reference_t<decltype(index[0])>>(std::min<int64_t>(n - first, kWidth<T>));
   return index < limit;
 }
 
@@ -106,51 +111,64 @@ void nce_forward_at(const NceForward<T>& job, int64_t begin, int64_t end) {
   }
 }
 
+// Adds to `gradient` what kTileRows rows from i0 on receive from the columns [j0, j0 + columns): sum_j (p_ij
+// - [i = j]) u_j.
 template <typename T>
-void nce_backward_at(const NceBackward<T>& job, int64_t begin, int64_t end) {
+void nce_accumulate(const NceBackward<T>& job, int64_t i0, int64_t j0, int64_t columns, T* probability,
+                    T* gradient) {
   constexpr int64_t C = kTileColumns<T>;
   constexpr int W = kWidth<T>;
-  constexpr int64_t kColumns = 256;  // probabilities kept at a time: kTileRows x kColumns, in the first-level cache
+  const int64_t stride = nce_padded(job.d);
+  const T inverse = static_cast<T>(1.0 / job.temperature);
+  for (int64_t c = 0; c < columns; c += C) {
+    Vec<T> s[kTileRows][kTileVectors];
+    scores<T>(job.row + i0 * stride, stride, job.column_panels + (j0 + c) * job.d, job.d, inverse, s);
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int64_t first = j0 + c + v * W;
+      const bool whole = first + W <= job.n;
+      for (int r = 0; r < kTileRows; ++r) {
+        const Vec<T> lse = job.lse_of_row ? broadcast(job.lse[i0 + r]) : load(job.lse + first);
+        Vec<T> e = exponential(s[r][v] - lse);
+        if (!whole) e = inside<T>(first, job.n) ? e : Vec<T>{};
+        store(probability + r * kNceColumns + c + v * W, e);
+      }
+    }
+  }
+  for (int r = 0; r < kTileRows; ++r) {  // minus one where a row meets its own partner
+    const int64_t own = i0 + r - j0;
+    if (own >= 0 && own < columns) probability[r * kNceColumns + own] -= T(1);
+  }
+  for (int64_t k = 0; k < job.d; k += C) {
+    Vec<T> acc[kTileRows][kTileVectors];
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVectors; ++v) acc[r][v] = load(gradient + r * stride + k + v * W);
+    }
+    gemm_tile<T>(probability, kNceColumns, 1, job.column + j0 * stride + k, stride, columns, acc);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVectors; ++v) store(gradient + r * stride + k + v * W, acc[r][v]);
+    }
+  }
+}
+
+template <typename T>
+void nce_backward_at(const NceBackward<T>& job, int64_t begin, int64_t end) {
   const int64_t stride = nce_padded(job.d), padded = nce_padded(job.n);
-  const T inverse = static_cast<T>(1.0 / job.temperature), scale = static_cast<T>(job.scale);
-  const AlignedBuffer<T> probability(kTileRows * kColumns);
-  const AlignedBuffer<T> gradient(kTileRows * stride);
-  for (int64_t i0 = begin * kNceBlock; i0 < std::min(job.n, end * kNceBlock); i0 += kTileRows) {
-    std::fill(gradient.get(), gradient.get() + kTileRows * stride, T(0));
-    for (int64_t j0 = 0; j0 < padded; j0 += kColumns) {
-      const int64_t columns = std::min(kColumns, padded - j0);
-      for (int64_t c = 0; c < columns; c += C) {
-        Vec<T> s[kTileRows][kTileVectors];
-        scores<T>(job.row + i0 * stride, stride, job.column_panels + (j0 + c) * job.d, job.d, inverse, s);
-        for (int v = 0; v < kTileVectors; ++v) {
-          const int64_t first = j0 + c + v * W;
-          const bool whole = first + W <= job.n;
-          for (int r = 0; r < kTileRows; ++r) {
-            const Vec<T> lse = job.lse_of_row ? broadcast(job.lse[i0 + r]) : load(job.lse + first);
-            Vec<T> e = exponential(s[r][v] - lse);
-            if (!whole) e = inside<T>(first, job.n) ? e : Vec<T>{};
-            store(probability.get() + r * kColumns + c + v * W, e);
-          }
-        }
-      }
-      for (int r = 0; r < kTileRows; ++r) {  // minus one where a row meets its own partner
-        const int64_t own = i0 + r - j0;
-        if (own >= 0 && own < columns) probability.get()[r * kColumns + own] -= T(1);
-      }
-      for (int64_t k = 0; k < job.d; k += C) {
-        Vec<T> acc[kTileRows][kTileVectors];
-        for (int r = 0; r < kTileRows; ++r) {
-          for (int v = 0; v < kTileVectors; ++v) acc[r][v] = load(gradient.get() + r * stride + k + v * W);
-        }
-        gemm_tile<T>(probability.get(), kColumns, 1, job.column + j0 * stride + k, stride, columns, acc);
-        for (int r = 0; r < kTileRows; ++r) {
-          for (int v = 0; v < kTileVectors; ++v) store(gradient.get() + r * stride + k + v * W, acc[r][v]);
-        }
+  const T scale = static_cast<T>(job.scale);
+  const AlignedBuffer<T> probability(kTileRows * kNceColumns);
+  const AlignedBuffer<T> gradient(kNceBlock * stride);
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t first = block * kNceBlock, last = std::min(job.n, first + kNceBlock);
+    std::fill(gradient.get(), gradient.get() + kNceBlock * stride, T(0));
+    // All rows of the block meet a group of columns while these lie in the second-level cache.
+    for (int64_t j0 = 0; j0 < padded; j0 += kNceColumns) {
+      const int64_t columns = std::min(kNceColumns, padded - j0);
+      for (int64_t i0 = first; i0 < last; i0 += kTileRows) {
+        nce_accumulate(job, i0, j0, columns, probability.get(), gradient.get() + (i0 - first) * stride);
       }
     }
     // Back through u = x / max(|x|, 1e-12).
-    for (int64_t i = i0; i < std::min<int64_t>(job.n, i0 + kTileRows); ++i) {
-      const T* g = gradient.get() + (i - i0) * stride;
+    for (int64_t i = first; i < last; ++i) {
+      const T* g = gradient.get() + (i - first) * stride;
       const T* u = job.row + i * stride;
       const bool clamped = !(job.norm[i] > static_cast<T>(1e-12));
       const T along = clamped ? T(0) : dot(g, u, job.d);

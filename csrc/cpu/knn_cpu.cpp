@@ -1,4 +1,5 @@
-// CPU binding of knn: similarity blocks of the upper triangle by matrix product, offered to rows and columns at once.
+// CPU binding of knn: similarity blocks of the upper triangle by matrix product, offered to rows and columns
+// at once.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -21,9 +22,10 @@ int64_t block_rows(int64_t n, int64_t d) {
   return std::min(n, std::clamp<int64_t>(fitting, 16, 1024));
 }
 
-// How far a similarity from the matrix product may lie from the exact one. Rounding errors of a dot product of length d
-// grow as sqrt(d) u but for a probability below d exp(-lambda^2 / 2) (Higham, Mary, "A New Approach to Probabilistic
-// Rounding Error Analysis", SIAM J. Sci. Comput. 2019); lambda = 10. Both the k-th best and the candidate may be off.
+// How far a similarity from the matrix product may lie from the exact one. Rounding errors of a dot product
+// of length d grow as sqrt(d) u but for a probability below d exp(-lambda^2 / 2) (Higham, Mary, "A New
+// Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 2019); lambda = 10. Both the k-th
+// best and the candidate may be off.
 template <typename T>
 T margin(int64_t d) {
   const double unit = 0.5 * static_cast<double>(std::numeric_limits<T>::epsilon());
@@ -40,8 +42,9 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   const AlignedBuffer<double> norm(n);
   parallel_ranges(n, 64, [&](int64_t begin, int64_t end) { knn_norms(x, d, norm.get(), begin, end); });
   for (int64_t i = 0; i < n; ++i) {
-    SMORE_CHECK_VALUE(std::isfinite(norm.get()[i]), "knn", "features must be finite and their rows' norms too, got ",
-                      norm.get()[i], " as the norm of row ", i);
+    SMORE_CHECK_VALUE(std::isfinite(norm.get()[i]), "knn",
+                      "features must be finite and their rows' norms too, got ", norm.get()[i],
+                      " as the norm of row ", i);
   }
 
   const int64_t capacity = knn_capacity(k);

@@ -1,7 +1,7 @@
 namespace smore::SMORE_LEVEL {
 
-// Dot product in double: eight partial sums (element j goes to sum j mod 8) and one fixed tree. Products of floats are
-// exact in double, so every instruction level gives the same bits.
+// Dot product in double: eight partial sums (element j goes to sum j mod 8) and one fixed tree. Products of
+// floats are exact in double, so every instruction level gives the same bits.
 template <typename T>
 double dot_double(const T* a, const T* b, int64_t d) {
   double sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
@@ -22,7 +22,8 @@ template <typename T>
 void knn_unit_rows_at(const T* x, int64_t d, const double* norm, T* unit, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const double inverse = norm[i] > 0 ? 1.0 / norm[i] : 0.0;
-    for (int64_t j = 0; j < d; ++j) unit[(i - begin) * d + j] = static_cast<T>(static_cast<double>(x[i * d + j]) * inverse);
+    for (int64_t j = 0; j < d; ++j)
+      unit[(i - begin) * d + j] = static_cast<T>(static_cast<double>(x[i * d + j]) * inverse);
   }
 }
 
@@ -99,7 +100,8 @@ void knn_offer_columns_at(KnnCandidates<T>& lists, const T* block, int64_t strid
     const T* scores = block + r * stride;
     int64_t c = begin;
     for (; c + W <= end; c += W) {
-      for (uint32_t hit = reaches<T>(load(scores + c), load(lists.bar + first_column + c)); hit != 0; hit &= hit - 1) {
+      for (uint32_t hit = reaches<T>(load(scores + c), load(lists.bar + first_column + c)); hit != 0;
+           hit &= hit - 1) {
         const int64_t at = c + __builtin_ctz(hit);
         offer(lists, first_column + at, first_row + r, scores[at], spare.get());
       }

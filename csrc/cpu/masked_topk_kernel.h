@@ -1,4 +1,5 @@
-// The k best items of each user, by dot product, without the users already seen and without a score matrix. No torch.
+// The k best items of each user, by dot product, without the users already seen and without a score matrix.
+// No torch.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@ namespace smore {
 
 template <typename T, typename I>
 struct TopkJob {
-  const T* users;        // [n_users, d]
+  const T* users;  // [n_users, d]
   int64_t n_users, n_items, d, k;
   const T* panels;       // items as written by topk_pack
   const I* seen_rowptr;  // [n_users + 1], or null: nothing is masked
@@ -26,9 +27,11 @@ int64_t topk_panels(int64_t n_items);
 template <typename T>
 int64_t topk_panel_elements(int64_t d);
 template <typename T>
-void topk_pack(const T* items, int64_t n_items, int64_t d, T* panels, int64_t first_panel, int64_t last_panel);
+void topk_pack(const T* items, int64_t n_items, int64_t d, T* panels, int64_t first_panel,
+               int64_t last_panel);
 
-// Ranks the users of blocks [begin, end). Order: score descending, then index ascending; NaN scores are never chosen.
+// Ranks the users of blocks [begin, end). Order: score descending, then index ascending; NaN scores are never
+// chosen.
 template <typename T, typename I>
 void topk_users(const TopkJob<T, I>& job, int64_t begin, int64_t end);
 

@@ -2,8 +2,9 @@
 
 namespace smore::SMORE_LEVEL {
 
-// The best k of a stream of (score, index) pairs whose indices ascend. Twice k places: when they are full, the better
-// half stays and its worst score becomes the bar that later scores must exceed (an equal one has a larger index).
+// The best k of a stream of (score, index) pairs whose indices ascend. Twice k places: when they are full,
+// the better half stays and its worst score becomes the bar that later scores must exceed (an equal one has a
+// larger index).
 template <typename T>
 struct TopkList {
   struct Entry {
@@ -44,7 +45,8 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
   constexpr int W = kWidth<T>;
   const int64_t d = job.d, k = job.k;
   // Panels that stay in the second-level cache while all users of the block meet them.
-  const int64_t group = std::max<int64_t>(1, (256 * 1024) / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(d * C, 1));
+  const int64_t group =
+      std::max<int64_t>(1, (256 * 1024) / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(d * C, 1));
   const int64_t panels = (job.n_items + C - 1) / C;
   const AlignedBuffer<typename TopkList<T>::Entry> entries(kTopkUsers * 2 * k);
   const AlignedBuffer<T> packed(kTopkUsers * d);
@@ -78,7 +80,8 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
                 if (item >= job.n_items || !(lanes[lane] > list.bar)) continue;
                 if (job.seen_rowptr != nullptr) {
                   const int64_t user = first + u0 + r;
-                  if (contains(job.seen_col + job.seen_rowptr[user], job.seen_col + job.seen_rowptr[user + 1], item)) {
+                  if (contains(job.seen_col + job.seen_rowptr[user], job.seen_col + job.seen_rowptr[user + 1],
+                               item)) {
                     continue;
                   }
                 }
@@ -93,7 +96,8 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
       lists[u].finish();
       for (int64_t j = 0; j < k; ++j) {
         const bool there = j < lists[u].count;
-        job.score[(first + u) * k + j] = there ? lists[u].entries[j].score : -std::numeric_limits<T>::infinity();
+        job.score[(first + u) * k + j] =
+            there ? lists[u].entries[j].score : -std::numeric_limits<T>::infinity();
         job.index[(first + u) * k + j] = there ? lists[u].entries[j].index : -1;
       }
     }

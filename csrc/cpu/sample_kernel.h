@@ -1,4 +1,5 @@
-// Negative sampling from a counter-based generator: a draw depends on (seed, offset, position) alone. No torch here.
+// Negative sampling from a counter-based generator: a draw depends on (seed, offset, position) alone. No
+// torch here.
 #pragma once
 
 #include <cstdint>

@@ -36,8 +36,8 @@ std::vector<int64_t> factors(int64_t d) {
 
 template <typename T>
 void push_root(std::vector<T>& table, int64_t numerator, int64_t n) {
-  const long double angle = -2.0L * 3.141592653589793238462643383279502884L * static_cast<long double>(numerator % n) /
-                            static_cast<long double>(n);
+  const long double angle = -2.0L * 3.141592653589793238462643383279502884L *
+                            static_cast<long double>(numerator % n) / static_cast<long double>(n);
   table.push_back(static_cast<T>(std::cos(angle)));
   table.push_back(static_cast<T>(std::sin(angle)));
 }
@@ -85,9 +85,9 @@ void spectral_backward(const SpectralBackward<T>& job, int64_t begin, int64_t en
   SMORE_DISPATCH(spectral_backward_at<T>)(job, begin, end);
 }
 
-#define SMORE_INSTANTIATE(T)                                                            \
-  template std::shared_ptr<const SpectralPlan<T>> spectral_plan<T>(int64_t);            \
-  template void spectral_forward<T>(const SpectralForward<T>&, int64_t, int64_t);       \
+#define SMORE_INSTANTIATE(T)                                                      \
+  template std::shared_ptr<const SpectralPlan<T>> spectral_plan<T>(int64_t);      \
+  template void spectral_forward<T>(const SpectralForward<T>&, int64_t, int64_t); \
   template void spectral_backward<T>(const SpectralBackward<T>&, int64_t, int64_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)

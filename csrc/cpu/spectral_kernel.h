@@ -1,9 +1,9 @@
 // Filter rows in the frequency domain, and fuse several rows there. No torch here.
 //
-// Rows are real and of length d. Two rows travel as one complex row (one as real, one as imaginary part), and one
-// vector register holds the same element of `width` such pairs, so a whole FFT runs without a single shuffle. A pair's
-// spectrum is Z = A + iB; a real filter (Hermitian spectrum) acts on both rows at once, and A, B are taken apart,
-// bin k together with bin d - k, only where spectra of different arrays are multiplied.
+// Rows are real and of length d. Two rows travel as one complex row (one as real, one as imaginary part), and
+// one vector register holds the same element of `width` such pairs, so a whole FFT runs without a single
+// shuffle. A pair's spectrum is Z = A + iB; a real filter (Hermitian spectrum) acts on both rows at once, and
+// A, B are taken apart, bin k together with bin d - k, only where spectra of different arrays are multiplied.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,11 @@ namespace smore {
 template <typename T>
 struct SpectralPlan {
   struct Stage {
-    int64_t radix;        // this stage's factor of d
-    int64_t rest;         // sub-transforms: n / radix
-    int64_t stride;       // product of the radices before it
-    int64_t twiddle;      // offset into `table`: [rest][radix - 1] complex, e^(-2 pi i p k / n)
-    int64_t root;         // offset into `table`: [radix] complex, e^(-2 pi i k / radix)
+    int64_t radix;    // this stage's factor of d
+    int64_t rest;     // sub-transforms: n / radix
+    int64_t stride;   // product of the radices before it
+    int64_t twiddle;  // offset into `table`: [rest][radix - 1] complex, e^(-2 pi i p k / n)
+    int64_t root;     // offset into `table`: [radix] complex, e^(-2 pi i k / radix)
   };
   int64_t d;
   std::vector<Stage> stages;
@@ -34,13 +34,13 @@ std::shared_ptr<const SpectralPlan<T>> spectral_plan(int64_t d);
 template <typename T>
 struct SpectralForward {
   const SpectralPlan<T>* plan;
-  int64_t n;                // rows
-  int64_t modalities;       // arrays in x
-  const T* const* x;        // modalities pointers to [n, d]
-  const T* const* weight;   // modalities pointers to [d/2+1, 2]
-  T* const* y;              // filtered arrays, [n, d] each
-  const T* fusion_weight;   // [d/2+1, 2], or null: no fusion
-  T* fused;                 // [n, d]
+  int64_t n;               // rows
+  int64_t modalities;      // arrays in x
+  const T* const* x;       // modalities pointers to [n, d]
+  const T* const* weight;  // modalities pointers to [d/2+1, 2]
+  T* const* y;             // filtered arrays, [n, d] each
+  const T* fusion_weight;  // [d/2+1, 2], or null: no fusion
+  T* fused;                // [n, d]
 };
 
 template <typename T>
@@ -50,14 +50,15 @@ struct SpectralBackward {
   int64_t modalities;
   const T* const* x;
   const T* const* weight;
-  const T* fusion_weight;      // or null
-  const T* const* grad_y;      // [n, d] each
-  const T* grad_fused;         // [n, d], or null
-  T* const* grad_x;            // [n, d] each
-  double* partial;             // [spectral_chunks(n)][modalities + fused][d/2+1][2]: one chunk's filter gradients
+  const T* fusion_weight;  // or null
+  const T* const* grad_y;  // [n, d] each
+  const T* grad_fused;     // [n, d], or null
+  T* const* grad_x;        // [n, d] each
+  double* partial;         // [spectral_chunks(n)][modalities + fused][d/2+1][2]: one chunk's filter gradients
 };
 
-// Rows that share one partial sum of the filter gradients. Fixed, so results do not depend on the thread count.
+// Rows that share one partial sum of the filter gradients. Fixed, so results do not depend on the thread
+// count.
 inline constexpr int64_t kSpectralChunkRows = 512;
 inline int64_t spectral_chunks(int64_t n) { return (n + kSpectralChunkRows - 1) / kSpectralChunkRows; }
 

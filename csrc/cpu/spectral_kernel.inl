@@ -50,7 +50,8 @@ SMORE_INLINE Complex<T> multiply_conj(Complex<T> a, Complex<T> b) {  // conj(a) 
   return {fma(a.re, b.re, a.im * b.im), fma(a.re, b.im, -(a.im * b.re))};
 }
 
-// The filter over all d bins, times `scale`: out[2k], out[2k+1]. Imaginary parts of bins 0 and d/2 have no effect.
+// The filter over all d bins, times `scale`: out[2k], out[2k+1]. Imaginary parts of bins 0 and d/2 have no
+// effect.
 template <typename T>
 void full_filter(const T* weight, int64_t d, double scale, T* out) {
   for (int64_t k = 0; k <= d / 2; ++k) {
@@ -106,7 +107,8 @@ struct Filters {
 
   Filters(int64_t d, int64_t modalities, const T* const* weight, const T* fusion_weight)
       : memory(2 * d * (modalities + 1)), d(d), modalities(modalities) {
-    for (int64_t m = 0; m < modalities; ++m) full_filter(weight[m], d, 1.0 / static_cast<double>(d), memory.get() + 2 * d * m);
+    for (int64_t m = 0; m < modalities; ++m)
+      full_filter(weight[m], d, 1.0 / static_cast<double>(d), memory.get() + 2 * d * m);
     if (fusion_weight != nullptr) {
       // 2^-M: spectra are taken apart without their factor 1/2.
       const double scale = std::pow(static_cast<double>(d), -0.5 * static_cast<double>(modalities + 1)) *
@@ -119,7 +121,8 @@ struct Filters {
 };
 
 template <typename T>
-void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile, int64_t row) {
+void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile,
+                  int64_t row) {
   const int64_t d = job.plan->d, M = job.modalities, valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
   for (int64_t m = 0; m < M; ++m) {
     load_pairs(job.x[m] + row * d, d, valid, tile.slot(m));
@@ -155,10 +158,12 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
 
 template <typename T>
 void spectral_forward_at(const SpectralForward<T>& job, int64_t begin, int64_t end) {
-  const Filters<T> filters(job.plan->d, job.modalities, job.weight, job.fused != nullptr ? job.fusion_weight : nullptr);
+  const Filters<T> filters(job.plan->d, job.modalities, job.weight,
+                           job.fused != nullptr ? job.fusion_weight : nullptr);
   SpectralTile<T> tile(*job.plan, job.modalities, false, job.fused != nullptr);
   const int64_t last = std::min(job.n, end * kSpectralChunkRows);
-  for (int64_t row = begin * kSpectralChunkRows; row < last; row += 2 * kWidth<T>) forward_tile(job, filters, tile, row);
+  for (int64_t row = begin * kSpectralChunkRows; row < last; row += 2 * kWidth<T>)
+    forward_tile(job, filters, tile, row);
 }
 
 // Lane sums of the filter gradients of one chunk: [M + 1][d/2+1] complex registers.
@@ -183,7 +188,8 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
       const int64_t mirror = k == 0 ? 0 : d - k;
       Complex<T> s = multiply_conj(load_complex<T, false>(z, k), load_complex<T, false>(g, k));
       if (mirror != k) {
-        const Complex<T> t = multiply_conj(load_complex<T, false>(z, mirror), load_complex<T, false>(g, mirror));
+        const Complex<T> t =
+            multiply_conj(load_complex<T, false>(z, mirror), load_complex<T, false>(g, mirror));
         s = {s.re + t.re, s.im - t.im};
       }
       accumulate(sums, m * bins + k, s);

@@ -50,8 +50,12 @@ struct CsrTensors {
       : rowptr(r.contiguous()), col(c.contiguous()), weight(w.contiguous()) {}
   template <typename T, typename I>
   CsrMatrix<T, I> view(int64_t n_cols) const {
-    return {rowptr.const_data_ptr<I>(), col.const_data_ptr<I>(), weight.const_data_ptr<T>(), rowptr.size(0) - 1,
-            n_cols, col.size(0)};
+    return {rowptr.const_data_ptr<I>(),
+            col.const_data_ptr<I>(),
+            weight.const_data_ptr<T>(),
+            rowptr.size(0) - 1,
+            n_cols,
+            col.size(0)};
   }
 };
 
@@ -71,7 +75,8 @@ Tensor spmm_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weight, c
 }
 
 Tensor propagate_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean) {
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers,
+                     bool mean) {
   check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers);
   if (n_layers == 0) return x.clone(at::MemoryFormat::Contiguous);
   const CsrTensors csr(rowptr, col, weight);

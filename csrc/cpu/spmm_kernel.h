@@ -15,23 +15,25 @@ struct CsrMatrix {
   int64_t n_edges;
 };
 
-// Where a row of the product goes. Every pointer is [n_rows, width], row-major, and may be null where not needed.
+// Where a row of the product goes. Every pointer is [n_rows, width], row-major, and may be null where not
+// needed.
 template <typename T>
 struct SpmmOutput {
-  T* product;        // A x
-  const T* addend;   // with sum: sum = (addend + A x) * scale
+  T* product;       // A x
+  const T* addend;  // with sum: sum = (addend + A x) * scale
   T* sum;
   T scale;
 };
 
-// Computes rows [begin, end). A row is summed edge by edge in stored order, whatever the range: the result does not
-// depend on how rows are shared out. Returns false (rows touched by it undefined) if a row pointer or a column is out of
-// range.
+// Computes rows [begin, end). A row is summed edge by edge in stored order, whatever the range: the result
+// does not depend on how rows are shared out. Returns false (rows touched by it undefined) if a row pointer
+// or a column is out of range.
 template <typename T, typename I>
 bool spmm_rows(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
                int64_t end);
 
-// First row of part `part` of `parts`, so that parts hold about equally many edges plus rows. Needs a valid rowptr.
+// First row of part `part` of `parts`, so that parts hold about equally many edges plus rows. Needs a valid
+// rowptr.
 template <typename I>
 int64_t balanced_row(const I* rowptr, int64_t n_rows, int64_t part, int64_t parts);
 

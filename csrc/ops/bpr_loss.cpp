@@ -13,12 +13,14 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct BprLoss : torch::autograd::Function<BprLoss> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& user_embeddings, const Tensor& item_embeddings,
-                               const Tensor& users, const Tensor& positives, const Tensor& negatives) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("smore_ext::bpr_loss", "")
-                               .typed<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
-                                                                         const Tensor&, const Tensor&)>();
+  static variable_list forward(AutogradContext* ctx, const Tensor& user_embeddings,
+                               const Tensor& item_embeddings, const Tensor& users, const Tensor& positives,
+                               const Tensor& negatives) {
+    static const auto op =
+        c10::Dispatcher::singleton()
+            .findSchemaOrThrow("smore_ext::bpr_loss", "")
+            .typed<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
+                                                      const Tensor&, const Tensor&)>();
     at::AutoDispatchBelowADInplaceOrView guard;
     auto [bpr, l2, margin] = op.call(user_embeddings, item_embeddings, users, positives, negatives);
     ctx->save_for_backward({user_embeddings, item_embeddings, users, positives, negatives, margin});
@@ -38,9 +40,9 @@ struct BprLoss : torch::autograd::Function<BprLoss> {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> bpr_loss_autograd(const Tensor& user_embeddings, const Tensor& item_embeddings,
-                                                     const Tensor& users, const Tensor& positives,
-                                                     const Tensor& negatives) {
+std::tuple<Tensor, Tensor, Tensor> bpr_loss_autograd(const Tensor& user_embeddings,
+                                                     const Tensor& item_embeddings, const Tensor& users,
+                                                     const Tensor& positives, const Tensor& negatives) {
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
   const variable_list out = BprLoss::apply(user_embeddings, item_embeddings, users, positives, negatives);
   return {out[0], out[1], out[2]};
@@ -50,7 +52,8 @@ std::tuple<Tensor, Tensor, Tensor> bpr_loss_autograd(const Tensor& user_embeddin
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
   m.def(
-      "bpr_loss(Tensor user_embeddings, Tensor item_embeddings, Tensor users, Tensor positives, Tensor negatives) "
+      "bpr_loss(Tensor user_embeddings, Tensor item_embeddings, Tensor users, Tensor positives, Tensor "
+      "negatives) "
       "-> (Tensor, Tensor, Tensor)");
   m.def(
       "bpr_loss_backward(Tensor grad_bpr, Tensor grad_l2, Tensor user_embeddings, Tensor item_embeddings, "

@@ -26,10 +26,10 @@ struct InfoNce : torch::autograd::Function<InfoNce> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    static const auto op =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("smore_ext::info_nce_backward", "")
-            .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double)>();
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::info_nce_backward", "")
+                               .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
+                                                                 const Tensor&, double)>();
     const auto saved = ctx->get_saved_variables();
     auto [grad_x, grad_y] =
         op.call(grads[0], saved[0], saved[1], saved[2], ctx->saved_data["temperature"].toDouble());
@@ -48,7 +48,8 @@ std::tuple<Tensor, Tensor> info_nce_autograd(const Tensor& x, const Tensor& y, d
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
   m.def("info_nce(Tensor x, Tensor y, float temperature) -> (Tensor, Tensor)");
   m.def(
-      "info_nce_backward(Tensor grad, Tensor x, Tensor y, Tensor log_sum, float temperature) -> (Tensor, Tensor)");
+      "info_nce_backward(Tensor grad, Tensor x, Tensor y, Tensor log_sum, float temperature) -> (Tensor, "
+      "Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {

@@ -1,8 +1,9 @@
 // Contract of info_nce, shared by every device. SPEC: InfoNCE of the loss (paper 3.4; the code's form).
 //
-// x, y: [B, d], rows of the same index belong together; temperature > 0. With u, v the rows divided by max(norm, 1e-12):
-// loss = mean_i(log sum_j exp(u_i . v_j / temperature) - u_i . v_i / temperature), a scalar; 0 for B = 0. The sum runs
-// over all rows of the batch, duplicates included. The log-sums [B] are a second output, kept for backward.
+// x, y: [B, d], rows of the same index belong together; temperature > 0. With u, v the rows divided by
+// max(norm, 1e-12): loss = mean_i(log sum_j exp(u_i . v_j / temperature) - u_i . v_i / temperature), a
+// scalar; 0 for B = 0. The sum runs over all rows of the batch, duplicates included. The log-sums [B] are a
+// second output, kept for backward.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,8 +1,9 @@
 // Contract of masked_topk, shared by every device. SPEC section 3: ranking over all items, seen ones masked.
 //
-// users [U, d], items [I, d], both float32 or both float64; 1 <= k <= I. seen_rowptr [U+1] and seen_col list the items to
-// leave out for each user, ascending within a row (None: nothing is left out). Returns score [U, k] and index [U, k]
-// (int64), score descending, then index ascending; places with nothing left hold -inf and -1. Not differentiable.
+// users [U, d], items [I, d], both float32 or both float64; 1 <= k <= I. seen_rowptr [U+1] and seen_col list
+// the items to leave out for each user, ascending within a row (None: nothing is left out). Returns score [U,
+// k] and index [U, k] (int64), score descending, then index ascending; places with nothing left hold -inf and
+// -1. Not differentiable.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,17 +15,18 @@
 namespace smore {
 
 inline void check_masked_topk(const at::Tensor& users, const at::Tensor& items, int64_t k,
-                              const std::optional<at::Tensor>& seen_rowptr, const std::optional<at::Tensor>& seen_col) {
+                              const std::optional<at::Tensor>& seen_rowptr,
+                              const std::optional<at::Tensor>& seen_col) {
   constexpr const char* op = "masked_topk";
   check_floating(op, "users", users);
   check_dim(op, "users", users, 2);
   check_dim(op, "items", items, 2);
   check_same_type(op, "items", items, "users", users);
   check_same_device(op, "items", items, "users", users);
-  SMORE_CHECK_VALUE(users.size(1) == items.size(1), op, "users and items must have the same width, got ", users.size(1),
-                    " and ", items.size(1));
-  SMORE_CHECK_VALUE(k >= 1 && k <= items.size(0), op, "k must be in 1..", items.size(0), " (the number of items), got ",
-                    k);
+  SMORE_CHECK_VALUE(users.size(1) == items.size(1), op, "users and items must have the same width, got ",
+                    users.size(1), " and ", items.size(1));
+  SMORE_CHECK_VALUE(k >= 1 && k <= items.size(0), op, "k must be in 1..", items.size(0),
+                    " (the number of items), got ", k);
   SMORE_CHECK_VALUE(seen_rowptr.has_value() == seen_col.has_value(), op,
                     "seen_rowptr and seen_col must come together, got only one");
   if (seen_rowptr.has_value()) {

@@ -1,8 +1,9 @@
 // Contract of sample_negatives, shared by every device. SPEC section 3: one uniform negative per positive.
 //
-// users [B] int64; seen as CSR, seen_rowptr [U+1] and seen_col ascending within a row; candidates [C] int64, ascending,
-// 1 <= C < 2^31. Returns [B] int64: for position b a candidate that users[b] has not seen, uniform among those, drawn
-// from Philox4x32-10 with key `seed` and counter (b, attempt, `offset`). A user who has seen every candidate is an error.
+// users [B] int64; seen as CSR, seen_rowptr [U+1] and seen_col ascending within a row; candidates [C] int64,
+// ascending, 1 <= C < 2^31. Returns [B] int64: for position b a candidate that users[b] has not seen, uniform
+// among those, drawn from Philox4x32-10 with key `seed` and counter (b, attempt, `offset`). A user who has
+// seen every candidate is an error.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,8 +12,9 @@
 
 namespace smore {
 
-inline void check_sample_negatives(const at::Tensor& users, const at::Tensor& seen_rowptr, const at::Tensor& seen_col,
-                                   const at::Tensor& candidates, int64_t seed, int64_t offset) {
+inline void check_sample_negatives(const at::Tensor& users, const at::Tensor& seen_rowptr,
+                                   const at::Tensor& seen_col, const at::Tensor& candidates, int64_t seed,
+                                   int64_t offset) {
   constexpr const char* op = "sample_negatives";
   check_int64(op, "users", users);
   check_int64(op, "candidates", candidates);

@@ -32,19 +32,21 @@ struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("smore_ext::spectral_filter_backward", "")
-                               .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&)>();
+    static const auto op =
+        c10::Dispatcher::singleton()
+            .findSchemaOrThrow("smore_ext::spectral_filter_backward", "")
+            .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&)>();
     const auto saved = ctx->get_saved_variables();
     auto [grad_x, grad_weight] = op.call(grads[0], saved[0], saved[1]);
     return {grad_x, grad_weight};
   }
 };
 
-// Inputs are M arrays, M filters and the fusion filter; outputs the M filtered arrays and the fused one. Only the inputs
-// are kept: backward computes the spectra again, which costs less than reading them back.
+// Inputs are M arrays, M filters and the fusion filter; outputs the M filtered arrays and the fused one. Only
+// the inputs are kept: backward computes the spectra again, which costs less than reading them back.
 struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
-  static variable_list forward(AutogradContext* ctx, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
+  static variable_list forward(AutogradContext* ctx, TensorList xs, TensorList weights,
+                               const Tensor& fusion_weight) {
     static const auto op =
         c10::Dispatcher::singleton()
             .findSchemaOrThrow("smore_ext::spectrum_fusion", "")
@@ -60,11 +62,10 @@ struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    static const auto op =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("smore_ext::spectrum_fusion_backward", "")
-            .typed<std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor>(
-                TensorList, const Tensor&, TensorList, TensorList, const Tensor&)>();
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::spectrum_fusion_backward", "")
+                               .typed<std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor>(
+                                   TensorList, const Tensor&, TensorList, TensorList, const Tensor&)>();
     const auto saved = ctx->get_saved_variables();
     const size_t count = grads.size() - 1;
     const TensorList all(saved);

@@ -1,8 +1,10 @@
-// Contract of spectral_filter and spectrum_fusion, shared by every device. SPEC: spectrum modality fusion (paper 3.2).
+// Contract of spectral_filter and spectrum_fusion, shared by every device. SPEC: spectrum modality fusion
+// (paper 3.2).
 //
-// x: [N, d], N >= 0, d >= 1. weight: [d/2+1, 2], the real view of a complex filter (a complex [d/2+1] tensor is taken
-// as its real view). With S = rfft(x, norm="ortho") a filtered row is irfft(S * w), the fused row irfft(prod S_m * w_f).
-// The imaginary parts of bin 0, and of bin d/2 for even d, have no effect and receive a gradient of exactly zero.
+// x: [N, d], N >= 0, d >= 1. weight: [d/2+1, 2], the real view of a complex filter (a complex [d/2+1] tensor
+// is taken as its real view). With S = rfft(x, norm="ortho") a filtered row is irfft(S * w), the fused row
+// irfft(prod S_m * w_f). The imaginary parts of bin 0, and of bin d/2 for even d, have no effect and receive
+// a gradient of exactly zero.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,11 +30,12 @@ inline void check_spectral_filter(const at::Tensor& x, const at::Tensor& weight)
   check_filter("spectral_filter", "weight", weight, x);
 }
 
-inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights, const at::Tensor& fusion_weight) {
+inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights,
+                                  const at::Tensor& fusion_weight) {
   constexpr const char* op = "spectrum_fusion";
   SMORE_CHECK_VALUE(!xs.empty(), op, "xs must hold at least one tensor, got none");
-  SMORE_CHECK_VALUE(weights.size() == xs.size(), op, "weights must hold one filter per tensor of xs (", xs.size(),
-                    "), got ", weights.size());
+  SMORE_CHECK_VALUE(weights.size() == xs.size(), op, "weights must hold one filter per tensor of xs (",
+                    xs.size(), "), got ", weights.size());
   check_rows(op, xs[0]);
   for (size_t m = 0; m < xs.size(); ++m) {
     const std::string x_name = "xs[" + std::to_string(m) + "]", w_name = "weights[" + std::to_string(m) + "]";

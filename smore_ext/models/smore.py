@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smore_ext.data import Dataset
@@ -119,8 +120,11 @@ class SMORE(Recommender):
         keep[self.config.spectral :] = 0
         return [w * keep for w in weights], fusion * keep
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Behaviour view C and side information, both [U+I, d], users first. Final embeddings are their sum."""
+    def forward(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Behaviour view C and side information of the nodes `rows` (users first; None: all), both [R, d].
+
+        Final embeddings are their sum. Step 6 works row by row, so a training step needs it for its batch only.
+        """
         f, layers = BACKENDS[self.config.backend], self.config.n_mm_layers
         ids = self.item_embedding.weight  # [I, d]
 
@@ -131,22 +135,24 @@ class SMORE(Recommender):
         # 3. Behaviour-guided gating.
         gated = [ids * self.feature_gate[m](h) for m, h in zip(self.modalities, denoised, strict=True)]  # M x [I, d]
         gated_fusion = ids * self.fusion_gate(fused)  # [I, d]
-        # 4. Item-item views, and the users' share in them.
-        views = [f.propagate(self.item_graphs[m], b, layers, "last") for m, b in zip(self.modalities, gated, strict=True)]
-        views.append(f.propagate(self.fusion_graph, gated_fusion, layers, "last"))  # (M + 1) x [I, d]
-        users = f.spmm(self.user_item, torch.cat(views, dim=1))  # [U, (M + 1) d]: one product for all views
-        views = [torch.cat([u, v]) for u, v in zip(users.split(ids.shape[1], dim=1), views, strict=True)]
-        fusion_view = views.pop()  # [U+I, d]; M views remain
+        # 4. Item-item views, side by side, and the users' share in them: one product for all views.
+        graphs = [self.item_graphs[m] for m in self.modalities] + [self.fusion_graph]
+        views = torch.cat(
+            [f.propagate(g, b, layers, "last") for g, b in zip(graphs, [*gated, gated_fusion], strict=True)], dim=1
+        )  # [I, (M + 1) d]
+        views = torch.cat([f.spmm(self.user_item, views), views])  # [U+I, (M + 1) d]
         # 5. Behaviour view.
-        behaviour = f.propagate(
-            self.bipartite, torch.cat([self.user_embedding.weight, ids]), self.config.n_ui_layers
-        )  # [U+I, d]
+        nodes = torch.cat([self.user_embedding.weight, ids])  # [U+I, d]
+        behaviour = f.propagate(self.bipartite, nodes, self.config.n_ui_layers)  # [U+I, d]
         # 6. Modality-aware preference.
-        side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [U+I, d]
-        for m, view in zip(self.modalities, views, strict=True):
-            attention = self.query[m](fusion_view).softmax(dim=1)  # [U+I, d]
+        if rows is not None:  # F.embedding, not indexing: its gradient adds in a fixed order whatever the threads
+            behaviour, views = F.embedding(rows, behaviour), F.embedding(rows, views)  # [R, d], [R, (M + 1) d]
+        *modality_views, fusion_view = views.split(ids.shape[1], dim=1)  # M x [R, d], [R, d]
+        side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [R, d]
+        for m, view in zip(self.modalities, modality_views, strict=True):
+            attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
             side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
-        return behaviour, side / (len(views) + 1)
+        return behaviour, side / len(graphs)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         behaviour, side = self()
@@ -155,13 +161,16 @@ class SMORE(Recommender):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""
         f, config = BACKENDS[self.config.backend], self.config
-        behaviour, side = self()
-        final_users, final_items = (behaviour + side).split([self.n_users, self.n_items])
-        bpr, l2 = f.bpr_loss(final_users, final_items, users, positives, negatives)
+        nodes = torch.cat([users, positives + self.n_users, negatives + self.n_users])  # [3 B]
+        rows, place = nodes.unique(return_inverse=True)  # each node once: one dropout mask a step, as for all nodes
+        behaviour, side = self(rows)  # [R, d] both
+        user, positive, negative = place.split(users.shape[0])  # places in rows, [B] each
+        final = behaviour + side
+        bpr, l2 = f.bpr_loss(final, final, user, positive, negative)
         reg = config.reg_weight * l2 / config.batch_size
-        positives = positives + self.n_users
-        contrast = f.info_nce(side[positives], behaviour[positives], config.temperature)
-        contrast = contrast + f.info_nce(side[users], behaviour[users], config.temperature)
+        contrast = sum(
+            f.info_nce(F.embedding(p, side), F.embedding(p, behaviour), config.temperature) for p in (positive, user)
+        )
         contrast = config.cl_weight * contrast
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach(), "cl": contrast.detach()}
         return bpr + reg + contrast

@@ -3,9 +3,10 @@
 // A kernel source says
 //     #define SMORE_KERNEL_FILE "cpu/spmm_kernel.inl"
 //     #include "cpu/simd/foreach_level.h"
-// and calls SMORE_DISPATCH(function)(arguments). The .inl file puts its code into `namespace smore::SMORE_LEVEL` and
-// includes nothing: standard headers come first, so that no inline library function is compiled for an instruction set
-// that the processor may lack (the linker could otherwise pick that copy for everybody).
+// and calls SMORE_DISPATCH(function)(arguments). The .inl file puts its code into `namespace
+// smore::SMORE_LEVEL` and includes nothing: standard headers come first, so that no inline library function
+// is compiled for an instruction set that the processor may lack (the linker could otherwise pick that copy
+// for everybody).
 #ifndef SMORE_KERNEL_FILE
 #error "define SMORE_KERNEL_FILE before including cpu/simd/foreach_level.h"
 #endif
@@ -71,7 +72,7 @@
 #pragma GCC pop_options
 #endif
 
-#define SMORE_DISPATCH(...)                                                         \
+#define SMORE_DISPATCH(...)                                                            \
   (::smore::simd_level() == ::smore::SimdLevel::avx512 ? &::smore::avx512::__VA_ARGS__ \
    : ::smore::simd_level() == ::smore::SimdLevel::avx2 ? &::smore::avx2::__VA_ARGS__   \
                                                        : &::smore::portable::__VA_ARGS__)
