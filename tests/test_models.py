@@ -1,0 +1,249 @@
+"""Models: native against reference, any number of modalities, the published weights, and what the training loop asks."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOREConfig
+from smore_ext.data import Pairs
+from smore_ext.models.smore_state import official_names
+
+U, I = 60, 45
+
+
+def pairs(generator: torch.Generator, count: int) -> Pairs:
+    flat = torch.randperm(U * I, generator=generator)[:count]
+    return Pairs(flat // I, flat % I)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    everything = pairs(generator, 700)
+    split = [Pairs(everything.users[a:b], everything.items[a:b]) for a, b in ((0, 500), (500, 600), (600, 700))]
+    features = {m: torch.randn(I, width, generator=generator) for m, width in (("audio", 9), ("image", 33), ("text", 12))}
+    return Dataset.from_pairs("made", U, I, *split, features, {})
+
+
+def config(**changes) -> SMOREConfig:
+    settings = {"embedding_dim": 16, "n_ui_layers": 3, "knn_k": 5, "batch_size": 128, "reg_weight": 0.01}
+    return SMOREConfig(**{**settings, "cl_weight": 0.1, **changes})
+
+
+def batch(dataset: Dataset, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    at = torch.randint(dataset.train.users.shape[0], (128,), generator=generator)
+    return dataset.train.users[at], dataset.train.items[at], torch.randint(I, (128,), generator=generator)
+
+
+def three_of(make):
+    """One set of weights as native float32, reference float32 and reference float64."""
+    torch.manual_seed(4)
+    native = make("native")
+    plain, exact = make("reference"), make("reference").double()
+    plain.load_state_dict(native.state_dict())
+    exact.load_state_dict(native.state_dict())
+    return native, plain, exact
+
+
+def assert_rule(ours, plain, exact, factor: float) -> None:
+    error, allowed = (ours.double() - exact).abs().max(), (plain.double() - exact).abs().max()
+    unit = torch.finfo(torch.float32).eps * exact.abs().max()
+    assert error <= factor * allowed + unit, f"error {error:.3e}, plain {allowed:.3e}"
+
+
+MAKERS = {
+    "smore-2": lambda data: lambda backend: SMORE(data, config(backend=backend, modalities=("image", "text"))),
+    "smore-1": lambda data: lambda backend: SMORE(data, config(backend=backend, modalities=("audio",))),
+    "smore-3-odd": lambda data: lambda backend: SMORE(data, config(backend=backend, embedding_dim=15)),
+    "smore-8-frequencies": lambda data: lambda backend: SMORE(data, config(backend=backend, spectral=5)),
+    "smore-no-filter": lambda data: lambda backend: SMORE(data, config(backend=backend, spectral=False)),
+    "smore-2-layers": lambda data: lambda backend: SMORE(data, config(backend=backend, n_mm_layers=2)),
+    "lightgcn": lambda data: lambda backend: LightGCN(data, LightGCNConfig(16, 3, 0.01, 128, backend)),
+    "matrix-factorisation": lambda data: lambda backend: LightGCN(data, LightGCNConfig(16, 0, 0.01, 128, backend)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_loss_and_every_gradient_match_the_reference(dataset: Dataset, name: str) -> None:
+    models = three_of(MAKERS[name](dataset))
+    losses = [model.loss(*batch(dataset)) for model in models]
+    assert_rule(*(loss.detach() for loss in losses), factor=2)
+    grads = []
+    for model, loss in zip(models, losses, strict=True):
+        loss.backward()
+        grads.append({key: p.grad for key, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys() == grads[2].keys()
+    expected = {key for key, _ in models[0].named_parameters()}
+    if "no-filter" in name:
+        expected = {key for key in expected if "filter" not in key}
+    assert grads[0].keys() == expected
+    for key in grads[0]:
+        assert_rule(grads[0][key], grads[1][key], grads[2][key], factor=4)
+    for rows in zip(*(model.embeddings() for model in models), strict=True):
+        assert_rule(*(r.detach() for r in rows), factor=2)
+
+
+@pytest.mark.parametrize("name", ["smore-2", "lightgcn"])
+def test_twenty_adam_steps_match_the_reference(dataset: Dataset, name: str) -> None:
+    models = three_of(MAKERS[name](dataset))
+    for model in models:
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        for step in range(20):
+            optimizer.zero_grad()
+            model.loss(*batch(dataset, step)).backward()
+            optimizer.step()
+    for key, exact in models[2].state_dict().items():
+        assert_rule(models[0].state_dict()[key], models[1].state_dict()[key], exact, factor=4)
+
+
+def test_loss_follows_the_formula_on_all_nodes(dataset: Dataset) -> None:
+    """The loss computes step 6 for the batch's nodes only; here it is written out over all nodes."""
+    model = SMORE(dataset, config(backend="reference", modalities=("image", "text"))).double()
+    users, positives, negatives = batch(dataset)
+    behaviour, side = model()
+    final_users, final_items = model.embeddings()
+    u, p, n = final_users[users], final_items[positives], final_items[negatives]
+    expected = -torch.nn.functional.logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean()
+    expected = expected + 0.01 * (u.square().sum() + p.square().sum() + n.square().sum()) / 2 / 128
+    for at in (positives + U, users):
+        a, b = (torch.nn.functional.normalize(t[at], dim=1) for t in (side, behaviour))
+        scores = (a @ b.T / 0.2).exp()
+        expected = expected - 0.1 * (scores.diagonal() / scores.sum(1)).log().mean()
+    torch.testing.assert_close(model.loss(users, positives, negatives), expected)
+
+
+def test_views_follow_the_formula(dataset: Dataset) -> None:
+    """Forward pass of one modality, written out with dense matrices (SPEC section 1)."""
+    model = SMORE(dataset, config(modalities=("image",))).double()
+    e_user, e_item = model.user_embedding.weight, model.item_embedding.weight
+    h = dataset.features["image"].double() @ model.projection["image"].weight.T + model.projection["image"].bias
+    spectrum = torch.fft.rfft(h, norm="ortho")
+
+    def filtered(weight):
+        return torch.fft.irfft(spectrum * torch.view_as_complex(weight), n=16, norm="ortho")
+
+    a_item, a = (g.to_sparse("coo").to_dense().double() for g in (model.item_graphs["image"], model.bipartite))
+    r = a[:U, U:]
+    view = a_item @ (e_item * model.feature_gate["image"](filtered(model.filter["image"])))
+    fusion = a_item @ (e_item * model.fusion_gate(filtered(model.fusion_filter)))
+    view, fusion = torch.cat([r @ view, view]), torch.cat([r @ fusion, fusion])
+    layers = [torch.cat([e_user, e_item])]
+    for _ in range(3):
+        layers.append(a @ layers[-1])
+    c = torch.stack(layers).mean(0)
+    t_m = model.preference_gate["image"](c) * model.query["image"](fusion).softmax(1) * view
+    t_f = model.fusion_preference_gate(c) * fusion
+    final = c + (t_m + t_f) / 2
+    torch.testing.assert_close(torch.cat(model.embeddings()), final)
+
+
+def test_the_item_graphs_do_not_follow_the_trained_features(dataset: Dataset) -> None:
+    before = dataset.features["image"].clone()
+    model = SMORE(dataset, config())
+    weights = model.item_graphs["image"].weight.clone()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    model.loss(*batch(dataset)).backward()
+    optimizer.step()
+    assert not torch.equal(model.features["image"], before)
+    assert torch.equal(model.item_graphs["image"].weight, weights) and torch.equal(dataset.features["image"], before)
+
+
+def test_frozen_features_stay(dataset: Dataset) -> None:
+    model = SMORE(dataset, config(freeze_features=True))
+    model.loss(*batch(dataset)).backward()
+    assert all(p.grad is None for p in model.features.values())
+    assert model.projection["image"].weight.grad is not None
+
+
+def test_dropout_is_off_in_evaluation(dataset: Dataset) -> None:
+    model = SMORE(dataset, config(dropout=0.5))
+    assert not torch.equal(model.embeddings()[0], model.embeddings()[0])
+    model.eval()
+    assert torch.equal(model.embeddings()[0], model.embeddings()[0])
+
+
+def test_official_state_dict_round_trip(dataset: Dataset) -> None:
+    source = SMORE(dataset, config(modalities=("image", "text")))
+    names = official_names(["image", "text"])
+    official = {names[key]: value.clone() for key, value in source.state_dict().items()}
+    assert official["image_complex_weight"].shape == (1, 9, 2)
+    assert {"gate_v.0.weight", "query_t.2.weight", "gate_fusion_prefer.0.bias", "image_trs.bias"} <= official.keys()
+    target = SMORE(dataset, config(modalities=("image", "text")))
+    target.load_official_state_dict(official)
+    assert all(torch.equal(a, b) for a, b in zip(source.embeddings(), target.embeddings(), strict=True))
+
+
+def test_official_state_dict_errors_name_everything_at_once(dataset: Dataset) -> None:
+    model = SMORE(dataset, config(modalities=("image", "text")))
+    names = official_names(["image", "text"])
+    official = {names[key]: value for key, value in model.state_dict().items()}
+    del official["gate_v.0.bias"]
+    official["surplus"] = torch.zeros(1)
+    official["image_trs.weight"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match="missing gate_v.0.bias; unknown surplus; image_trs.weight must have shape"):
+        model.load_official_state_dict(official)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_smore_compiles_without_graph_break(dataset: Dataset, backend: str) -> None:
+    model = SMORE(dataset, config())
+    expected = [e.detach() for e in model.embeddings()]
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda: model.embeddings(), fullgraph=True, backend=backend)
+    for ours, eager in zip(compiled(), expected, strict=True):
+        torch.testing.assert_close(ours, eager)
+
+
+def test_same_bits_for_any_number_of_threads_and_run_to_run(dataset: Dataset) -> None:
+    results = []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(2)
+        model = SMORE(dataset, config())
+        model.loss(*batch(dataset)).backward()
+        # The dense layers are torch's own; ours are everything around them.
+        results.append(model.user_embedding.weight.grad)
+    assert torch.equal(results[1], results[2])
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_popularity_ranks_by_train_counts(dataset: Dataset) -> None:
+    users, items = Popularity(dataset).embeddings()
+    counts = torch.bincount(dataset.train.items, minlength=I)
+    assert torch.equal((users @ items.T)[7].long(), counts)
+
+
+def test_statistics_are_finite_figures(dataset: Dataset) -> None:
+    figures = SMORE(dataset, config()).statistics()
+    assert figures and all(isinstance(v, float) and v == v for v in figures.values())
+
+
+def test_a_copy_trains_like_the_original(dataset: Dataset) -> None:
+    model = SMORE(dataset, config())
+    again = copy.deepcopy(model)
+    assert torch.equal(model.loss(*batch(dataset)), again.loss(*batch(dataset)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda data: config(embedding_dim=0), "embedding_dim must be at least 1, got 0"),
+        (lambda data: config(knn_k={"image": 0}), "knn_k must be at least 1, got 0"),
+        (lambda data: config(temperature=0), "temperature must be greater than 0, got 0"),
+        (lambda data: config(dropout=1), r"dropout must be in \[0, 1\), got 1"),
+        (lambda data: config(spectral=10), r"number of frequencies in 1\.\.9, got 10"),
+        (lambda data: config(backend="fast"), "backend must be one of native, reference, got 'fast'"),
+        (lambda data: config(modalities=()), "at least one modality"),
+        (lambda data: LightGCNConfig(n_ui_layers=-1), "n_ui_layers must be at least 0, got -1"),
+        (lambda data: SMORE(data, config(modalities=("video",))), "features of video; dataset 'made' has audio, image, text"),
+        (lambda data: SMORE(data, config(knn_k={"image": 5})), r"knn_k must name every modality \(audio, image, text\), got image"),
+        (lambda data: SMORE(data, config(knn_k=46)), r"k must be in 1\.\.45"),
+    ],
+)
+def test_errors(dataset: Dataset, make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(dataset)
