@@ -4,7 +4,7 @@ from smore_ext import ops, reference
 from smore_ext._native import build_info
 from smore_ext.data import Dataset, builtin_dataset, load_dataset
 from smore_ext.graph import Graph
-from smore_ext.models import LightGCN, LightGCNConfig, Popularity, PopularityConfig, SMOREConfig, SMORE
+from smore_ext.models import SMORE, LightGCN, LightGCNConfig, Popularity, PopularityConfig, SMOREConfig
 from smore_ext.version import __version__
 
 __all__ = [

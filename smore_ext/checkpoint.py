@@ -90,9 +90,7 @@ def unpack(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.
         state = {}
         for index, (name, _) in enumerate(_trainable(model)):
             prefix = f"optimizer.{name}."
-            entry = {
-                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-            }
+            entry = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             # A parameter's name can be the start of another's ("a" and "a.b"): moments have no dot in theirs.
             entry = {key: value for key, value in entry.items() if "." not in key}
             if entry:

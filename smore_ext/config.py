@@ -68,9 +68,7 @@ class TrainConfig:
     model: str = _setting("SMORE", "model to train", "-m")
     dataset: str = _setting(DEFAULT_DATASET, "name of the data set; 'synthetic' is built in", "-d")
     data_path: Path | None = _setting(None, "folder that holds the data set's folder, or that folder itself")
-    dataset_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "options of the built-in data set"}
-    )
+    dataset_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "options of the built-in data set"})
     output_dir: Path | None = _setting(None, "where results go; default runs/<model>-<dataset>-<time>", "-o")
     seed: int = _setting(999, "seed of weights, batches, negatives and dropout (999 is the field's habit)")
     seeds: tuple[int, ...] = _setting((), "train once per seed and report mean and standard deviation")
@@ -237,9 +235,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 def preset_names() -> list[str]:
     folder = files("smore_ext") / "presets"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_preset(name: str) -> Layer:
@@ -282,9 +278,7 @@ def _merge(layers: list[Layer]) -> RunConfig:
     values: dict[str, Any] = {}
     for source, layer in layers:
         values |= {
-            name: convert_setting(name, value, model, source)
-            for name, value in layer.items()
-            if name not in MODELS
+            name: convert_setting(name, value, model, source) for name, value in layer.items() if name not in MODELS
         }
         for section in MODELS:
             values |= _section(source, section, layer.get(section), model)
@@ -300,9 +294,7 @@ def _section(source: str, section: str, values: Any, model: str) -> dict[str, An
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: {section}: expected settings as `name: value`, got {values!r}")
     named = {str(name).replace("-", "_"): value for name, value in values.items()}
-    out = {
-        name: convert_setting(name, value, section, f"{source}, {section}") for name, value in named.items()
-    }
+    out = {name: convert_setting(name, value, section, f"{source}, {section}") for name, value in named.items()}
     return out if section == model else {}
 
 
@@ -310,9 +302,7 @@ def _only_dataset(folder: Path) -> str:
     """Name of the one data set in `folder`, for `--data-path DIR` without `--dataset`."""
     found = sorted(folder.glob("*.inter"))
     if len(found) != 1:
-        raise ConfigError(
-            f"--data-path {folder} holds {len(found)} .inter files; name the data set with -d NAME"
-        )
+        raise ConfigError(f"--data-path {folder} holds {len(found)} .inter files; name the data set with -d NAME")
     return found[0].stem
 
 

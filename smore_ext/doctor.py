@@ -196,9 +196,7 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all as JSON."
-)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all as JSON.")
 @click.pass_context
 def main(context: click.Context, json_file: Path | None) -> None:
     """Show versions and the build, and compare every op with the reference (exit code 1 if one differs)."""

@@ -28,7 +28,7 @@ class Graph(CsrMatrix):
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.spmatrix | scipy.sparse.sparray) -> Self:
-        """From any scipy sparse matrix or array; duplicates are summed, float64 stays float64, other dtypes become float32."""
+        """From any scipy sparse matrix or array; duplicates are summed, dtypes but float64 become float32."""
         coo = scipy.sparse.coo_array(matrix)
         dtype = np.float64 if coo.dtype == np.float64 else np.float32
         row, col = (torch.from_numpy(index.astype(np.int64)) for index in coo.coords)
@@ -46,12 +46,12 @@ class Graph(CsrMatrix):
         name = f"_sparse_{layout}"
         if not hasattr(self, name):
             if layout == "csr":
-                sparse = torch.sparse_csr_tensor(
-                    self.rowptr, self.col, self.weight, self.shape, check_invariants=False
-                )
+                sparse = torch.sparse_csr_tensor(self.rowptr, self.col, self.weight, self.shape, check_invariants=False)
             else:
                 index = torch.stack([self.row.long(), self.col.long()])
-                sparse = torch.sparse_coo_tensor(index, self.weight, self.shape, is_coalesced=True, check_invariants=False)
+                sparse = torch.sparse_coo_tensor(
+                    index, self.weight, self.shape, is_coalesced=True, check_invariants=False
+                )
             setattr(self, name, sparse)
         return getattr(self, name)
 
@@ -111,8 +111,8 @@ class Graph(CsrMatrix):
     def knn(cls, features: Tensor, k: int) -> Self:
         """Item-item graph of the k nearest by cosine, itself included; directed, normalised by row sums.
 
-        With deg_i = sum_j s_ij over row i, the weight is s_ij / sqrt(deg_i deg_j). A zero feature row has no edges, neither
-        out nor in; a row whose degree is not positive gets zero weights.
+        With deg_i = sum_j s_ij over row i, the weight is s_ij / sqrt(deg_i deg_j). A zero feature row has no edges,
+        neither out nor in; a row whose degree is not positive gets zero weights.
 
         Args:
             features: [N, D], float32 or float64, finite.

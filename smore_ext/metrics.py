@@ -43,9 +43,7 @@ def ranking_metrics(ranked: Tensor, relevant: Graph, ks: Sequence[int] = (5, 10,
     n_relevant = rowptr.diff()  # [U]
     evaluated = n_relevant > 0
     if not bool(evaluated.any()):
-        raise ValueError(
-            f"ranking_metrics: expected a user with a relevant item, got none among {n_users} users"
-        )
+        raise ValueError(f"ranking_metrics: expected a user with a relevant item, got none among {n_users} users")
 
     depth = min(max(ks), ranked.shape[1])
     hits = _hits(ranked[:, :depth], relevant, n_relevant)[evaluated]  # [V, depth] float64, V users evaluated

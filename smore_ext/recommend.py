@@ -17,9 +17,7 @@ PROG = "python -m smore_ext.recommend"
 
 @click.command(help="Print the unseen items that the best checkpoint of a run ranks first for a user.")
 @click.argument("run_dir", type=Path)
-@click.option(
-    "--user", "users", type=int, multiple=True, required=True, help="user id; may be given repeatedly"
-)
+@click.option("--user", "users", type=int, multiple=True, required=True, help="user id; may be given repeatedly")
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="number of items")
 @click.option(
     "--mask",
@@ -42,9 +40,7 @@ def command(
     for user, items in lists.items():
         console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
     if json_file is not None:
-        write_json(
-            json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()}
-        )
+        write_json(json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()})
     return 0
 
 

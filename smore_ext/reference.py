@@ -169,7 +169,7 @@ def bpr_loss(
 
 
 def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """mean_i(log sum_j exp(u_i.v_j / t) - u_i.v_i / t) for the rows u, v of x, y scaled to length one; 0 for no rows."""
+    """mean_i(log sum_j exp(u_i.v_j / t) - u_i.v_i / t) for unit rows u, v of x, y; 0 for no rows."""
     if x.shape[0] == 0:
         return (x.sum() + y.sum()) * 0
     u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)  # [B, d]

@@ -77,9 +77,7 @@ class ConsoleReport:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
             )
-            self._bar = Progress(
-                *columns, TextColumn("{task.fields[info]}"), console=self.console, transient=True
-            )
+            self._bar = Progress(*columns, TextColumn("{task.fields[info]}"), console=self.console, transient=True)
             self._task = self._bar.add_task("", total=event.n_steps, epoch=event.first_epoch, info="")
             self._bar.start()
 

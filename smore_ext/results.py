@@ -72,10 +72,7 @@ def summarise(results: Sequence[dict[str, Any]], config: RunConfig) -> dict[str,
         "seconds": {name: sum(result["seconds"][name] for result in results) for name in first["seconds"]},
         "warnings": [f"seed {result['seed']}: {text}" for result in results for text in result["warnings"]],
         "config": config.to_dict(),
-        "runs": [
-            {"directory": f"seed-{result['seed']}"} | {name: result[name] for name in own}
-            for result in results
-        ],
+        "runs": [{"directory": f"seed-{result['seed']}"} | {name: result[name] for name in own} for result in results],
     }
 
 

@@ -64,9 +64,7 @@ def open_dataset(cfg: TrainConfig) -> Dataset:
             f"name the folder that holds it with --data-path DIR"
         )
     if cfg.dataset_options:
-        raise ConfigError(
-            "dataset_options: expected none with --data-path, they are for the built-in data set"
-        )
+        raise ConfigError("dataset_options: expected none with --data-path, they are for the built-in data set")
     inside = cfg.data_path / cfg.dataset
     if inside.is_dir():
         return load_dataset(inside)
@@ -127,9 +125,7 @@ def stored_config(run_dir: Path, changes: Mapping[str, Any] | None = None) -> Ru
     new = {name: convert_setting(name, value, model, FLAGS) for name, value in (changes or {}).items()}
     config = RunConfig.from_dict(stored.to_dict() | new, str(path))
     for name, (old, now) in changed_settings(stored.to_dict(), config.to_dict()).items():
-        raise ConfigError(
-            f"{flag_name(name)} cannot change when a run is resumed: it was {old!r}, is {now!r}"
-        )
+        raise ConfigError(f"{flag_name(name)} cannot change when a run is resumed: it was {old!r}, is {now!r}")
     return config
 
 
@@ -205,9 +201,7 @@ class LoadedRun:
             "evaluating": self.progress["seconds_evaluating"],
             "testing": time.perf_counter() - begin,
         }
-        return run_result(
-            self.config, self.dataset, protocol, self.progress, validation, test, seconds, stopped=None
-        )
+        return run_result(self.config, self.dataset, protocol, self.progress, validation, test, seconds, stopped=None)
 
     def recommend(self, users: Sequence[int], k: int, mask: str = "all") -> dict[int, list[Recommendation]]:
         """The `k` items ranked first for each user, without the items the user has interacted with.
@@ -232,9 +226,7 @@ class LoadedRun:
                 for item, score in zip(items_of_user, scores_of_user, strict=True)
                 if item >= 0
             ]
-            for user, items_of_user, scores_of_user in zip(
-                ids.tolist(), ranked.tolist(), scores.tolist(), strict=True
-            )
+            for user, items_of_user, scores_of_user in zip(ids.tolist(), ranked.tolist(), scores.tolist(), strict=True)
         }
 
 

@@ -19,9 +19,7 @@ PROG = "python -m smore_ext.train"
 
 @click.command(cls=SettingsCommand, help="Train a model. A later setting wins: preset, --config file, flags.")
 @click.option("--preset", metavar="NAME", help=f"settings of: {', '.join(preset_names())}")
-@click.option(
-    "--config", "config_file", type=Path, metavar="FILE", help="YAML file of settings, named as the flags"
-)
+@click.option("--config", "config_file", type=Path, metavar="FILE", help="YAML file of settings, named as the flags")
 @click.option("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that was stopped")
 @click.option("--overwrite", is_flag=True, help="delete the run that is in the output directory")
 @click.option("-q", "--quiet", is_flag=True, help="no line per epoch")

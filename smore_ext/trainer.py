@@ -52,9 +52,7 @@ class Trainer:
         listeners: called with every event, in order.
     """
 
-    def __init__(
-        self, config: RunConfig, dataset: Dataset, run_dir: Path, listeners: Sequence[Listener] = ()
-    ) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset, run_dir: Path, listeners: Sequence[Listener] = ()) -> None:
         cfg = config.train
         if not len(dataset.valid.users):
             raise ValueError(f"data set {dataset.name}: expected validation interactions (label 1), got none")

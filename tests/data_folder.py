@@ -16,9 +16,7 @@ ROWS = [(0, 0, 0), (0, 1, 0), (1, 1, 0), (2, 3, 0), (2, 0, 0), (0, 3, 1), (1, 0,
 N_USERS, N_ITEMS = 4, 5
 
 
-def write_table(
-    folder: Path, rows=ROWS, header="userID\titemID\tx_label", name=None, sep="\t", end="\n"
-) -> Path:
+def write_table(folder: Path, rows=ROWS, header="userID\titemID\tx_label", name=None, sep="\t", end="\n") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (name or f"{folder.name}.inter")
     lines = [header.replace("\t", sep)] + [sep.join(map(str, row)) for row in rows]

@@ -1,6 +1,7 @@
-"""The one table of op cases: parity, gradcheck, opcheck, compile, layout, thread and benchmark code all run over it.
+"""The one table of op cases: parity, gradcheck, opcheck, compile, layout, thread and benchmark code all run
+over it.
 
-To cover a new op, add a function that returns its `OpCase`s and put it into `CASES`.
+To cover a new op, write a function that returns its `OpCase` for a size, and put some sizes into `CASES`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ Args = list[Any]
 class OpCase:
     """One op on one kind of input.
 
-    make(dtype, generator) gives the arguments of the public function; call(module, args) runs it from `smore_ext.ops` or
-    `smore_ext.reference` and returns its outputs as a flat tuple. `differentiable` are positions in args (a position that
-    holds a list stands for all tensors in it). raw(args) gives the arguments of torch.ops.smore_ext.<op>.
+    make(dtype, generator) gives the arguments of the public function; call(module, args) runs it from
+    `smore_ext.ops` or `smore_ext.reference` and returns its outputs as a flat tuple. `differentiable` are
+    positions in args (a position that holds a list stands for all tensors in it). raw(args) gives the
+    arguments of torch.ops.smore_ext.<op>.
     """
 
     op: str
@@ -80,143 +82,146 @@ def random_graph(generator: torch.Generator, n_rows: int, n_cols: int, n_edges: 
     return graph
 
 
-def spectral_cases() -> list[OpCase]:
-    cases = []
-    for n, d in ((5, 1), (3, 2), (7, 5), (4, 8), (0, 6), (33, 16), (70, 63), (1025, 64), (40, 100), (9, 127), (3, 512)):
-        bins = d // 2 + 1
-        small = n * d <= 40
+def filter_case(n: int, d: int) -> OpCase:
+    def make(dtype, g):
+        return [rand(g, dtype, n, d), rand(g, dtype, d // 2 + 1, 2)]
 
-        def one(dtype, g, n=n, d=d, bins=bins):
-            return [rand(g, dtype, n, d), rand(g, dtype, bins, 2)]
-
-        cases.append(OpCase("spectral_filter", f"{n}x{d}", one, (0, 1), small=small))
-        for modalities in (1, 2, 3):
-            if modalities != 2 and not small:
-                continue
-
-            def many(dtype, g, n=n, d=d, bins=bins, modalities=modalities):
-                xs = [rand(g, dtype, n, d) for _ in range(modalities)]
-                return [xs, [rand(g, dtype, bins, 2) for _ in range(modalities)], rand(g, dtype, bins, 2)]
-
-            cases.append(OpCase("spectrum_fusion", f"{modalities}x{n}x{d}", many, (0, 1, 2), small=small))
-    return cases
+    return OpCase("spectral_filter", f"{n}x{d}", make, (0, 1), small=n * d <= 40)
 
 
-def sparse_cases() -> list[OpCase]:
+def fusion_case(modalities: int, n: int, d: int) -> OpCase:
+    def make(dtype, g):
+        xs = [rand(g, dtype, n, d) for _ in range(modalities)]
+        filters = [rand(g, dtype, d // 2 + 1, 2) for _ in range(modalities + 1)]
+        return [xs, filters[:-1], filters[-1]]
+
+    return OpCase("spectrum_fusion", f"{modalities}x{n}x{d}", make, (0, 1, 2), small=n * d <= 40)
+
+
+def _raw_sparse(args: Args) -> Args:
+    graph, x, *rest = args
+    return [*_parts(graph, x), x, *rest[:1], *(r == "mean" for r in rest[1:])]
+
+
+def spmm_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False) -> OpCase:
+    def make(dtype, g):
+        return [random_graph(g, n_rows, n_cols, edges, wide), rand(g, dtype, n_cols, d)]
+
+    name = f"{n_rows}x{n_cols}x{d}{'-int64' if wide else ''}"
+    return OpCase("spmm", name, make, (1,), _raw_sparse, small=edges <= 14)
+
+
+def propagate_case(n: int, edges: int, d: int, layers: int, reduce: str) -> OpCase:
+    def make(dtype, g):
+        return [random_graph(g, n, n, edges), rand(g, dtype, n, d), layers, reduce]
+
+    return OpCase("propagate", f"{n}x{d}-{layers}-{reduce}", make, (1,), _raw_sparse, small=edges <= 12)
+
+
+def graph_case(name: str, graph: Callable[[], Graph], d: int, layers: int | None = None) -> OpCase:
+    """spmm (or propagate, with `layers`) on a graph of one's own."""
+
+    def make(dtype, g):
+        matrix = graph()
+        return [matrix, rand(g, dtype, matrix.n_cols, d), *([] if layers is None else [layers, "mean"])]
+
+    return OpCase("spmm" if layers is None else "propagate", name, make, (1,), _raw_sparse)
+
+
+def knn_case(n: int, d: int, k: int) -> OpCase:
+    def make(dtype, g):
+        return [rand(g, torch.float32, n, d).to(dtype), k]
+
+    return OpCase("knn", f"{n}x{d}-{k}", make)
+
+
+def topk_case(users: int, items: int, d: int, k: int, edges: int | None) -> OpCase:
+    def make(dtype, g):
+        seen = None if edges is None else random_graph(g, users, items, edges)
+        return [rand(g, dtype, users, d), rand(g, dtype, items, d), k, seen]
+
     def raw(args: Args) -> Args:
-        graph, x, *rest = args
-        return [*_parts(graph, x), x, *rest[:1], *(r == "mean" for r in rest[1:])]
+        *dense, seen = args
+        return dense + ([] if seen is None else [seen.rowptr, seen.col])
 
-    cases = []
-    for n_rows, n_cols, edges, d, wide in (
-        (6, 4, 14, 3, False),
-        (5, 5, 12, 2, True),
-        (0, 4, 0, 3, False),
-        (4, 0, 0, 3, False),
-        (7, 3, 0, 5, False),
-        (90, 70, 800, 64, False),
-        (90, 70, 800, 63, True),
-        (300, 200, 9000, 192, False),
-        (50, 60, 400, 17, False),
-    ):
-        small = edges <= 14
-
-        def product(dtype, g, n_rows=n_rows, n_cols=n_cols, edges=edges, d=d, wide=wide):
-            return [random_graph(g, n_rows, n_cols, edges, wide), rand(g, dtype, n_cols, d)]
-
-        name = f"{n_rows}x{n_cols}x{d}{'-int64' if wide else ''}"
-        cases.append(OpCase("spmm", name, product, (1,), raw, small))
-    for n, edges, d, layers, reduce in (
-        (5, 12, 3, 3, "mean"),
-        (5, 12, 3, 2, "last"),
-        (4, 9, 2, 0, "mean"),
-        (4, 9, 2, 0, "last"),
-        (0, 0, 3, 2, "mean"),
-        (250, 4000, 64, 4, "mean"),
-        (250, 4000, 33, 3, "last"),
-    ):
-
-        def repeated(dtype, g, n=n, edges=edges, d=d, layers=layers, reduce=reduce):
-            return [random_graph(g, n, n, edges), rand(g, dtype, n, d), layers, reduce]
-
-        cases.append(OpCase("propagate", f"{n}x{d}-{layers}-{reduce}", repeated, (1,), raw, small=edges <= 12))
-    return cases
+    return OpCase("masked_topk", f"{users}x{items}x{d}-{k}", make, raw=raw)
 
 
-def search_cases() -> list[OpCase]:
-    cases = []
-    for n, d, k in ((1, 3, 1), (6, 2, 6), (50, 7, 10), (700, 40, 10), (1300, 20, 40)):
+def sample_case(users: int, items: int, edges: int, size: int, step: int = 1) -> OpCase:
+    """Candidates are every step-th item; users who have seen them all are left out of the batch."""
 
-        def features(dtype, g, n=n, d=d, k=k):
-            return [rand(g, torch.float32, n, d).to(dtype), k]
+    def make(dtype, g):
+        seen = random_graph(g, users, items, edges)
+        ids, candidates = randint(g, users, size), torch.arange(0, items, step)
+        known = torch.bincount(seen.row[seen.col % step == 0], minlength=users)
+        return [ids[known[ids] < candidates.shape[0]], seen, candidates, 2**40 + 5, 2**33 + 1]
 
-        cases.append(OpCase("knn", f"{n}x{d}-{k}", features))
-
-    def raw_topk(args: Args) -> Args:
-        users, items, k, seen = args
-        return [users, items, k] + ([] if seen is None else [seen.rowptr, seen.col])
-
-    for users, items, d, k, edges in (
-        (3, 5, 4, 5, 9),
-        (0, 5, 4, 2, 0),
-        (70, 130, 64, 20, 2000),
-        (130, 501, 63, 50, None),
-        (65, 90, 16, 90, 1500),
-    ):
-
-        def ranking(dtype, g, users=users, items=items, d=d, k=k, edges=edges):
-            seen = None if edges is None else random_graph(g, users, items, edges)
-            return [rand(g, dtype, users, d), rand(g, dtype, items, d), k, seen]
-
-        cases.append(OpCase("masked_topk", f"{users}x{items}x{d}-{k}", ranking, raw=raw_topk))
-    return cases
-
-
-def sampling_cases() -> list[OpCase]:
     def raw(args: Args) -> Args:
         users, seen, *rest = args
         return [users, seen.rowptr, seen.col, *rest]
 
-    cases = []
-    for users, items, edges, size in ((20, 40, 100, 500), (5, 12, 70, 3000), (1, 3, 0, 0)):
-
-        def batch(dtype, g, users=users, items=items, edges=edges, size=size):
-            seen = random_graph(g, users, items, edges)
-            ids = randint(g, users, size)
-            candidates = torch.arange(0, items, 1 if edges < 90 else 2)
-            open_users = torch.tensor([bool((~torch.isin(candidates, _row(seen, u))).any()) for u in range(users)])
-            return [ids[open_users[ids]], seen, candidates, 2**40 + 5, 2**33 + 1]
-
-        cases.append(OpCase("sample_negatives", f"{users}x{items}-{size}", batch, raw=raw))
-    return cases
+    return OpCase("sample_negatives", f"{users}x{items}-{size}", make, raw=raw)
 
 
-def _row(graph: Graph, row: int) -> Tensor:
-    return graph.col[int(graph.rowptr[row]) : int(graph.rowptr[row + 1])]
+def bpr_case(users: int, items: int, d: int, size: int) -> OpCase:
+    def make(dtype, g):
+        ids = [randint(g, users, size), randint(g, items, size), randint(g, items, size)]
+        return [rand(g, dtype, users, d), rand(g, dtype, items, d), *ids]
+
+    return OpCase("bpr_loss", f"{users}x{items}x{d}-{size}", make, (0, 1), small=size <= 7)
 
 
-def loss_cases() -> list[OpCase]:
-    cases = []
-    for users, items, d, size in ((4, 5, 3, 7), (3, 3, 2, 0), (60, 90, 64, 600), (60, 90, 65, 90)):
+def nce_case(size: int, d: int, temperature: float) -> OpCase:
+    def make(dtype, g):
+        return [rand(g, dtype, size, d), rand(g, dtype, size, d), temperature]
 
-        def batch(dtype, g, users=users, items=items, d=d, size=size):
-            ids = [randint(g, users, size), randint(g, items, size), randint(g, items, size)]
-            return [rand(g, dtype, users, d), rand(g, dtype, items, d), *ids]
+    return OpCase("info_nce", f"{size}x{d}-{temperature}", make, (0, 1), small=size <= 5)
 
-        cases.append(OpCase("bpr_loss", f"{users}x{items}x{d}-{size}", batch, (0, 1), small=size <= 7))
-    for size, d, temperature in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01), (130, 100, 1.0)):
 
-        def pair(dtype, g, size=size, d=d, temperature=temperature):
-            return [rand(g, dtype, size, d), rand(g, dtype, size, d), temperature]
-
-        cases.append(OpCase("info_nce", f"{size}x{d}-{temperature}", pair, (0, 1), small=size <= 5))
-    return cases
-
+ROW_SIZES = (
+    (5, 1),
+    (3, 2),
+    (7, 5),
+    (4, 8),
+    (0, 6),
+    (33, 16),
+    (70, 63),
+    (1025, 64),
+    (40, 100),
+    (9, 127),
+    (3, 512),
+)
 
 CASES: Sequence[OpCase] = [
-    *spectral_cases(),
-    *sparse_cases(),
-    *search_cases(),
-    *sampling_cases(),
-    *loss_cases(),
+    *(filter_case(n, d) for n, d in ROW_SIZES),
+    *(fusion_case(2, n, d) for n, d in ROW_SIZES),
+    *(fusion_case(m, n, d) for m in (1, 3) for n, d in ((5, 1), (7, 5), (4, 8), (70, 63))),
+    spmm_case(6, 4, 14, 3),
+    spmm_case(5, 5, 12, 2, wide=True),
+    spmm_case(0, 4, 0, 3),
+    spmm_case(4, 0, 0, 3),
+    spmm_case(7, 3, 0, 5),
+    spmm_case(90, 70, 800, 64),
+    spmm_case(90, 70, 800, 63, wide=True),
+    spmm_case(300, 200, 9000, 192),
+    spmm_case(50, 60, 400, 17),
+    propagate_case(5, 12, 3, 3, "mean"),
+    propagate_case(5, 12, 3, 2, "last"),
+    propagate_case(4, 9, 2, 0, "mean"),
+    propagate_case(4, 9, 2, 0, "last"),
+    propagate_case(0, 0, 3, 2, "mean"),
+    propagate_case(250, 4000, 64, 4, "mean"),
+    propagate_case(250, 4000, 33, 3, "last"),
+    *(knn_case(*size) for size in ((1, 3, 1), (6, 2, 6), (50, 7, 10), (700, 40, 10), (1300, 20, 40))),
+    topk_case(3, 5, 4, 5, 9),
+    topk_case(0, 5, 4, 2, 0),
+    topk_case(70, 130, 64, 20, 2000),
+    topk_case(130, 501, 63, 50, None),
+    topk_case(65, 90, 16, 90, 1500),
+    sample_case(20, 40, 100, 500, step=2),
+    sample_case(5, 12, 70, 3000),
+    sample_case(1, 3, 0, 0),
+    *(bpr_case(*size) for size in ((4, 5, 3, 7), (3, 3, 2, 0), (60, 90, 64, 600), (60, 90, 65, 90))),
+    *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
+    nce_case(130, 100, 1.0),
 ]

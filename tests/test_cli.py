@@ -89,9 +89,7 @@ def test_data_path_may_be_the_dataset_itself(data: Path, tmp_path: Path) -> None
     assert train.main([*small, "-d", "tiny", "-o", str(tmp_path / "b")]) == 0
 
 
-def test_builtin_dataset_names_its_automatic_preset(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_builtin_dataset_names_its_automatic_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "n_users=60,n_items=50,n_interactions=600"
     run = str(tmp_path / "run")
     assert train.main(["-m", "Popularity", "--dataset-options", options, "-o", run]) == 0
@@ -164,9 +162,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 def test_train_errors_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert (
-        train.main([*arguments, *(() if "--resume" in arguments else ("-o", str(tmp_path / "run")))]) == ERROR
-    )
+    assert train.main([*arguments, *(() if "--resume" in arguments else ("-o", str(tmp_path / "run")))]) == ERROR
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err
     assert len(err.splitlines()) == 1
@@ -222,9 +218,7 @@ def test_data_may_move(run_dir: Path, tmp_path: Path) -> None:
 # recommend
 
 
-def test_recommend_gives_unseen_items(
-    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recommend_gives_unseen_items(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "top.json"
     for mask, hidden in (("all", ("train", "valid", "test")), ("train", ("train",))):
         call = [str(run_dir), "--user", "5", "--user", "2", "--k", "30", "--mask", mask, "--json", str(file)]
@@ -234,9 +228,7 @@ def test_recommend_gives_unseen_items(
         for user, items in lists.items():
             ids = [entry["item"] for entry in items]
             scores = [entry["score"] for entry in items]
-            split_of = {
-                i: split for split, found in tiny.interactions().items() for u, i in found if u == int(user)
-            }
+            split_of = {i: split for split, found in tiny.interactions().items() for u, i in found if u == int(user)}
             seen = {item for item, split in split_of.items() if split in hidden}
             assert len(ids) == len(set(ids)) == 30 and not seen & set(ids)
             assert scores == sorted(scores, reverse=True)

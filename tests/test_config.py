@@ -113,9 +113,7 @@ def test_model_sections_apply_to_their_model_only(tmp_path: Path) -> None:
     smore = resolve({"dataset": "x"}, config_file=file)
     assert (smore.model.cl_weight, smore.model.n_ui_layers, smore.train.epochs) == (0.5, 4, 7)
     file.write_text("LightGCN: {n_ui_layer: 1}\n")  # checked even where it is not used
-    with pytest.raises(
-        ConfigError, match="LightGCN: n_ui_layer: unknown setting; did you mean 'n_ui_layers'"
-    ):
+    with pytest.raises(ConfigError, match="LightGCN: n_ui_layer: unknown setting; did you mean 'n_ui_layers'"):
         resolve({"dataset": "x"}, config_file=file)
 
 
@@ -208,9 +206,7 @@ def test_every_preset_resolves() -> None:
 
 
 def test_stored_settings_read_back() -> None:
-    config = resolve(
-        {"knn_k": "image=4", "seeds": "1,2", "data_path": "d", "dataset": "x", "reg_weight": "1e-5"}
-    )
+    config = resolve({"knn_k": "image=4", "seeds": "1,2", "data_path": "d", "dataset": "x", "reg_weight": "1e-5"})
     again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict())))
     assert (again.train, again.model) == (config.train, config.model)
 

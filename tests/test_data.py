@@ -35,9 +35,7 @@ def test_reads_a_folder(folder: Path) -> None:
     assert pairs(data.train) == [(0, 0), (0, 1), (1, 1), (2, 3), (2, 0)]  # in file order
     assert pairs(data.valid) == [(0, 3)]
     assert pairs(data.test) == [(1, 0)]
-    assert all(
-        column.dtype == torch.int64 for split in (data.train, data.valid, data.test) for column in split
-    )
+    assert all(column.dtype == torch.int64 for split in (data.train, data.valid, data.test) for column in split)
     assert list(data.features) == ["audio", "image"]
     assert all(f.dtype == torch.float32 and f.is_contiguous() for f in data.features.values())
     np.testing.assert_array_equal(data.features["image"].numpy(), image)

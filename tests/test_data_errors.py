@@ -36,9 +36,7 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
 )
 def test_missing_column(tmp_path: Path, header: str, missing: str) -> None:
     path = write_table(tmp_path / "toy", header=header)
-    fails(
-        path.parent, str(path), "expected the columns userID, itemID, x_label", header.split("\t")[1], missing
-    )
+    fails(path.parent, str(path), "expected the columns userID, itemID, x_label", header.split("\t")[1], missing)
 
 
 def test_column_given_twice(tmp_path: Path) -> None:

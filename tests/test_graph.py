@@ -76,7 +76,10 @@ def test_torch_sparse_tensors_are_converted_once_and_noticed_when_changed(edges)
 
 
 def test_bipartite_against_dense_arithmetic() -> None:
-    users, items = torch.tensor([0, 0, 1, 3, 3, 3, 0]), torch.tensor([1, 2, 2, 0, 1, 2, 1])  # (0, 1) twice; user 2, item 3 alone
+    users, items = (
+        torch.tensor([0, 0, 1, 3, 3, 3, 0]),
+        torch.tensor([1, 2, 2, 0, 1, 2, 1]),
+    )  # (0, 1) twice; user 2, item 3 alone
     r = torch.zeros(4, 4)
     r[users, items] = 1
     a = torch.zeros(8, 8)
@@ -132,8 +135,16 @@ def test_maximum_takes_the_largest_weight() -> None:
         (lambda i: Graph(i.int(), i[:2], torch.ones(2), (2, 9)), TypeError, "both int32 or both int64"),
         (lambda i: Graph(i, i[:2], torch.ones(2).half(), (2, 9)), TypeError, "weight must be float32 or float64"),
         (lambda i: Graph(torch.tensor([0, 2]), torch.tensor([1, 1]), torch.ones(2), (1, 2)), IndexError, "strictly"),
-        (lambda i: Graph(torch.tensor([0, 3]), torch.tensor([0, 1]), torch.ones(2), (1, 2)), IndexError, "number of edges"),
-        (lambda i: Graph(torch.tensor([0, 2]), torch.tensor([0, 2]), torch.ones(2), (1, 2)), IndexError, r"col must be in 0\.\.1"),
+        (
+            lambda i: Graph(torch.tensor([0, 3]), torch.tensor([0, 1]), torch.ones(2), (1, 2)),
+            IndexError,
+            "number of edges",
+        ),
+        (
+            lambda i: Graph(torch.tensor([0, 2]), torch.tensor([0, 2]), torch.ones(2), (1, 2)),
+            IndexError,
+            r"col must be in 0\.\.1",
+        ),
         (lambda i: Graph(torch.tensor([0]), i, torch.ones(3), (1, 9)), ValueError, "rows \\+ 1 = 2 entries"),
         (lambda i: Graph.from_sparse(torch.eye(3)), TypeError, "2-d sparse COO or CSR"),
         (lambda i: Graph.bipartite(i, i, 2, 3), IndexError, r"row must be in 0\.\.1, got 0\.\.2"),

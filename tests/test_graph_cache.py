@@ -44,9 +44,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_read_back_is_the_graph_that_was_built(
-    features: torch.Tensor, tmp_path: Path, built: list[int]
-) -> None:
+def test_read_back_is_the_graph_that_was_built(features: torch.Tensor, tmp_path: Path, built: list[int]) -> None:
     cache = tmp_path / "made" / "when absent"
     plain = item_knn_graph(features, 5, None)
     first = item_knn_graph(features, 5, cache)
@@ -84,9 +82,7 @@ def test_every_input_has_its_own_file(
     assert len(files(tmp_path)) == 7
 
 
-def test_layout_of_the_features_does_not_matter(
-    features: torch.Tensor, tmp_path: Path, built: list[int]
-) -> None:
+def test_layout_of_the_features_does_not_matter(features: torch.Tensor, tmp_path: Path, built: list[int]) -> None:
     item_knn_graph(features, 5, tmp_path)
     item_knn_graph(features.t().contiguous().t(), 5, tmp_path)
     item_knn_graph(features.clone().requires_grad_(), 5, tmp_path)
@@ -111,9 +107,7 @@ def damage_one_bit(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def rewrite(
-    path: Path, change_metadata: dict[str, str] | None = None, drop: str = "", **tensors: torch.Tensor
-) -> None:
+def rewrite(path: Path, change_metadata: dict[str, str] | None = None, drop: str = "", **tensors: torch.Tensor) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata()) | (change_metadata or {})
         parts = {name: file.get_tensor(name).clone() for name in file.keys() if name != drop}  # noqa: SIM118
@@ -183,9 +177,7 @@ def test_failed_write_leaves_nothing_behind(
     assert "could not be cached" in caplog.text and "No space left" in caplog.text
 
 
-def test_cache_folder_that_is_a_file(
-    features: torch.Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_cache_folder_that_is_a_file(features: torch.Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     assert same(item_knn_graph(features, 5, tmp_path / "file"), Graph.knn(features, 5))
     assert "could not be cached" in caplog.text

@@ -94,9 +94,7 @@ def test_empty_places_are_misses() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(
-    "n_users, n_items, depth", [(1, 60, 50), (40, 60, 55), (30, 1000, 50), (200, 70, 50)]
-)
+@pytest.mark.parametrize("n_users, n_items, depth", [(1, 60, 50), (40, 60, 55), (30, 1000, 50), (200, 70, 50)])
 def test_against_the_slow_implementation(seed: int, n_users: int, n_items: int, depth: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     ranked = torch.rand(n_users, n_items, generator=generator).argsort(1)[:, :depth].clone()

@@ -1,4 +1,4 @@
-"""Models: native against reference, any number of modalities, the published weights, and what the training loop asks."""
+"""Models: native against reference, any number of modalities, the published weights, what the loop asks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOR
 from smore_ext.data import Pairs
 from smore_ext.models.smore_state import official_names
 
-U, I = 60, 45
+N_USERS, N_ITEMS = 60, 45
 
 
 def pairs(generator: torch.Generator, count: int) -> Pairs:
-    flat = torch.randperm(U * I, generator=generator)[:count]
-    return Pairs(flat // I, flat % I)
+    flat = torch.randperm(N_USERS * N_ITEMS, generator=generator)[:count]
+    return Pairs(flat // N_ITEMS, flat % N_ITEMS)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,10 @@ def dataset() -> Dataset:
     generator = torch.Generator().manual_seed(0)
     everything = pairs(generator, 700)
     split = [Pairs(everything.users[a:b], everything.items[a:b]) for a, b in ((0, 500), (500, 600), (600, 700))]
-    features = {m: torch.randn(I, width, generator=generator) for m, width in (("audio", 9), ("image", 33), ("text", 12))}
-    return Dataset.from_pairs("made", U, I, *split, features, {})
+    features = {
+        m: torch.randn(N_ITEMS, width, generator=generator) for m, width in (("audio", 9), ("image", 33), ("text", 12))
+    }
+    return Dataset.from_pairs("made", N_USERS, N_ITEMS, *split, features, {})
 
 
 def config(**changes) -> SMOREConfig:
@@ -36,7 +38,7 @@ def config(**changes) -> SMOREConfig:
 def batch(dataset: Dataset, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     at = torch.randint(dataset.train.users.shape[0], (128,), generator=generator)
-    return dataset.train.users[at], dataset.train.items[at], torch.randint(I, (128,), generator=generator)
+    return dataset.train.users[at], dataset.train.items[at], torch.randint(N_ITEMS, (128,), generator=generator)
 
 
 def three_of(make):
@@ -109,7 +111,7 @@ def test_loss_follows_the_formula_on_all_nodes(dataset: Dataset) -> None:
     u, p, n = final_users[users], final_items[positives], final_items[negatives]
     expected = -torch.nn.functional.logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean()
     expected = expected + 0.01 * (u.square().sum() + p.square().sum() + n.square().sum()) / 2 / 128
-    for at in (positives + U, users):
+    for at in (positives + N_USERS, users):
         a, b = (torch.nn.functional.normalize(t[at], dim=1) for t in (side, behaviour))
         scores = (a @ b.T / 0.2).exp()
         expected = expected - 0.1 * (scores.diagonal() / scores.sum(1)).log().mean()
@@ -127,7 +129,7 @@ def test_views_follow_the_formula(dataset: Dataset) -> None:
         return torch.fft.irfft(spectrum * torch.view_as_complex(weight), n=16, norm="ortho")
 
     a_item, a = (g.to_sparse("coo").to_dense().double() for g in (model.item_graphs["image"], model.bipartite))
-    r = a[:U, U:]
+    r = a[:N_USERS, N_USERS:]
     view = a_item @ (e_item * model.feature_gate["image"](filtered(model.filter["image"])))
     fusion = a_item @ (e_item * model.fusion_gate(filtered(model.fusion_filter)))
     view, fusion = torch.cat([r @ view, view]), torch.cat([r @ fusion, fusion])
@@ -213,7 +215,7 @@ def test_same_bits_for_any_number_of_threads_and_run_to_run(dataset: Dataset) ->
 
 def test_popularity_ranks_by_train_counts(dataset: Dataset) -> None:
     users, items = Popularity(dataset).embeddings()
-    counts = torch.bincount(dataset.train.items, minlength=I)
+    counts = torch.bincount(dataset.train.items, minlength=N_ITEMS)
     assert torch.equal((users @ items.T)[7].long(), counts)
 
 
@@ -239,8 +241,14 @@ def test_a_copy_trains_like_the_original(dataset: Dataset) -> None:
         (lambda data: config(backend="fast"), "backend must be one of native, reference, got 'fast'"),
         (lambda data: config(modalities=()), "at least one modality"),
         (lambda data: LightGCNConfig(n_ui_layers=-1), "n_ui_layers must be at least 0, got -1"),
-        (lambda data: SMORE(data, config(modalities=("video",))), "features of video; dataset 'made' has audio, image, text"),
-        (lambda data: SMORE(data, config(knn_k={"image": 5})), r"knn_k must name every modality \(audio, image, text\), got image"),
+        (
+            lambda data: SMORE(data, config(modalities=("video",))),
+            "features of video; dataset 'made' has audio, image, text",
+        ),
+        (
+            lambda data: SMORE(data, config(knn_k={"image": 5})),
+            r"knn_k must name every modality \(audio, image, text\), got image",
+        ),
         (lambda data: SMORE(data, config(knn_k=46)), r"k must be in 1\.\.45"),
     ],
 )

@@ -13,13 +13,33 @@ GRAPH = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None,
 IDS = torch.tensor([0, 1])
 
 ERRORS = {
-    "filter-dtype": (lambda: ops.spectral_filter(X.half(), FILTER), TypeError, "x must be float32 or float64, got Half"),
-    "filter-mixed": (lambda: ops.spectral_filter(X, FILTER.double()), TypeError, r"weight must have the dtype of x \(Float\)"),
-    "filter-shape": (lambda: ops.spectral_filter(X, FILTER[:3]), ValueError, r"weight must have shape \[4, 2\], got \[3, 2\]"),
+    "filter-dtype": (
+        lambda: ops.spectral_filter(X.half(), FILTER),
+        TypeError,
+        "x must be float32 or float64, got Half",
+    ),
+    "filter-mixed": (
+        lambda: ops.spectral_filter(X, FILTER.double()),
+        TypeError,
+        r"weight must have the dtype of x \(Float\)",
+    ),
+    "filter-shape": (
+        lambda: ops.spectral_filter(X, FILTER[:3]),
+        ValueError,
+        r"weight must have shape \[4, 2\], got \[3, 2\]",
+    ),
     "filter-dim": (lambda: ops.spectral_filter(X[0], FILTER), ValueError, "x must have 2 dimensions, got shape"),
     "filter-columns": (lambda: ops.spectral_filter(X[:, :0], FILTER[:1]), ValueError, "at least 1 column"),
-    "fusion-none": (lambda: ops.spectrum_fusion([], [], FILTER), ValueError, "xs must hold at least one tensor, got none"),
-    "fusion-count": (lambda: ops.spectrum_fusion([X, X], [FILTER], FILTER), ValueError, r"one filter per tensor of xs \(2\), got 1"),
+    "fusion-none": (
+        lambda: ops.spectrum_fusion([], [], FILTER),
+        ValueError,
+        "xs must hold at least one tensor, got none",
+    ),
+    "fusion-count": (
+        lambda: ops.spectrum_fusion([X, X], [FILTER], FILTER),
+        ValueError,
+        r"one filter per tensor of xs \(2\), got 1",
+    ),
     "fusion-shape": (
         lambda: ops.spectrum_fusion([X, X[:3]], [FILTER, FILTER], FILTER),
         ValueError,
@@ -63,17 +83,37 @@ ERRORS = {
         ValueError,
         "got user 0 who has seen all 1",
     ),
-    "sample-none": (lambda: ops.sample_negatives(IDS, GRAPH, IDS[:0], 1), ValueError, "candidates must hold between 1 and"),
-    "sample-order": (lambda: ops.sample_negatives(IDS, GRAPH, IDS.flip(0), 1), IndexError, "ascend strictly, got 0 at position 1"),
+    "sample-none": (
+        lambda: ops.sample_negatives(IDS, GRAPH, IDS[:0], 1),
+        ValueError,
+        "candidates must hold between 1 and",
+    ),
+    "sample-order": (
+        lambda: ops.sample_negatives(IDS, GRAPH, IDS.flip(0), 1),
+        IndexError,
+        "ascend strictly, got 0 at position 1",
+    ),
     "sample-seed": (lambda: ops.sample_negatives(IDS, GRAPH, IDS, -1), ValueError, "seed must be at least 0, got -1"),
     "sample-dtype": (lambda: ops.sample_negatives(IDS.int(), GRAPH, IDS, 1), TypeError, "users must be int64, got Int"),
-    "bpr-id": (lambda: ops.bpr_loss(X, X, IDS, IDS, IDS + 3), IndexError, "negatives must be in 0..3, got 4 at position 1"),
+    "bpr-id": (
+        lambda: ops.bpr_loss(X, X, IDS, IDS, IDS + 3),
+        IndexError,
+        "negatives must be in 0..3, got 4 at position 1",
+    ),
     "bpr-dtype": (lambda: ops.bpr_loss(X, X, IDS.int(), IDS, IDS), TypeError, "users must be int64, got Int"),
-    "bpr-length": (lambda: ops.bpr_loss(X, X, IDS, IDS[:1], IDS), ValueError, r"positives must have shape \[2\], got \[1\]"),
+    "bpr-length": (
+        lambda: ops.bpr_loss(X, X, IDS, IDS[:1], IDS),
+        ValueError,
+        r"positives must have shape \[2\], got \[1\]",
+    ),
     "bpr-width": (lambda: ops.bpr_loss(X, X[:, :5], IDS, IDS, IDS), ValueError, "same width, got 6 and 5"),
     "nce-temperature": (lambda: ops.info_nce(X, X, 0.0), ValueError, "temperature must be greater than 0, got 0"),
     "nce-shape": (lambda: ops.info_nce(X, X[:3], 0.2), ValueError, r"y must have shape \[4, 6\], got \[3, 6\]"),
-    "nce-dtype": (lambda: ops.info_nce(X, X.double(), 0.2), TypeError, r"y must have the dtype of x \(Float\), got Double"),
+    "nce-dtype": (
+        lambda: ops.info_nce(X, X.double(), 0.2),
+        TypeError,
+        r"y must have the dtype of x \(Float\), got Double",
+    ),
 }
 
 

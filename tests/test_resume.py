@@ -133,19 +133,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     "stop",
     [
-        pytest.param(
-            lambda event: isinstance(event, StepsDone) and event.epoch == 0, id="in the first epoch"
-        ),
-        pytest.param(
-            lambda event: isinstance(event, StepsDone) and event.epoch == 3, id="in the fourth epoch"
-        ),
+        pytest.param(lambda event: isinstance(event, StepsDone) and event.epoch == 0, id="in the first epoch"),
+        pytest.param(lambda event: isinstance(event, StepsDone) and event.epoch == 3, id="in the fourth epoch"),
         pytest.param(
             lambda event: isinstance(event, EpochDone) and event.record["epoch"] == 2,
             id="before the checkpoint",
         ),
-        pytest.param(
-            lambda event: isinstance(event, EpochDone) and event.record["epoch"] == 5, id="in the last epoch"
-        ),
+        pytest.param(lambda event: isinstance(event, EpochDone) and event.record["epoch"] == 5, id="in the last epoch"),
     ],
 )
 @pytest.mark.parametrize("checkpoint_every", [1, 2])

@@ -83,9 +83,7 @@ def test_noise_is_in_its_bins_at_the_stated_strength(modality: str, noise: float
     values = spectrum(modality, config)
     everything = band_energy(values, (0, 32))
     signal, planted = band_energy(values, (2, 9)), band_energy(values, (15, 20))
-    assert signal + planted == pytest.approx(
-        everything, rel=1e-9
-    )  # the float32 features leave 1e-14 elsewhere
+    assert signal + planted == pytest.approx(everything, rel=1e-9)  # the float32 features leave 1e-14 elsewhere
     assert np.sqrt(planted / signal) == pytest.approx(noise, rel=0.05, abs=1e-6)
 
 

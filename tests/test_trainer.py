@@ -69,9 +69,7 @@ def test_an_improvement_resets_the_count(tmp_path: Path) -> None:
 def test_values_are_rounded_and_must_be_strictly_greater() -> None:
     progress = Progress()
     values = [0.10004, 0.10001, 0.10006, 0.10014, 0.1002]
-    improved = [
-        progress.observe(epoch, {"recall@20": value}, "recall@20") for epoch, value in enumerate(values)
-    ]
+    improved = [progress.observe(epoch, {"recall@20": value}, "recall@20") for epoch, value in enumerate(values)]
     assert improved == [True, False, True, False, True]  # 0.1000, 0.1000, 0.1001, 0.1001, 0.1002
     assert (progress.best_epoch, progress.best_value, progress.bad_epochs) == (4, 0.1002, 0)
 
@@ -285,21 +283,15 @@ def diverging(step: int, value: float = math.nan) -> type[nn.Module]:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     monkeypatch.setitem(MODELS, "Tiny", diverging(10 + 3, value))  # ten steps an epoch
     run = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), tmp_path)
-    with pytest.raises(
-        TrainingDiverged, match=r"epoch 1, step 3: loss (nan|inf), bpr (nan|inf), reg \d"
-    ) as caught:
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, step 3: loss (nan|inf), bpr (nan|inf), reg \d") as caught:
         run.run()
     assert f"checkpoints up to epoch 0 are kept in {tmp_path}" in str(caught.value)
     tensors, metadata = checkpoint.load(tmp_path / checkpoint.LAST)
     assert metadata["progress"]["next_epoch"] == 1
-    assert all(
-        bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point()
-    )
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
 
 
 def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,9 +392,7 @@ def test_records_and_result(tmp_path: Path) -> None:
 
 def test_popularity_is_evaluated_once(tmp_path: Path) -> None:
     dataset = tiny.tiny_dataset()
-    config = RunConfig(tiny.tiny_config().train, MODELS["Popularity"].config_class()).replace(
-        model="Popularity"
-    )
+    config = RunConfig(tiny.tiny_config().train, MODELS["Popularity"].config_class()).replace(model="Popularity")
     result = Trainer(config, dataset, tmp_path, [JsonReport(tmp_path)]).run()
     assert (result["epochs_run"], result["stopped"]) == (1, "nothing to train")
     assert result["test"]["recall@50"] == pytest.approx(1.0)  # 40 items
@@ -428,14 +418,10 @@ def results(tmp_path: Path) -> Iterator[Callable[[int, float], dict[str, Any]]]:
 
 
 def test_seeds_are_summarised(results: Callable[[int, float], dict[str, Any]]) -> None:
-    summary = summarise(
-        [results(1, 0.1), results(2, 0.2), results(3, 0.6)], tiny.tiny_config(seeds=(1, 2, 3))
-    )
+    summary = summarise([results(1, 0.1), results(2, 0.2), results(3, 0.6)], tiny.tiny_config(seeds=(1, 2, 3)))
     assert summary["seeds"] == [1, 2, 3]
     assert summary["test"]["recall@20"]["mean"] == pytest.approx(0.3)
-    assert summary["test"]["recall@20"]["std"] == pytest.approx(
-        math.sqrt(0.07)
-    )  # of a sample: divided by n - 1
+    assert summary["test"]["recall@20"]["std"] == pytest.approx(math.sqrt(0.07))  # of a sample: divided by n - 1
     assert [run["test"]["recall@20"] for run in summary["runs"]] == [0.1, 0.2, 0.6]
     assert summary["warnings"] == ["seed 2: x"]
     assert "0.3000 ±0.2646" in printed(seeds_table(summary))

@@ -27,8 +27,8 @@ inline void check_int64(const char* op, const char* name, const at::Tensor& t) {
 }
 
 inline void check_dim(const char* op, const char* name, const at::Tensor& t, int64_t dim) {
-  SMORE_CHECK_VALUE(t.dim() == dim, op, name, " must have ", dim, " dimension", dim == 1 ? "" : "s",
-                    ", got shape ", t.sizes());
+  SMORE_CHECK_VALUE(t.dim() == dim, op, name, " must have ", dim, " dimension", dim == 1 ? "" : "s", ", got shape ",
+                    t.sizes());
 }
 
 inline void check_shape(const char* op, const char* name, const at::Tensor& t, at::IntArrayRef shape) {
@@ -37,8 +37,8 @@ inline void check_shape(const char* op, const char* name, const at::Tensor& t, a
 
 inline void check_same_type(const char* op, const char* name, const at::Tensor& t, const char* other_name,
                             const at::Tensor& other) {
-  SMORE_CHECK_TYPE(t.scalar_type() == other.scalar_type(), op, name, " must have the dtype of ", other_name,
-                   " (", other.scalar_type(), "), got ", t.scalar_type());
+  SMORE_CHECK_TYPE(t.scalar_type() == other.scalar_type(), op, name, " must have the dtype of ", other_name, " (",
+                   other.scalar_type(), "), got ", t.scalar_type());
 }
 
 inline void check_same_device(const char* op, const char* name, const at::Tensor& t, const char* other_name,

@@ -5,9 +5,7 @@
 
 namespace smore {
 
-double bpr_softplus(double margin) {
-  return std::max(-margin, 0.0) + std::log1p(std::exp(-std::abs(margin)));
-}
+double bpr_softplus(double margin) { return std::max(-margin, 0.0) + std::log1p(std::exp(-std::abs(margin))); }
 
 template <typename T>
 void bpr_scores(const BprBatch<T>& batch, T* margin, T* square, int64_t begin, int64_t end) {
@@ -15,14 +13,14 @@ void bpr_scores(const BprBatch<T>& batch, T* margin, T* square, int64_t begin, i
 }
 
 template <typename T>
-void bpr_user_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2,
-                       T* grad_user, int64_t begin, int64_t end) {
+void bpr_user_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2, T* grad_user,
+                       int64_t begin, int64_t end) {
   SMORE_DISPATCH(bpr_user_gradient_at<T>)(batch, margin, grad_bpr, grad_l2, grad_user, begin, end);
 }
 
 template <typename T>
-void bpr_item_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2,
-                       T* grad_item, int64_t begin, int64_t end) {
+void bpr_item_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2, T* grad_item,
+                       int64_t begin, int64_t end) {
   SMORE_DISPATCH(bpr_item_gradient_at<T>)(batch, margin, grad_bpr, grad_l2, grad_item, begin, end);
 }
 

@@ -25,12 +25,12 @@ double bpr_softplus(double margin);
 // Adds to grad_user rows [begin, end): only batch entries whose user lies there, in batch order, so the sums
 // do not depend on how rows are shared out. grad_bpr is dL/d(bpr) / size, grad_l2 is dL/d(l2).
 template <typename T>
-void bpr_user_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2,
-                       T* grad_user, int64_t begin, int64_t end);
+void bpr_user_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2, T* grad_user,
+                       int64_t begin, int64_t end);
 
 // The same for items; an entry adds its positive first, then its negative.
 template <typename T>
-void bpr_item_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2,
-                       T* grad_item, int64_t begin, int64_t end);
+void bpr_item_gradient(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2, T* grad_item,
+                       int64_t begin, int64_t end);
 
 }  // namespace smore

@@ -43,8 +43,8 @@ SMORE_INLINE T slope(T margin, double grad) {
 }
 
 template <typename T>
-void bpr_user_gradient_at(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2,
-                          T* grad_user, int64_t begin, int64_t end) {
+void bpr_user_gradient_at(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2, T* grad_user,
+                          int64_t begin, int64_t end) {
   const int64_t d = batch.d;
   const T l2 = static_cast<T>(grad_l2);
   for (int64_t b = 0; b < batch.size; ++b) {
@@ -53,21 +53,19 @@ void bpr_user_gradient_at(const BprBatch<T>& batch, const T* margin, double grad
     T* to = grad_user + user * d;
     const T c = slope(margin[b], grad_bpr);
     const T* u = batch.user_rows + user * d;
-    add_scaled(to, c, batch.item_rows + batch.positives[b] * d, -c, batch.item_rows + batch.negatives[b] * d,
-               d);
+    add_scaled(to, c, batch.item_rows + batch.positives[b] * d, -c, batch.item_rows + batch.negatives[b] * d, d);
     add_scaled(to, l2, u, T(0), u, d);
   }
 }
 
 template <typename T>
-void bpr_item_gradient_at(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2,
-                          T* grad_item, int64_t begin, int64_t end) {
+void bpr_item_gradient_at(const BprBatch<T>& batch, const T* margin, double grad_bpr, double grad_l2, T* grad_item,
+                          int64_t begin, int64_t end) {
   const int64_t d = batch.d;
   const T l2 = static_cast<T>(grad_l2);
   for (int64_t b = 0; b < batch.size; ++b) {
     const int64_t positive = batch.positives[b], negative = batch.negatives[b];
-    const bool has_positive = positive >= begin && positive < end,
-               has_negative = negative >= begin && negative < end;
+    const bool has_positive = positive >= begin && positive < end, has_negative = negative >= begin && negative < end;
     if (!has_positive && !has_negative) continue;
     const T c = slope(margin[b], grad_bpr);
     const T* u = batch.user_rows + batch.users[b] * d;

@@ -15,16 +15,15 @@ using at::Tensor;
 void check_ids(const char* name, const Tensor& ids, int64_t limit) {
   const int64_t* values = ids.const_data_ptr<int64_t>();
   for (int64_t b = 0; b < ids.size(0); ++b) {
-    SMORE_CHECK_INDEX(values[b] >= 0 && values[b] < limit, "bpr_loss", name, " must be in 0..", limit - 1,
-                      ", got ", values[b], " at position ", b);
+    SMORE_CHECK_INDEX(values[b] >= 0 && values[b] < limit, "bpr_loss", name, " must be in 0..", limit - 1, ", got ",
+                      values[b], " at position ", b);
   }
 }
 
 // Contiguous inputs and the raw view of them.
 struct Inputs {
   Tensor user_rows, item_rows, users, positives, negatives;
-  Inputs(const Tensor& u, const Tensor& i, const Tensor& users, const Tensor& positives,
-         const Tensor& negatives)
+  Inputs(const Tensor& u, const Tensor& i, const Tensor& users, const Tensor& positives, const Tensor& negatives)
       : user_rows(u.contiguous()),
         item_rows(i.contiguous()),
         users(users.contiguous()),
@@ -89,8 +88,7 @@ std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, cons
 }
 
 std::tuple<Tensor, Tensor, Tensor> bpr_loss_cpu(const Tensor& user_embeddings, const Tensor& item_embeddings,
-                                                const Tensor& users, const Tensor& positives,
-                                                const Tensor& negatives) {
+                                                const Tensor& users, const Tensor& positives, const Tensor& negatives) {
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
   const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
   return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
@@ -98,8 +96,8 @@ std::tuple<Tensor, Tensor, Tensor> bpr_loss_cpu(const Tensor& user_embeddings, c
 
 std::tuple<Tensor, Tensor> bpr_loss_backward_cpu(const Tensor& grad_bpr, const Tensor& grad_l2,
                                                  const Tensor& user_embeddings, const Tensor& item_embeddings,
-                                                 const Tensor& users, const Tensor& positives,
-                                                 const Tensor& negatives, const Tensor& margin) {
+                                                 const Tensor& users, const Tensor& positives, const Tensor& negatives,
+                                                 const Tensor& margin) {
   constexpr const char* op = "bpr_loss_backward";
   check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
   const std::pair<const char*, const Tensor*> scalars[] = {{"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}};

@@ -115,8 +115,7 @@ void stage_fixed(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::St
 // Any odd radix (a large prime factor of d): the same pairing, with the pairs kept in `scratch` (2 * radix
 // registers).
 template <typename T, bool SwapIn, bool SwapOut>
-void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
-               T* scratch) {
+void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out, T* scratch) {
   const int64_t radix = s.radix, half = (radix - 1) / 2;
   const T* root = plan.table.data() + s.root;
   T* plus = scratch;
@@ -128,8 +127,7 @@ void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
       const Complex<T> first = load_complex<T, SwapIn>(in, at(0));
       Complex<T> total = first;
       for (int64_t j = 0; j < half; ++j) {
-        const Complex<T> a = load_complex<T, SwapIn>(in, at(j + 1)),
-                         b = load_complex<T, SwapIn>(in, at(radix - 1 - j));
+        const Complex<T> a = load_complex<T, SwapIn>(in, at(j + 1)), b = load_complex<T, SwapIn>(in, at(radix - 1 - j));
         store_complex<T, false>(plus, j, add(a, b));
         store_complex<T, false>(minus, j, sub(a, b));
         total = add(total, add(a, b));
@@ -155,8 +153,7 @@ void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
 }
 
 template <typename T, bool SwapIn, bool SwapOut>
-void fft_stage(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
-               T* scratch) {
+void fft_stage(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out, T* scratch) {
   switch (s.radix) {
     case 2:
       return stage_fixed<T, 2, SwapIn, SwapOut>(plan, s, in, out);

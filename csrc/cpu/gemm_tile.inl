@@ -10,8 +10,8 @@ inline constexpr int kTileColumns = kTileVectors * kWidth<T>;
 // acc[r][v] += sum_k a[r * row_step + k * k_step] * b[k * b_step + v * W .. + W). One chain of additions per
 // element, in the order of k: the result does not depend on where the tile lies.
 template <typename T>
-SMORE_INLINE void gemm_tile(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step,
-                            int64_t depth, Vec<T> (&acc)[kTileRows][kTileVectors]) {
+SMORE_INLINE void gemm_tile(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step, int64_t depth,
+                            Vec<T> (&acc)[kTileRows][kTileVectors]) {
   for (int64_t k = 0; k < depth; ++k) {
     Vec<T> columns[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) columns[v] = load(b + k * b_step + v * kWidth<T>);

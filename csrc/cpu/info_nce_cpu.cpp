@@ -42,8 +42,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& y, double temp
   parallel_ranges(blocks, 1, [&](int64_t begin, int64_t end) { nce_forward(job, begin, end); });
   double sum = 0;
   for (const T value : loss) sum += static_cast<double>(value);
-  return {at::scalar_tensor(n > 0 ? sum / static_cast<double>(n) : 0.0, x.options()),
-          lse.narrow(0, 0, n).clone()};
+  return {at::scalar_tensor(n > 0 ? sum / static_cast<double>(n) : 0.0, x.options()), lse.narrow(0, 0, n).clone()};
 }
 
 template <typename T>
@@ -53,8 +52,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
   const UnitRows<T> ux(x), uy(y);
   Tensor grad_x = at::empty(x.sizes(), x.options()), grad_y = at::empty(x.sizes(), x.options());
   if (n == 0) return {grad_x, grad_y};
-  const double scale =
-      static_cast<double>(*grad.const_data_ptr<T>()) / (static_cast<double>(n) * temperature);
+  const double scale = static_cast<double>(*grad.const_data_ptr<T>()) / (static_cast<double>(n) * temperature);
   const Tensor log_sum = at::constant_pad_nd(lse, {0, nce_padded(n) - n});
   const T* sums = log_sum.const_data_ptr<T>();
   const NceBackward<T> left{ux.rows.get(),
@@ -88,8 +86,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
 
 std::tuple<Tensor, Tensor> info_nce_cpu(const Tensor& x, const Tensor& y, double temperature) {
   check_info_nce("info_nce", x, y, temperature);
-  return x.scalar_type() == at::kFloat ? forward<float>(x, y, temperature)
-                                       : forward<double>(x, y, temperature);
+  return x.scalar_type() == at::kFloat ? forward<float>(x, y, temperature) : forward<double>(x, y, temperature);
 }
 
 std::tuple<Tensor, Tensor> info_nce_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& y,

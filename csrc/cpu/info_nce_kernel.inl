@@ -12,8 +12,7 @@ void nce_normalise_at(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_
     T* to = unit + i * stride;
     double square = 0;
     if (i < n) {
-      for (int64_t j = 0; j < d; ++j)
-        square += static_cast<double>(x[i * d + j]) * static_cast<double>(x[i * d + j]);
+      for (int64_t j = 0; j < d; ++j) square += static_cast<double>(x[i * d + j]) * static_cast<double>(x[i * d + j]);
     }
     const T length = static_cast<T>(std::sqrt(square));
     const T divisor = std::max(length, static_cast<T>(1e-12));
@@ -56,8 +55,7 @@ template <typename T>
 SMORE_INLINE typename VecOf<T>::mask inside(int64_t first, int64_t n) {
   typename VecOf<T>::mask index{};
   for (int l = 0; l < kWidth<T>; ++l) index[l] = l;
-  const auto limit =
-      static_cast<std::remove_reference_t<decltype(index[0])>>(std::min<int64_t>(n - first, kWidth<T>));
+  const auto limit = static_cast<std::remove_reference_t<decltype(index[0])>>(std::min<int64_t>(n - first, kWidth<T>));
   return index < limit;
 }
 
@@ -114,8 +112,7 @@ void nce_forward_at(const NceForward<T>& job, int64_t begin, int64_t end) {
 // Adds to `gradient` what kTileRows rows from i0 on receive from the columns [j0, j0 + columns): sum_j (p_ij
 // - [i = j]) u_j.
 template <typename T>
-void nce_accumulate(const NceBackward<T>& job, int64_t i0, int64_t j0, int64_t columns, T* probability,
-                    T* gradient) {
+void nce_accumulate(const NceBackward<T>& job, int64_t i0, int64_t j0, int64_t columns, T* probability, T* gradient) {
   constexpr int64_t C = kTileColumns<T>;
   constexpr int W = kWidth<T>;
   const int64_t stride = nce_padded(job.d);

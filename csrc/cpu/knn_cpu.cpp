@@ -42,9 +42,8 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   const AlignedBuffer<double> norm(n);
   parallel_ranges(n, 64, [&](int64_t begin, int64_t end) { knn_norms(x, d, norm.get(), begin, end); });
   for (int64_t i = 0; i < n; ++i) {
-    SMORE_CHECK_VALUE(std::isfinite(norm.get()[i]), "knn",
-                      "features must be finite and their rows' norms too, got ", norm.get()[i],
-                      " as the norm of row ", i);
+    SMORE_CHECK_VALUE(std::isfinite(norm.get()[i]), "knn", "features must be finite and their rows' norms too, got ",
+                      norm.get()[i], " as the norm of row ", i);
   }
 
   const int64_t capacity = knn_capacity(k);
@@ -85,9 +84,8 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   }
   T* out = similarity.mutable_data_ptr<T>();
   int64_t* out_index = index.mutable_data_ptr<int64_t>();
-  parallel_ranges(n, 16, [&](int64_t begin, int64_t end) {
-    knn_finish(lists, x, d, norm.get(), out, out_index, begin, end);
-  });
+  parallel_ranges(n, 16,
+                  [&](int64_t begin, int64_t end) { knn_finish(lists, x, d, norm.get(), out, out_index, begin, end); });
   return {similarity, index};
 }
 

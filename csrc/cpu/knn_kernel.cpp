@@ -18,32 +18,31 @@ void knn_unit_rows(const T* x, int64_t d, const double* norm, T* unit, int64_t b
 }
 
 template <typename T>
-void knn_offer_rows(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
-                    int64_t first_column, int64_t columns, int64_t begin, int64_t end) {
+void knn_offer_rows(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row, int64_t first_column,
+                    int64_t columns, int64_t begin, int64_t end) {
   SMORE_DISPATCH(knn_offer_rows_at<T>)(lists, block, stride, first_row, first_column, columns, begin, end);
 }
 
 template <typename T>
-void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
-                       int64_t first_column, int64_t rows, int64_t begin, int64_t end) {
+void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row, int64_t first_column,
+                       int64_t rows, int64_t begin, int64_t end) {
   SMORE_DISPATCH(knn_offer_columns_at<T>)(lists, block, stride, first_row, first_column, rows, begin, end);
 }
 
 template <typename T>
-void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity,
-                int64_t* index, int64_t begin, int64_t end) {
+void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity, int64_t* index,
+                int64_t begin, int64_t end) {
   SMORE_DISPATCH(knn_finish_at<T>)(lists, x, d, norm, similarity, index, begin, end);
 }
 
-#define SMORE_INSTANTIATE(T)                                                                                \
-  template void knn_norms<T>(const T*, int64_t, double*, int64_t, int64_t);                                 \
-  template void knn_unit_rows<T>(const T*, int64_t, const double*, T*, int64_t, int64_t);                   \
-  template void knn_offer_rows<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, \
-                                  int64_t);                                                                 \
-  template void knn_offer_columns<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t,       \
-                                     int64_t, int64_t);                                                     \
-  template void knn_finish<T>(const KnnCandidates<T>&, const T*, int64_t, const double*, T*, int64_t*,      \
-                              int64_t, int64_t);
+#define SMORE_INSTANTIATE(T)                                                                                          \
+  template void knn_norms<T>(const T*, int64_t, double*, int64_t, int64_t);                                           \
+  template void knn_unit_rows<T>(const T*, int64_t, const double*, T*, int64_t, int64_t);                             \
+  template void knn_offer_rows<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t); \
+  template void knn_offer_columns<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t,        \
+                                     int64_t);                                                                        \
+  template void knn_finish<T>(const KnnCandidates<T>&, const T*, int64_t, const double*, T*, int64_t*, int64_t,       \
+                              int64_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)
 #undef SMORE_INSTANTIATE

@@ -35,17 +35,17 @@ void knn_unit_rows(const T* x, int64_t d, const double* norm, T* unit, int64_t b
 // Offers block[r][c] (row stride `stride`), the similarity of rows first_row + r and first_column + c, to the
 // lists of the rows r in [begin, end) ...
 template <typename T>
-void knn_offer_rows(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
-                    int64_t first_column, int64_t columns, int64_t begin, int64_t end);
+void knn_offer_rows(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row, int64_t first_column,
+                    int64_t columns, int64_t begin, int64_t end);
 // ... and, for a block off the diagonal, to the lists of its columns c in [begin, end).
 template <typename T>
-void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
-                       int64_t first_column, int64_t rows, int64_t begin, int64_t end);
+void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row, int64_t first_column,
+                       int64_t rows, int64_t begin, int64_t end);
 
 // The k best of rows [begin, end): cosine in double, rounded to T; order: similarity descending, then index
 // ascending.
 template <typename T>
-void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity,
-                int64_t* index, int64_t begin, int64_t end);
+void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity, int64_t* index,
+                int64_t begin, int64_t end);
 
 }  // namespace smore

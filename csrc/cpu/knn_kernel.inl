@@ -73,8 +73,8 @@ SMORE_INLINE uint32_t reaches(Vec<T> score, Vec<T> bar) {
 }
 
 template <typename T>
-void knn_offer_rows_at(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row,
-                       int64_t first_column, int64_t columns, int64_t begin, int64_t end) {
+void knn_offer_rows_at(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row, int64_t first_column,
+                       int64_t columns, int64_t begin, int64_t end) {
   constexpr int W = kWidth<T>;
   const AlignedBuffer<T> spare(lists.capacity);
   for (int64_t r = begin; r < end; ++r) {
@@ -100,8 +100,7 @@ void knn_offer_columns_at(KnnCandidates<T>& lists, const T* block, int64_t strid
     const T* scores = block + r * stride;
     int64_t c = begin;
     for (; c + W <= end; c += W) {
-      for (uint32_t hit = reaches<T>(load(scores + c), load(lists.bar + first_column + c)); hit != 0;
-           hit &= hit - 1) {
+      for (uint32_t hit = reaches<T>(load(scores + c), load(lists.bar + first_column + c)); hit != 0; hit &= hit - 1) {
         const int64_t at = c + __builtin_ctz(hit);
         offer(lists, first_column + at, first_row + r, scores[at], spare.get());
       }

@@ -14,8 +14,8 @@ namespace {
 using at::Tensor;
 
 template <typename T, typename I>
-void run(const Tensor& users, const Tensor& items, int64_t k, const Tensor& rowptr, const Tensor& col,
-         Tensor& score, Tensor& index) {
+void run(const Tensor& users, const Tensor& items, int64_t k, const Tensor& rowptr, const Tensor& col, Tensor& score,
+         Tensor& index) {
   const int64_t n_users = users.size(0), n_items = items.size(0), d = users.size(1);
   const I* seen_rowptr = rowptr.defined() ? rowptr.const_data_ptr<I>() : nullptr;
   const I* seen_col = rowptr.defined() ? col.const_data_ptr<I>() : nullptr;
@@ -25,9 +25,8 @@ void run(const Tensor& users, const Tensor& items, int64_t k, const Tensor& rowp
   const int64_t panels = topk_panels<T>(n_items);
   const AlignedBuffer<T> packed(panels * topk_panel_elements<T>(d));
   const T* item_rows = items.const_data_ptr<T>();
-  parallel_ranges(panels, 16, [&](int64_t begin, int64_t end) {
-    topk_pack(item_rows, n_items, d, packed.get(), begin, end);
-  });
+  parallel_ranges(panels, 16,
+                  [&](int64_t begin, int64_t end) { topk_pack(item_rows, n_items, d, packed.get(), begin, end); });
   const TopkJob<T, I> job{users.const_data_ptr<T>(),
                           n_users,
                           n_items,

@@ -20,8 +20,7 @@ int64_t topk_panel_elements(int64_t d) {
 }
 
 template <typename T>
-void topk_pack(const T* items, int64_t n_items, int64_t d, T* panels, int64_t first_panel,
-               int64_t last_panel) {
+void topk_pack(const T* items, int64_t n_items, int64_t d, T* panels, int64_t first_panel, int64_t last_panel) {
   SMORE_DISPATCH(pack_panels<T>)(items, n_items, d, panels, first_panel, last_panel);
 }
 

@@ -27,8 +27,7 @@ int64_t topk_panels(int64_t n_items);
 template <typename T>
 int64_t topk_panel_elements(int64_t d);
 template <typename T>
-void topk_pack(const T* items, int64_t n_items, int64_t d, T* panels, int64_t first_panel,
-               int64_t last_panel);
+void topk_pack(const T* items, int64_t n_items, int64_t d, T* panels, int64_t first_panel, int64_t last_panel);
 
 // Ranks the users of blocks [begin, end). Order: score descending, then index ascending; NaN scores are never
 // chosen.

@@ -80,8 +80,7 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
                 if (item >= job.n_items || !(lanes[lane] > list.bar)) continue;
                 if (job.seen_rowptr != nullptr) {
                   const int64_t user = first + u0 + r;
-                  if (contains(job.seen_col + job.seen_rowptr[user], job.seen_col + job.seen_rowptr[user + 1],
-                               item)) {
+                  if (contains(job.seen_col + job.seen_rowptr[user], job.seen_col + job.seen_rowptr[user + 1], item)) {
                     continue;
                   }
                 }
@@ -96,8 +95,7 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
       lists[u].finish();
       for (int64_t j = 0; j < k; ++j) {
         const bool there = j < lists[u].count;
-        job.score[(first + u) * k + j] =
-            there ? lists[u].entries[j].score : -std::numeric_limits<T>::infinity();
+        job.score[(first + u) * k + j] = there ? lists[u].entries[j].score : -std::numeric_limits<T>::infinity();
         job.index[(first + u) * k + j] = there ? lists[u].entries[j].index : -1;
       }
     }

@@ -18,9 +18,7 @@ namespace smore {
 template <typename F>
 void parallel_ranges(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
-  auto call = [](int64_t begin, int64_t end, void* context) {
-    (*static_cast<const F*>(context))(begin, end);
-  };
+  auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); };
   void* context = const_cast<void*>(static_cast<const void*>(&f));
   TORCH_CHECK(torch_parallel_for(0, n, std::max<int64_t>(grain, 1), call, context) == AOTI_TORCH_SUCCESS,
               "smore_ext: a kernel failed in a worker thread");

@@ -19,8 +19,7 @@ Philox philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
   uint32_t c2 = static_cast<uint32_t>(counter_high), c3 = static_cast<uint32_t>(counter_high >> 32);
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = static_cast<uint64_t>(0xD2511F53u) * c0, p1 = static_cast<uint64_t>(0xCD9E8D57u) * c2;
-    const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0,
-                   n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0, n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
     c1 = static_cast<uint32_t>(p1);
     c3 = static_cast<uint32_t>(p0);
     c0 = n0;
@@ -51,8 +50,8 @@ int64_t sample_range(const SampleJob<I>& job, int64_t begin, int64_t end) {
       const auto unseen = [&](int64_t item) { return !contains(row, row_end, item); };
       for (int64_t c = 0; c < job.n_candidates; ++c) open += unseen(job.candidates[c]) ? 1 : 0;
       if (open == 0) return b;
-      const Philox r = philox(
-          job.seed, static_cast<uint64_t>(b) | static_cast<uint64_t>(kSampleTries / 2) << 48, job.offset);
+      const Philox r =
+          philox(job.seed, static_cast<uint64_t>(b) | static_cast<uint64_t>(kSampleTries / 2) << 48, job.offset);
       int64_t rank = scale(r.out[0], r.out[1], open);
       for (int64_t c = 0; found < 0; ++c) {
         if (unseen(job.candidates[c]) && rank-- == 0) found = job.candidates[c];

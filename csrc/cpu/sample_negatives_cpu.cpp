@@ -16,21 +16,20 @@ using at::Tensor;
 constexpr const char* kOp = "sample_negatives";
 
 template <typename I>
-Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const Tensor& candidates,
-           int64_t seed, int64_t offset) {
+Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const Tensor& candidates, int64_t seed,
+           int64_t offset) {
   const int64_t n_users = rowptr.size(0) - 1, size = users.size(0);
   const int64_t* ids = users.const_data_ptr<int64_t>();
   const int64_t* items = candidates.const_data_ptr<int64_t>();
   check_sorted_rows(kOp, "seen", rowptr.const_data_ptr<I>(), n_users, col.const_data_ptr<I>(), col.size(0),
                     std::numeric_limits<I>::max());
   for (int64_t b = 0; b < size; ++b) {
-    SMORE_CHECK_INDEX(ids[b] >= 0 && ids[b] < n_users, kOp, "users must be in 0..", n_users - 1, ", got ",
-                      ids[b], " at position ", b);
+    SMORE_CHECK_INDEX(ids[b] >= 0 && ids[b] < n_users, kOp, "users must be in 0..", n_users - 1, ", got ", ids[b],
+                      " at position ", b);
   }
   for (int64_t c = 0; c < candidates.size(0); ++c) {
     SMORE_CHECK_INDEX(items[c] >= 0 && (c == 0 || items[c] > items[c - 1]), kOp,
-                      "candidates must be at least 0 and ascend strictly, got ", items[c], " at position ",
-                      c);
+                      "candidates must be at least 0 and ascend strictly, got ", items[c], " at position ", c);
   }
   Tensor negatives = at::empty(users.sizes(), users.options());
   const SampleJob<I> job{ids,
@@ -49,8 +48,8 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
     const std::lock_guard<std::mutex> lock(mutex);
     if (stuck < 0 || position < stuck) stuck = position;
   });
-  SMORE_CHECK_VALUE(stuck < 0, kOp, "every user must leave at least one candidate unseen, got user ",
-                    ids[stuck], " who has seen all ", candidates.size(0));
+  SMORE_CHECK_VALUE(stuck < 0, kOp, "every user must leave at least one candidate unseen, got user ", ids[stuck],
+                    " who has seen all ", candidates.size(0));
   return negatives;
 }
 

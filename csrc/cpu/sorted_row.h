@@ -8,8 +8,7 @@ namespace smore {
 
 template <typename I>
 bool contains(const I* begin, const I* end, int64_t value) {
-  const I* found =
-      std::lower_bound(begin, end, value, [](I a, int64_t b) { return static_cast<int64_t>(a) < b; });
+  const I* found = std::lower_bound(begin, end, value, [](I a, int64_t b) { return static_cast<int64_t>(a) < b; });
   return found != end && static_cast<int64_t>(*found) == value;
 }
 

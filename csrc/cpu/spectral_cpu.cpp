@@ -58,8 +58,7 @@ std::vector<Tensor> forward(TensorList xs, TensorList weights, const Tensor* fus
                                y.pointers.data(),
                                fusion.defined() ? fusion.const_data_ptr<T>() : nullptr,
                                fusion.defined() ? y.pointers.back() : nullptr};
-  parallel_ranges(spectral_chunks(n), 1,
-                  [&](int64_t begin, int64_t end) { spectral_forward(job, begin, end); });
+  parallel_ranges(spectral_chunks(n), 1, [&](int64_t begin, int64_t end) { spectral_forward(job, begin, end); });
   return y.tensors;
 }
 
@@ -96,8 +95,7 @@ Gradients backward(TensorList grads, const Tensor* grad_fused, TensorList xs, Te
     T* out = gw.mutable_data_ptr<T>();
     for (int64_t i = 0; i < bins * 2; ++i) {
       double sum = 0;  // chunks in order: the same sum for any number of threads
-      for (int64_t c = 0; c < chunks; ++c)
-        sum += partial[static_cast<size_t>(c * per_chunk + a * bins * 2 + i)];
+      for (int64_t c = 0; c < chunks; ++c) sum += partial[static_cast<size_t>(c * per_chunk + a * bins * 2 + i)];
       out[i] = static_cast<T>(sum);
     }
     result.weights.push_back(gw);
@@ -111,8 +109,7 @@ Tensor spectral_filter_cpu(const Tensor& x, const Tensor& weight) {
   return dispatch(x, [&](auto t) { return forward<decltype(t)>({x}, {real}, nullptr)[0]; });
 }
 
-std::tuple<Tensor, Tensor> spectral_filter_backward_cpu(const Tensor& grad, const Tensor& x,
-                                                        const Tensor& weight) {
+std::tuple<Tensor, Tensor> spectral_filter_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& weight) {
   check_spectral_filter(x, weight);
   check_shape("spectral_filter_backward", "grad", grad, x.sizes());
   check_same_type("spectral_filter_backward", "grad", grad, "x", x);
@@ -134,8 +131,7 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, Tenso
 }
 
 std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_backward_cpu(
-    TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights,
-    const Tensor& fusion_weight) {
+    TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
   constexpr const char* op = "spectrum_fusion_backward";
   check_spectrum_fusion(xs, weights, fusion_weight);
   SMORE_CHECK_VALUE(grads.size() == xs.size(), op, "grads must hold one tensor per tensor of xs (", xs.size(),
@@ -146,8 +142,8 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_bac
   }
   check_shape(op, "grad_fused", grad_fused, xs[0].sizes());
   check_same_type(op, "grad_fused", grad_fused, "xs[0]", xs[0]);
-  Gradients g = dispatch(
-      xs[0], [&](auto t) { return backward<decltype(t)>(grads, &grad_fused, xs, weights, &fusion_weight); });
+  Gradients g =
+      dispatch(xs[0], [&](auto t) { return backward<decltype(t)>(grads, &grad_fused, xs, weights, &fusion_weight); });
   Tensor fusion = g.weights.back();
   g.weights.pop_back();
   return {std::move(g.xs), std::move(g.weights), fusion};

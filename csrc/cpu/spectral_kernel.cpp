@@ -36,8 +36,8 @@ std::vector<int64_t> factors(int64_t d) {
 
 template <typename T>
 void push_root(std::vector<T>& table, int64_t numerator, int64_t n) {
-  const long double angle = -2.0L * 3.141592653589793238462643383279502884L *
-                            static_cast<long double>(numerator % n) / static_cast<long double>(n);
+  const long double angle = -2.0L * 3.141592653589793238462643383279502884L * static_cast<long double>(numerator % n) /
+                            static_cast<long double>(n);
   table.push_back(static_cast<T>(std::cos(angle)));
   table.push_back(static_cast<T>(std::sin(angle)));
 }

@@ -121,8 +121,7 @@ struct Filters {
 };
 
 template <typename T>
-void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile,
-                  int64_t row) {
+void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile, int64_t row) {
   const int64_t d = job.plan->d, M = job.modalities, valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
   for (int64_t m = 0; m < M; ++m) {
     load_pairs(job.x[m] + row * d, d, valid, tile.slot(m));
@@ -158,8 +157,7 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
 
 template <typename T>
 void spectral_forward_at(const SpectralForward<T>& job, int64_t begin, int64_t end) {
-  const Filters<T> filters(job.plan->d, job.modalities, job.weight,
-                           job.fused != nullptr ? job.fusion_weight : nullptr);
+  const Filters<T> filters(job.plan->d, job.modalities, job.weight, job.fused != nullptr ? job.fusion_weight : nullptr);
   SpectralTile<T> tile(*job.plan, job.modalities, false, job.fused != nullptr);
   const int64_t last = std::min(job.n, end * kSpectralChunkRows);
   for (int64_t row = begin * kSpectralChunkRows; row < last; row += 2 * kWidth<T>)
@@ -188,8 +186,7 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
       const int64_t mirror = k == 0 ? 0 : d - k;
       Complex<T> s = multiply_conj(load_complex<T, false>(z, k), load_complex<T, false>(g, k));
       if (mirror != k) {
-        const Complex<T> t =
-            multiply_conj(load_complex<T, false>(z, mirror), load_complex<T, false>(g, mirror));
+        const Complex<T> t = multiply_conj(load_complex<T, false>(z, mirror), load_complex<T, false>(g, mirror));
         s = {s.re + t.re, s.im - t.im};
       }
       accumulate(sums, m * bins + k, s);
@@ -241,8 +238,8 @@ void spectral_backward_at(const SpectralBackward<T>& job, int64_t begin, int64_t
   SpectralTile<T> tile(*job.plan, M, true, fused);
   const AlignedBuffer<T> sums(2 * W * bins * arrays);
   // The fused gradient carries M + 1 spectra without their factor 1/2, and counts inner bins once, not twice.
-  const double fused_scale = std::pow(static_cast<double>(d), -0.5 * static_cast<double>(M + 1)) *
-                             std::pow(0.5, static_cast<double>(M + 1));
+  const double fused_scale =
+      std::pow(static_cast<double>(d), -0.5 * static_cast<double>(M + 1)) * std::pow(0.5, static_cast<double>(M + 1));
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     std::fill(sums.get(), sums.get() + 2 * W * bins * arrays, T(0));
     const int64_t last = std::min(job.n, (chunk + 1) * kSpectralChunkRows);

@@ -75,8 +75,7 @@ Tensor spmm_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weight, c
 }
 
 Tensor propagate_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers,
-                     bool mean) {
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean) {
   check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers);
   if (n_layers == 0) return x.clone(at::MemoryFormat::Contiguous);
   const CsrTensors csr(rowptr, col, weight);

@@ -28,9 +28,8 @@ int64_t balanced_row(const I* rowptr, int64_t n_rows, int64_t part, int64_t part
   return low;
 }
 
-#define SMORE_INSTANTIATE(T, I)                                                                           \
-  template bool spmm_rows<T, I>(const CsrMatrix<T, I>&, const T*, int64_t, const SpmmOutput<T>&, int64_t, \
-                                int64_t);
+#define SMORE_INSTANTIATE(T, I) \
+  template bool spmm_rows<T, I>(const CsrMatrix<T, I>&, const T*, int64_t, const SpmmOutput<T>&, int64_t, int64_t);
 SMORE_INSTANTIATE(float, int32_t)
 SMORE_INSTANTIATE(float, int64_t)
 SMORE_INSTANTIATE(double, int32_t)

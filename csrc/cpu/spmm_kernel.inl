@@ -17,8 +17,8 @@ SMORE_INLINE void emit_scalar(const SpmmOutput<T>& out, int64_t at, T value) {
 
 // Columns [first, first + NV * width) of one row.
 template <typename T, typename I, int NV>
-SMORE_INLINE void row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out,
-                            int64_t row, int64_t first) {
+SMORE_INLINE void row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
+                            int64_t first) {
   constexpr int W = kWidth<T>;
   const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
   const int64_t last = a.n_edges - 1;
@@ -37,8 +37,8 @@ SMORE_INLINE void row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width,
 }
 
 template <typename T, typename I, int NV>
-SMORE_INLINE void row_rest(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out,
-                           int64_t row, int64_t first, int64_t vectors) {
+SMORE_INLINE void row_rest(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
+                           int64_t first, int64_t vectors) {
   if constexpr (NV > 0) {
     if (vectors == NV) {
       row_block<T, I, NV>(a, x, width, out, row, first);
@@ -51,8 +51,8 @@ SMORE_INLINE void row_rest(const CsrMatrix<T, I>& a, const T* x, int64_t width, 
 // The columns that do not fill a vector: the last full vector's worth is read again, its known part is
 // dropped.
 template <typename T, typename I>
-SMORE_INLINE void row_tail(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out,
-                           int64_t row, int64_t first) {
+SMORE_INLINE void row_tail(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
+                           int64_t first) {
   constexpr int W = kWidth<T>;
   const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
   T lanes[W];
@@ -67,8 +67,7 @@ SMORE_INLINE void row_tail(const CsrMatrix<T, I>& a, const T* x, int64_t width, 
   } else {
     for (int64_t i = 0; i < width - first; ++i) {
       T acc = 0;
-      for (int64_t e = begin; e < end; ++e)
-        acc += a.weight[e] * x[static_cast<int64_t>(a.col[e]) * width + first + i];
+      for (int64_t e = begin; e < end; ++e) acc += a.weight[e] * x[static_cast<int64_t>(a.col[e]) * width + first + i];
       lanes[i] = acc;
     }
   }
@@ -80,14 +79,13 @@ bool valid_row(const CsrMatrix<T, I>& a, int64_t row) {
   const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
   if (begin < 0 || begin > end || end > a.n_edges) return false;
   bool ok = true;
-  for (int64_t e = begin; e < end; ++e)
-    ok &= static_cast<uint64_t>(a.col[e]) < static_cast<uint64_t>(a.n_cols);
+  for (int64_t e = begin; e < end; ++e) ok &= static_cast<uint64_t>(a.col[e]) < static_cast<uint64_t>(a.n_cols);
   return ok;
 }
 
 template <typename T, typename I>
-bool spmm_rows_at(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out,
-                  int64_t begin, int64_t end) {
+bool spmm_rows_at(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
+                  int64_t end) {
   constexpr int W = kWidth<T>;
   const int64_t whole = width / W * W;
   for (int64_t row = begin; row < end; ++row) {

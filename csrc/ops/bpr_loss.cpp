@@ -13,14 +13,12 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct BprLoss : torch::autograd::Function<BprLoss> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& user_embeddings,
-                               const Tensor& item_embeddings, const Tensor& users, const Tensor& positives,
-                               const Tensor& negatives) {
-    static const auto op =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("smore_ext::bpr_loss", "")
-            .typed<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
-                                                      const Tensor&, const Tensor&)>();
+  static variable_list forward(AutogradContext* ctx, const Tensor& user_embeddings, const Tensor& item_embeddings,
+                               const Tensor& users, const Tensor& positives, const Tensor& negatives) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::bpr_loss", "")
+                               .typed<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
+                                                                         const Tensor&, const Tensor&)>();
     at::AutoDispatchBelowADInplaceOrView guard;
     auto [bpr, l2, margin] = op.call(user_embeddings, item_embeddings, users, positives, negatives);
     ctx->save_for_backward({user_embeddings, item_embeddings, users, positives, negatives, margin});
@@ -32,17 +30,17 @@ struct BprLoss : torch::autograd::Function<BprLoss> {
     static const auto op =
         c10::Dispatcher::singleton()
             .findSchemaOrThrow("smore_ext::bpr_loss_backward", "")
-            .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                              const Tensor&, const Tensor&, const Tensor&, const Tensor&)>();
+            .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                              const Tensor&, const Tensor&, const Tensor&)>();
     const auto s = ctx->get_saved_variables();
     auto [grad_users, grad_items] = op.call(grads[0], grads[1], s[0], s[1], s[2], s[3], s[4], s[5]);
     return {grad_users, grad_items, Tensor(), Tensor(), Tensor()};
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> bpr_loss_autograd(const Tensor& user_embeddings,
-                                                     const Tensor& item_embeddings, const Tensor& users,
-                                                     const Tensor& positives, const Tensor& negatives) {
+std::tuple<Tensor, Tensor, Tensor> bpr_loss_autograd(const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                     const Tensor& users, const Tensor& positives,
+                                                     const Tensor& negatives) {
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
   const variable_list out = BprLoss::apply(user_embeddings, item_embeddings, users, positives, negatives);
   return {out[0], out[1], out[2]};

@@ -12,17 +12,16 @@
 
 namespace smore {
 
-inline void check_bpr_loss(const char* op, const at::Tensor& user_embeddings,
-                           const at::Tensor& item_embeddings, const at::Tensor& users,
-                           const at::Tensor& positives, const at::Tensor& negatives) {
+inline void check_bpr_loss(const char* op, const at::Tensor& user_embeddings, const at::Tensor& item_embeddings,
+                           const at::Tensor& users, const at::Tensor& positives, const at::Tensor& negatives) {
   check_floating(op, "user_embeddings", user_embeddings);
   check_dim(op, "user_embeddings", user_embeddings, 2);
   check_dim(op, "item_embeddings", item_embeddings, 2);
   check_same_type(op, "item_embeddings", item_embeddings, "user_embeddings", user_embeddings);
   check_same_device(op, "item_embeddings", item_embeddings, "user_embeddings", user_embeddings);
   SMORE_CHECK_VALUE(user_embeddings.size(1) == item_embeddings.size(1), op,
-                    "user_embeddings and item_embeddings must have the same width, got ",
-                    user_embeddings.size(1), " and ", item_embeddings.size(1));
+                    "user_embeddings and item_embeddings must have the same width, got ", user_embeddings.size(1),
+                    " and ", item_embeddings.size(1));
   check_dim(op, "users", users, 1);
   const std::pair<const char*, const at::Tensor*> ids[] = {
       {"users", &users}, {"positives", &positives}, {"negatives", &negatives}};

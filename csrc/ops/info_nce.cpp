@@ -26,13 +26,12 @@ struct InfoNce : torch::autograd::Function<InfoNce> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("smore_ext::info_nce_backward", "")
-                               .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
-                                                                 const Tensor&, double)>();
+    static const auto op =
+        c10::Dispatcher::singleton()
+            .findSchemaOrThrow("smore_ext::info_nce_backward", "")
+            .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double)>();
     const auto saved = ctx->get_saved_variables();
-    auto [grad_x, grad_y] =
-        op.call(grads[0], saved[0], saved[1], saved[2], ctx->saved_data["temperature"].toDouble());
+    auto [grad_x, grad_y] = op.call(grads[0], saved[0], saved[1], saved[2], ctx->saved_data["temperature"].toDouble());
     return {grad_x, grad_y, Tensor()};
   }
 };

@@ -15,18 +15,17 @@
 namespace smore {
 
 inline void check_masked_topk(const at::Tensor& users, const at::Tensor& items, int64_t k,
-                              const std::optional<at::Tensor>& seen_rowptr,
-                              const std::optional<at::Tensor>& seen_col) {
+                              const std::optional<at::Tensor>& seen_rowptr, const std::optional<at::Tensor>& seen_col) {
   constexpr const char* op = "masked_topk";
   check_floating(op, "users", users);
   check_dim(op, "users", users, 2);
   check_dim(op, "items", items, 2);
   check_same_type(op, "items", items, "users", users);
   check_same_device(op, "items", items, "users", users);
-  SMORE_CHECK_VALUE(users.size(1) == items.size(1), op, "users and items must have the same width, got ",
-                    users.size(1), " and ", items.size(1));
-  SMORE_CHECK_VALUE(k >= 1 && k <= items.size(0), op, "k must be in 1..", items.size(0),
-                    " (the number of items), got ", k);
+  SMORE_CHECK_VALUE(users.size(1) == items.size(1), op, "users and items must have the same width, got ", users.size(1),
+                    " and ", items.size(1));
+  SMORE_CHECK_VALUE(k >= 1 && k <= items.size(0), op, "k must be in 1..", items.size(0), " (the number of items), got ",
+                    k);
   SMORE_CHECK_VALUE(seen_rowptr.has_value() == seen_col.has_value(), op,
                     "seen_rowptr and seen_col must come together, got only one");
   if (seen_rowptr.has_value()) {

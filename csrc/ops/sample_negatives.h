@@ -12,9 +12,8 @@
 
 namespace smore {
 
-inline void check_sample_negatives(const at::Tensor& users, const at::Tensor& seen_rowptr,
-                                   const at::Tensor& seen_col, const at::Tensor& candidates, int64_t seed,
-                                   int64_t offset) {
+inline void check_sample_negatives(const at::Tensor& users, const at::Tensor& seen_rowptr, const at::Tensor& seen_col,
+                                   const at::Tensor& candidates, int64_t seed, int64_t offset) {
   constexpr const char* op = "sample_negatives";
   check_int64(op, "users", users);
   check_int64(op, "candidates", candidates);

@@ -32,10 +32,9 @@ struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    static const auto op =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("smore_ext::spectral_filter_backward", "")
-            .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&)>();
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::spectral_filter_backward", "")
+                               .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&)>();
     const auto saved = ctx->get_saved_variables();
     auto [grad_x, grad_weight] = op.call(grads[0], saved[0], saved[1]);
     return {grad_x, grad_weight};
@@ -45,12 +44,10 @@ struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
 // Inputs are M arrays, M filters and the fusion filter; outputs the M filtered arrays and the fused one. Only
 // the inputs are kept: backward computes the spectra again, which costs less than reading them back.
 struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
-  static variable_list forward(AutogradContext* ctx, TensorList xs, TensorList weights,
-                               const Tensor& fusion_weight) {
-    static const auto op =
-        c10::Dispatcher::singleton()
-            .findSchemaOrThrow("smore_ext::spectrum_fusion", "")
-            .typed<std::tuple<std::vector<Tensor>, Tensor>(TensorList, TensorList, const Tensor&)>();
+  static variable_list forward(AutogradContext* ctx, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::spectrum_fusion", "")
+                               .typed<std::tuple<std::vector<Tensor>, Tensor>(TensorList, TensorList, const Tensor&)>();
     variable_list saved(xs.begin(), xs.end());
     saved.insert(saved.end(), weights.begin(), weights.end());
     saved.push_back(fusion_weight);
@@ -69,9 +66,8 @@ struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
     const auto saved = ctx->get_saved_variables();
     const size_t count = grads.size() - 1;
     const TensorList all(saved);
-    auto [grad_xs, grad_weights, grad_fusion] =
-        op.call(TensorList(grads).slice(0, count), grads[count], all.slice(0, count), all.slice(count, count),
-                saved[2 * count]);
+    auto [grad_xs, grad_weights, grad_fusion] = op.call(TensorList(grads).slice(0, count), grads[count],
+                                                        all.slice(0, count), all.slice(count, count), saved[2 * count]);
     variable_list result = std::move(grad_xs);
     result.insert(result.end(), grad_weights.begin(), grad_weights.end());
     result.push_back(grad_fusion);

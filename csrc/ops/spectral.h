@@ -30,12 +30,11 @@ inline void check_spectral_filter(const at::Tensor& x, const at::Tensor& weight)
   check_filter("spectral_filter", "weight", weight, x);
 }
 
-inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights,
-                                  const at::Tensor& fusion_weight) {
+inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights, const at::Tensor& fusion_weight) {
   constexpr const char* op = "spectrum_fusion";
   SMORE_CHECK_VALUE(!xs.empty(), op, "xs must hold at least one tensor, got none");
-  SMORE_CHECK_VALUE(weights.size() == xs.size(), op, "weights must hold one filter per tensor of xs (",
-                    xs.size(), "), got ", weights.size());
+  SMORE_CHECK_VALUE(weights.size() == xs.size(), op, "weights must hold one filter per tensor of xs (", xs.size(),
+                    "), got ", weights.size());
   check_rows(op, xs[0]);
   for (size_t m = 0; m < xs.size(); ++m) {
     const std::string x_name = "xs[" + std::to_string(m) + "]", w_name = "weights[" + std::to_string(m) + "]";

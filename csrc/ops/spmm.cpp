@@ -14,26 +14,24 @@ Tensor call_spmm(const Tensor& rowptr, const Tensor& col, const Tensor& weight, 
                  const Tensor& t_col, const Tensor& t_weight, const Tensor& x) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("smore_ext::spmm", "")
-                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                           const Tensor&, const Tensor&, const Tensor&)>();
+                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                           const Tensor&, const Tensor&)>();
   return op.call(rowptr, col, weight, t_rowptr, t_col, t_weight, x);
 }
 
 Tensor call_propagate(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers,
-                      bool mean) {
+                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("smore_ext::propagate", "")
-                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                           const Tensor&, const Tensor&, const Tensor&, int64_t, bool)>();
+                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                           const Tensor&, const Tensor&, int64_t, bool)>();
   return op.call(rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, mean);
 }
 
 // y = A x, so dL/dx = A^T dL/dy: the same op with matrix and transpose exchanged (and differentiable again).
 struct Spmm : torch::autograd::Function<Spmm> {
   static Tensor forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Tensor& weight,
-                        const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight,
-                        const Tensor& x) {
+                        const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight, const Tensor& x) {
     ctx->save_for_backward({rowptr, col, weight, t_rowptr, t_col, t_weight});
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_spmm(rowptr, col, weight, t_rowptr, t_col, t_weight, x);
@@ -60,8 +58,8 @@ struct Propagate : torch::autograd::Function<Propagate> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto g = ctx->get_saved_variables();
-    Tensor grad = call_propagate(g[3], g[4], g[5], g[0], g[1], g[2], grads[0],
-                                 ctx->saved_data["n_layers"].toInt(), ctx->saved_data["mean"].toBool());
+    Tensor grad = call_propagate(g[3], g[4], g[5], g[0], g[1], g[2], grads[0], ctx->saved_data["n_layers"].toInt(),
+                                 ctx->saved_data["mean"].toBool());
     return {Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), grad, Tensor(), Tensor()};
   }
 };
@@ -72,9 +70,8 @@ Tensor spmm_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weig
   return Spmm::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x);
 }
 
-Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight,
-                          const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight,
-                          const Tensor& x, int64_t n_layers, bool mean) {
+Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean) {
   check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers);
   return Propagate::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, mean);
 }

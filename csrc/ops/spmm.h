@@ -25,13 +25,12 @@ inline void check_csr(const char* op, const char* prefix, const at::Tensor& rowp
   check_same_device(op, (p + "rowptr").c_str(), rowptr, "x", x);
   check_same_device(op, (p + "col").c_str(), col, "x", x);
   check_same_device(op, (p + "weight").c_str(), weight, "x", x);
-  SMORE_CHECK_VALUE(!weight.requires_grad(), op, p,
-                    "weight is a constant of the graph and must not require grad");
+  SMORE_CHECK_VALUE(!weight.requires_grad(), op, p, "weight is a constant of the graph and must not require grad");
 }
 
-inline void check_spmm(const char* op, const at::Tensor& rowptr, const at::Tensor& col,
-                       const at::Tensor& weight, const at::Tensor& t_rowptr, const at::Tensor& t_col,
-                       const at::Tensor& t_weight, const at::Tensor& x) {
+inline void check_spmm(const char* op, const at::Tensor& rowptr, const at::Tensor& col, const at::Tensor& weight,
+                       const at::Tensor& t_rowptr, const at::Tensor& t_col, const at::Tensor& t_weight,
+                       const at::Tensor& x) {
   check_floating(op, "x", x);
   check_dim(op, "x", x, 2);
   check_csr(op, "", rowptr, col, weight, x);
@@ -41,12 +40,12 @@ inline void check_spmm(const char* op, const at::Tensor& rowptr, const at::Tenso
                     t_rowptr.size(0) - 1, "), got ", x.size(0));
 }
 
-inline void check_propagate(const char* op, const at::Tensor& rowptr, const at::Tensor& col,
-                            const at::Tensor& weight, const at::Tensor& t_rowptr, const at::Tensor& t_col,
-                            const at::Tensor& t_weight, const at::Tensor& x, int64_t n_layers) {
+inline void check_propagate(const char* op, const at::Tensor& rowptr, const at::Tensor& col, const at::Tensor& weight,
+                            const at::Tensor& t_rowptr, const at::Tensor& t_col, const at::Tensor& t_weight,
+                            const at::Tensor& x, int64_t n_layers) {
   check_spmm(op, rowptr, col, weight, t_rowptr, t_col, t_weight, x);
-  SMORE_CHECK_VALUE(rowptr.size(0) == t_rowptr.size(0), op, "the graph must be square, got ",
-                    rowptr.size(0) - 1, " rows and ", t_rowptr.size(0) - 1, " columns");
+  SMORE_CHECK_VALUE(rowptr.size(0) == t_rowptr.size(0), op, "the graph must be square, got ", rowptr.size(0) - 1,
+                    " rows and ", t_rowptr.size(0) - 1, " columns");
   SMORE_CHECK_VALUE(n_layers >= 0, op, "n_layers must be at least 0, got ", n_layers);
 }
 

@@ -132,9 +132,7 @@ class Dataset:
         report["items_without_train"] = n_items - len(np.unique(keys["train"] % n_items))
 
         checked_features = {
-            modality: _checked_features(
-                sources.get(f"{modality}_feat", f"{where}: features"), modality, value, n_items
-            )
+            modality: _checked_features(sources.get(f"{modality}_feat", f"{where}: features"), modality, value, n_items)
             for modality, value in sorted((features or {}).items())
         }
         checked_graphs = dict(sorted((graphs or {}).items()))
@@ -205,14 +203,10 @@ def _integer_vector(where: str, values: object, bound: int) -> np.ndarray:
     """`values` as int64 `[E]` with every entry in `0..bound-1`."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise DatasetError(
-            f"{where}: expected a vector of integers, got {array.dtype} of shape {array.shape}"
-        )
+        raise DatasetError(f"{where}: expected a vector of integers, got {array.dtype} of shape {array.shape}")
     bad = np.flatnonzero((array < 0) | (array >= bound)) if array.size else ()
     if len(bad):
-        raise DatasetError(
-            f"{where}: expected ids from 0 to {bound - 1}, got {array[bad[0]]} at position {bad[0]}"
-        )
+        raise DatasetError(f"{where}: expected ids from 0 to {bound - 1}, got {array[bad[0]]} at position {bad[0]}")
     return array.astype(np.int64)
 
 
@@ -251,9 +245,7 @@ def _check_overlap(where: str, keys: dict[str, np.ndarray], n_items: int) -> Non
 
 def _check_modality(where: str, modality: str) -> None:
     if not _MODALITY.fullmatch(modality):
-        raise DatasetError(
-            f"{where}: expected a modality name of letters, digits, '_', '-'; got {modality!r}"
-        )
+        raise DatasetError(f"{where}: expected a modality name of letters, digits, '_', '-'; got {modality!r}")
 
 
 def _check_graph(where: str, modality: str, graph: Graph, n_items: int) -> None:
@@ -277,13 +269,10 @@ def _checked_features(where: str, modality: str, value: Tensor | np.ndarray, n_i
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
         raise DatasetError(f"{where}: expected float32 or float64 features, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] == 0:
-        raise DatasetError(
-            f"{where}: expected features of shape [items, width >= 1], got shape {array.shape}"
-        )
+        raise DatasetError(f"{where}: expected features of shape [items, width >= 1], got shape {array.shape}")
     if array.shape[0] != n_items:
         raise DatasetError(
-            f"{where}: expected {n_items} feature rows, one an item (largest item id + 1), "
-            f"got {array.shape[0]}"
+            f"{where}: expected {n_items} feature rows, one an item (largest item id + 1), got {array.shape[0]}"
         )
     as_it_is = array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
     out = array if as_it_is else np.empty(array.shape, dtype=np.float32)

@@ -86,9 +86,7 @@ def _load(path: Path, wanted: dict[str, str], n_items: int) -> Graph | None:
             parts = {name: file.get_tensor(name) for name in _PARTS}
         content = found.pop("content_sha256", None)
         if found != wanted:
-            differing = sorted(
-                key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
-            )
+            differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
             raise ValueError(f"its {', '.join(differing)} differ from what its name stands for")
         if content != _content_hash(parts):
             raise ValueError("its content does not match its checksum")

@@ -55,9 +55,7 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
     table_path = _find_table(folder)
     users, items, labels = _read_table(table_path)
     if len(users) == 0:
-        raise DatasetError(
-            f"{table_path}: expected at least one train interaction (label 0), got an empty table"
-        )
+        raise DatasetError(f"{table_path}: expected at least one train interaction (label 0), got an empty table")
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
 
     sources = {"interactions": str(table_path)}
@@ -71,16 +69,12 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
         sources[f"{modality}_graph"] = str(path)
         graphs[modality] = _read_graph(path, n_items)
         if modality not in features:
-            logger.warning(
-                "%s: no %s%s beside it; only models without features use it", path, modality, _FEATURES
-            )
+            logger.warning("%s: no %s%s beside it; only models without features use it", path, modality, _FEATURES)
 
     splits = {split: (users[labels == label], items[labels == label]) for label, split in enumerate(SPLITS)}
     name = folder.resolve().name
     try:
-        data = Dataset.from_pairs(
-            name, n_users, n_items, **splits, features=features, graphs=graphs, sources=sources
-        )
+        data = Dataset.from_pairs(name, n_users, n_items, **splits, features=features, graphs=graphs, sources=sources)
     except SplitOverlapError as error:
         rows = np.flatnonzero((users == error.user) & (items == error.item))
         first = rows[np.sort(np.unique(labels[rows], return_index=True)[1])[:2]]  # of two splits
@@ -143,9 +137,7 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for place, column in enumerate(header):
         known = _COLUMN_NAMES.get(column.split(":")[0].strip().lower().replace("_", ""))
         if known in places:
-            raise DatasetError(
-                f"{path}: expected one {known} column, got {header[places[known]]!r} and {column!r}"
-            )
+            raise DatasetError(f"{path}: expected one {known} column, got {header[places[known]]!r} and {column!r}")
         if known is not None:
             places[known] = place
     missing = [column for column in (_USER, _ITEM, _LABEL) if column not in places]
@@ -175,9 +167,7 @@ def _integers(path: Path, table: pd.DataFrame, place: int, largest: int, expecte
         number, text = _line(path, int(bad[0]))
         fields = text.split(_separator(path))
         got = repr(fields[place].strip()) if place < len(fields) and fields[place].strip() else "nothing"
-        raise DatasetError(
-            f"{path}, line {number}: expected {expected} in column {table.columns[place]}, got {got}"
-        )
+        raise DatasetError(f"{path}, line {number}: expected {expected} in column {table.columns[place]}, got {got}")
     return values.astype(np.int64)
 
 
@@ -224,9 +214,7 @@ def _read_features(path: Path) -> np.ndarray:
 def _read_graph(path: Path, n_items: int) -> Graph:
     try:
         if not zipfile.is_zipfile(path):  # numpy would take the file for a pickle and suggest to allow it
-            raise DatasetError(
-                f"{path}: expected an .npz archive, got a file that is none (or a truncated one)"
-            )
+            raise DatasetError(f"{path}: expected an .npz archive, got a file that is none (or a truncated one)")
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in _GRAPH_KEYS if key not in archive]
             if missing:
@@ -241,9 +229,7 @@ def _read_graph(path: Path, n_items: int) -> Graph:
         raise DatasetError(f"{path}: expected an .npz archive without pickles, got: {error}") from None
 
     if shape.dtype.kind not in "iu" or shape.tolist() != [n_items, n_items]:
-        raise DatasetError(
-            f"{path}: expected shape [{n_items}, {n_items}] (items x items), got {shape.tolist()}"
-        )
+        raise DatasetError(f"{path}: expected shape [{n_items}, {n_items}] (items x items), got {shape.tolist()}")
     for key, array, kinds in (("row", row, "iu"), ("col", col, "iu"), ("weight", weight, "f")):
         wanted = "numbers" if kinds == "f" else "integers"
         if array.ndim != 1 or array.dtype.kind not in kinds or len(array) != len(row):
@@ -255,8 +241,7 @@ def _read_graph(path: Path, n_items: int) -> Graph:
         bad = np.flatnonzero((array < 0) | (array >= n_items))
         if len(bad):
             raise DatasetError(
-                f"{path}: expected {key} indices from 0 to {n_items - 1}, "
-                f"got {array[bad[0]]} at position {bad[0]}"
+                f"{path}: expected {key} indices from 0 to {n_items - 1}, got {array[bad[0]]} at position {bad[0]}"
             )
     with np.errstate(over="ignore"):
         weight = weight.astype(np.float32)

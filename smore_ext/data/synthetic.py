@@ -98,9 +98,7 @@ class SyntheticConfig:
         self._require(self.n_tastes <= room, "n_tastes", f"at most {room}, two a signal bin")
         self._require(
             isinstance(self.modalities, Mapping)
-            and all(
-                isinstance(m, str) and _is_integer(w, self.projected_dim) for m, w in self.modalities.items()
-            ),
+            and all(isinstance(m, str) and _is_integer(w, self.projected_dim) for m, w in self.modalities.items()),
             "modalities",
             f"{{name: width}} with integer widths of at least projected_dim = {self.projected_dim}",
         )
@@ -108,9 +106,7 @@ class SyntheticConfig:
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
-            raise DatasetError(
-                f"synthetic data: expected {name} to be {expected}, got {getattr(self, name)!r}"
-            )
+            raise DatasetError(f"synthetic data: expected {name} to be {expected}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, eq=False)

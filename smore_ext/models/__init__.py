@@ -1,4 +1,4 @@
-"""Models by name. A model is an `nn.Module` with `config`, `embeddings()`, `loss()`, `loss_parts` and `statistics()`."""
+"""Models by name; `base.Recommender` says what a model offers."""
 
 from smore_ext.models.base import Recommender
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig

@@ -1,6 +1,6 @@
 """SMORE (Spectrum-based Modality Representation Fusion Graph Convolutional Network, WSDM 2025, arXiv 2412.14978).
 
-The model takes any number M >= 1 of modalities. Where the paper and the code behind its numbers differ, the code decides.
+Any number M >= 1 of modalities. Where the paper and the code behind its numbers differ, the code decides.
 Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m.
 """
 
@@ -59,7 +59,9 @@ class SMOREConfig:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         bins = self.embedding_dim // 2 + 1
         if not isinstance(self.spectral, bool) and not 1 <= self.spectral <= bins:
-            raise ValueError(f"spectral must be true, false or a number of frequencies in 1..{bins}, got {self.spectral}")
+            raise ValueError(
+                f"spectral must be true, false or a number of frequencies in 1..{bins}, got {self.spectral}"
+            )
         if self.modalities is not None:
             self.modalities = tuple(self.modalities)
             if not self.modalities:
@@ -194,8 +196,10 @@ def _chosen_modalities(dataset: Dataset, config: SMOREConfig) -> list[str]:
     chosen = list(config.modalities) if config.modalities is not None else known
     missing = [m for m in chosen if m not in dataset.features]
     if missing or not chosen:
-        raise ValueError(f"SMORE needs features of {', '.join(missing) or 'at least one modality'}; dataset "
-                         f"{dataset.name!r} has {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"SMORE needs features of {', '.join(missing) or 'at least one modality'}; dataset "
+            f"{dataset.name!r} has {', '.join(known) or 'none'}"
+        )
     if isinstance(config.knn_k, dict) and any(m not in config.knn_k and m not in dataset.graphs for m in chosen):
         raise ValueError(f"knn_k must name every modality ({', '.join(chosen)}), got {', '.join(config.knn_k)}")
     return chosen
@@ -213,4 +217,6 @@ def _user_item_block(bipartite: Graph, n_users: int) -> Graph:
     """R, the user rows of the bipartite graph over the items. [U, I]"""
     edges = int(bipartite.rowptr[n_users])
     items = bipartite.col[:edges] - n_users
-    return Graph(bipartite.rowptr[: n_users + 1], items, bipartite.weight[:edges], (n_users, bipartite.n_rows - n_users))
+    return Graph(
+        bipartite.rowptr[: n_users + 1], items, bipartite.weight[:edges], (n_users, bipartite.n_rows - n_users)
+    )

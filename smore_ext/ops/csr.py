@@ -57,7 +57,9 @@ class CsrMatrix:
             within = torch.ones(col.shape[0], dtype=torch.bool, device=col.device)
             within[rowptr[:-1][steps > 0].long()] = False
             if bool((within[1:] & (col.diff() <= 0)).any()):
-                raise IndexError("col must ascend strictly within each row: sort it and sum duplicates (from_edges does)")
+                raise IndexError(
+                    "col must ascend strictly within each row: sort it and sum duplicates (from_edges does)"
+                )
         self._set(rowptr.contiguous(), col.contiguous(), weight.detach().contiguous(), shape)
 
     def _set(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
@@ -108,9 +110,7 @@ class CsrMatrix:
         return self._casts[dtype]
 
     @classmethod
-    def from_edges(
-        cls, row: Tensor, col: Tensor, weight: Tensor | None, shape: tuple[int, int]
-    ) -> Self:
+    def from_edges(cls, row: Tensor, col: Tensor, weight: Tensor | None, shape: tuple[int, int]) -> Self:
         """From a list of edges in any order; weights of duplicate edges are summed.
 
         Args:
@@ -130,7 +130,8 @@ class CsrMatrix:
             weight = torch.ones(row.shape[0], dtype=torch.float32, device=row.device)
         if weight.dtype not in (torch.float32, torch.float64) or weight.shape != row.shape:
             raise TypeError(
-                f"weight must be float32 or float64 of shape {tuple(row.shape)}, got {weight.dtype} of shape {tuple(weight.shape)}"
+                f"weight must be float32 or float64 of shape {tuple(row.shape)}, "
+                f"got {weight.dtype} of shape {tuple(weight.shape)}"
             )
         key = row.long() * n_cols + col.long()
         key, order = torch.sort(key, stable=True)
@@ -140,9 +141,7 @@ class CsrMatrix:
             weight = torch.zeros(key.shape[0], dtype=weight.dtype, device=weight.device).index_add_(0, group, weight)
         dtype = index_dtype(n_rows + 1, n_cols + 1, key.shape[0])
         width = max(n_cols, 1)
-        return cls._trusted(
-            compress(key // width, n_rows, dtype), (key % width).to(dtype), weight, (n_rows, n_cols)
-        )
+        return cls._trusted(compress(key // width, n_rows, dtype), (key % width).to(dtype), weight, (n_rows, n_cols))
 
     @classmethod
     def from_sparse(cls, tensor: Tensor) -> Self:
@@ -150,7 +149,9 @@ class CsrMatrix:
         if tensor.layout not in (torch.sparse_coo, torch.sparse_csr) or tensor.ndim != 2:
             raise TypeError(f"expected a 2-d sparse COO or CSR tensor, got layout {tensor.layout}, {tensor.ndim}-d")
         if tensor.requires_grad:
-            raise ValueError("the weights of a sparse matrix are constants here: detach() it, got one that requires grad")
+            raise ValueError(
+                "the weights of a sparse matrix are constants here: detach() it, got one that requires grad"
+            )
         shape = (tensor.shape[0], tensor.shape[1])
         if tensor.layout == torch.sparse_csr:
             rowptr, col = tensor.crow_indices(), tensor.col_indices()

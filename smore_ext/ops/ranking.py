@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smore_ext.ops.csr import CsrMatrix, as_csr
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops.csr import CsrMatrix, as_csr
 
 _ops = torch.ops.smore_ext
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smore_ext.ops.csr import CsrMatrix, as_csr
 from smore_ext.ops._register import fake
+from smore_ext.ops.csr import CsrMatrix, as_csr
 
 _ops = torch.ops.smore_ext
 
 
-def sample_negatives(
-    users: Tensor, seen: CsrMatrix | Tensor, candidates: Tensor, seed: int, offset: int = 0
-) -> Tensor:
+def sample_negatives(users: Tensor, seen: CsrMatrix | Tensor, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
     """For each position a uniformly drawn candidate that its user has not seen.
 
-    The draw at position b depends on (seed, offset, b) alone (Philox4x32-10, counter based): it is the same for any number
-    of threads, and one (seed, epoch) pair reproduces an epoch.
+    The draw at position b depends on (seed, offset, b) alone (Philox4x32-10, counter based): it is the same for any
+    number of threads, and one (seed, epoch) pair reproduces an epoch.
 
     Args:
         users: [B] int64.

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smore_ext.ops.csr import CsrMatrix, as_csr
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops.csr import CsrMatrix, as_csr
 
 _ops = torch.ops.smore_ext
 
@@ -38,9 +38,7 @@ def spmm(graph: CsrMatrix | Tensor, x: Tensor) -> Tensor:
     return _ops.spmm(*_parts(graph, x), x)
 
 
-def propagate(
-    graph: CsrMatrix | Tensor, x: Tensor, n_layers: int, reduce: Literal["mean", "last"] = "mean"
-) -> Tensor:
+def propagate(graph: CsrMatrix | Tensor, x: Tensor, n_layers: int, reduce: Literal["mean", "last"] = "mean") -> Tensor:
     """Repeated products: mean of A^0 x, A^1 x, ..., A^L x, or A^L x alone.
 
     Args:

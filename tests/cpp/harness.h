@@ -41,13 +41,10 @@ inline void check(bool holds, const char* text, const char* file, int line) {
   std::printf("%s:%d: failed: %s\n", file, line, text);
 }
 
-inline void check_near(double got, double wanted, double tolerance, const char* text, const char* file,
-                       int line) {
-  if (std::fabs(got - wanted) <= tolerance || got == wanted)
-    return;  // NaN is near nothing, infinity near itself
+inline void check_near(double got, double wanted, double tolerance, const char* text, const char* file, int line) {
+  if (std::fabs(got - wanted) <= tolerance || got == wanted) return;  // NaN is near nothing, infinity near itself
   ++failed_checks;
-  std::printf("%s:%d: failed: %s: got %.9g, wanted %.9g within %.3g\n", file, line, text, got, wanted,
-              tolerance);
+  std::printf("%s:%d: failed: %s: got %.9g, wanted %.9g within %.3g\n", file, line, text, got, wanted, tolerance);
 }
 
 // `count` values between -1 and 1, the same for the same seed.

@@ -35,8 +35,7 @@ void compare(int64_t n_users, int64_t n_items, int64_t d, int64_t size) {
   std::vector<double> grad_user(n_users * d), grad_item(n_items * d);
   for (int64_t b = 0; b < size; ++b) {
     double margin = 0, square = 0;
-    const T *u = &user_rows[users[b] * d], *p = &item_rows[positives[b] * d],
-            *n = &item_rows[negatives[b] * d];
+    const T *u = &user_rows[users[b] * d], *p = &item_rows[positives[b] * d], *n = &item_rows[negatives[b] * d];
     for (int64_t e = 0; e < d; ++e) {
       margin += double(u[e]) * (double(p[e]) - double(n[e]));
       square += double(u[e]) * double(u[e]) + double(p[e]) * double(p[e]) + double(n[e]) * double(n[e]);

@@ -16,8 +16,7 @@ struct Side {
         norm(smore::nce_padded(n)),
         panels(smore::nce_padded(n) * d) {
     harness::run_ranges(smore::nce_padded(n) / smore::kNceBlock, threads, [&](int64_t begin, int64_t end) {
-      smore::nce_normalise(x.data(), n, d, unit.get(), norm.get(), begin * smore::kNceBlock,
-                           end * smore::kNceBlock);
+      smore::nce_normalise(x.data(), n, d, unit.get(), norm.get(), begin * smore::kNceBlock, end * smore::kNceBlock);
       smore::nce_pack(unit.get(), n, d, panels.get(), begin, end);
     });
   }
@@ -38,8 +37,7 @@ Result<T> evaluate(const std::vector<T>& x, const std::vector<T>& y, int64_t n, 
   Result<T> out{std::vector<T>(n), std::vector<T>(n * d), std::vector<T>(n * d)};
   const smore::NceForward<T> forward{left.unit.get(), right.unit.get(), right.panels.get(), n, d,
                                      kTemperature,    lse.data(),       out.loss.data()};
-  harness::run_ranges(blocks, threads,
-                      [&](int64_t begin, int64_t end) { smore::nce_forward(forward, begin, end); });
+  harness::run_ranges(blocks, threads, [&](int64_t begin, int64_t end) { smore::nce_forward(forward, begin, end); });
   const double scale = 1 / kTemperature;
   const smore::NceBackward<T> of_x{
       left.unit.get(), left.norm.get(), right.unit.get(), right.panels.get(), lse.data(), true, n, d,

@@ -20,9 +20,8 @@ struct Neighbours {
 template <typename T>
 Neighbours<T> search(const std::vector<T>& x, int64_t n, int64_t d, int64_t k, int64_t step, int threads) {
   std::vector<double> norm(n);
-  harness::run_ranges(n, threads, [&](int64_t begin, int64_t end) {
-    smore::knn_norms(x.data(), d, norm.data(), begin, end);
-  });
+  harness::run_ranges(n, threads,
+                      [&](int64_t begin, int64_t end) { smore::knn_norms(x.data(), d, norm.data(), begin, end); });
   std::vector<T> unit(n * d);
   smore::knn_unit_rows(x.data(), d, norm.data(), unit.data(), 0, n);
   const int64_t capacity = smore::knn_capacity(k);
@@ -37,8 +36,7 @@ Neighbours<T> search(const std::vector<T>& x, int64_t n, int64_t d, int64_t k, i
       std::vector<T> block(rows * columns);
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t c = 0; c < columns; ++c) {
-          for (int64_t e = 0; e < d; ++e)
-            block[r * columns + c] += unit[(i + r) * d + e] * unit[(j + c) * d + e];
+          for (int64_t e = 0; e < d; ++e) block[r * columns + c] += unit[(i + r) * d + e] * unit[(j + c) * d + e];
         }
       }
       harness::run_ranges(rows, threads, [&](int64_t begin, int64_t end) {
@@ -52,8 +50,7 @@ Neighbours<T> search(const std::vector<T>& x, int64_t n, int64_t d, int64_t k, i
   }
   Neighbours<T> found{std::vector<T>(n * k), std::vector<int64_t>(n * k)};
   harness::run_ranges(n, threads, [&](int64_t begin, int64_t end) {
-    smore::knn_finish(lists, x.data(), d, norm.data(), found.similarity.data(), found.index.data(), begin,
-                      end);
+    smore::knn_finish(lists, x.data(), d, norm.data(), found.similarity.data(), found.index.data(), begin, end);
   });
   return found;
 }
@@ -104,8 +101,7 @@ TEST(random_rows) {
 
 TEST(equal_rows_come_in_the_order_of_their_index) {
   std::vector<float> x(90 * 5);
-  for (int64_t i = 0; i < 90 * 5; ++i)
-    x[i] = static_cast<float>(i % 5 + 1);  // far more ties than a list holds
+  for (int64_t i = 0; i < 90 * 5; ++i) x[i] = static_cast<float>(i % 5 + 1);  // far more ties than a list holds
   const Neighbours<float> found = search(x, 90, 5, 4, 16, 2);
   for (int64_t r = 0; r < 90; ++r) {
     for (int64_t p = 0; p < 4; ++p) CHECK(found.index[r * 4 + p] == p);

@@ -59,8 +59,7 @@ void compare(const Problem<T, I>& p) {
       return dot;
     };
     const auto seen = [&](int64_t i) {
-      return !p.rowptr.empty() &&
-             smore::contains(p.col.data() + p.rowptr[u], p.col.data() + p.rowptr[u + 1], i);
+      return !p.rowptr.empty() && smore::contains(p.col.data() + p.rowptr[u], p.col.data() + p.rowptr[u + 1], i);
     };
     for (int64_t i = 0; i < p.n_items; ++i) {
       if (!seen(i)) left.push_back(score(i));
@@ -85,14 +84,9 @@ void compare(const Problem<T, I>& p) {
 
 template <typename T, typename I>
 Problem<T, I> random_problem(int64_t n_users, int64_t n_items, int64_t d, int64_t k) {
-  Problem<T, I> p{n_users,
-                  n_items,
-                  d,
-                  k,
-                  harness::random_values<T>(n_users * d, 1),
-                  harness::random_values<T>(n_items * d, 2),
-                  {0},
-                  {}};
+  Problem<T, I> p{
+      n_users, n_items, d, k, harness::random_values<T>(n_users * d, 1), harness::random_values<T>(n_items * d, 2),
+      {0},     {}};
   for (int64_t u = 0; u < n_users; ++u) {  // user 0 has seen nothing, user 1 everything
     std::vector<int64_t> seen = harness::random_ids(u == 0 ? 0 : u % 9, n_items, static_cast<unsigned>(u));
     if (u == 1) {

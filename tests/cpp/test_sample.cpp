@@ -17,8 +17,8 @@ TEST(philox_known_answers) {  // philox4x32-10 of Random123's kat_vectors
   const uint64_t ones = ~uint64_t{0};
   CHECK(equals(smore::philox(0, 0, 0), 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
   CHECK(equals(smore::philox(ones, ones, ones), 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd));
-  CHECK(equals(smore::philox(0x299f31d0a4093822, 0x85a308d3243f6a88, 0x0370734413198a2e), 0xd16cfe09,
-               0x94fdcceb, 0x5001e420, 0x24126ea1));
+  CHECK(equals(smore::philox(0x299f31d0a4093822, 0x85a308d3243f6a88, 0x0370734413198a2e), 0xd16cfe09, 0x94fdcceb,
+               0x5001e420, 0x24126ea1));
 }
 
 TEST(draws_are_unseen_even_and_the_same_for_any_threads) {
@@ -31,9 +31,8 @@ TEST(draws_are_unseen_even_and_the_same_for_any_threads) {
     const smore::SampleJob<int32_t> job{
         users.data(), rowptr.data(), col.data(), candidates.data(), static_cast<int64_t>(candidates.size()),
         seed,         offset,        out.data()};
-    harness::run_ranges(kSize, threads, [&](int64_t begin, int64_t end) {
-      CHECK(smore::sample_range(job, begin, end) == -1);
-    });
+    harness::run_ranges(kSize, threads,
+                        [&](int64_t begin, int64_t end) { CHECK(smore::sample_range(job, begin, end) == -1); });
   };
   run(1, 0, first, 1);
   run(1, 0, second, 3);

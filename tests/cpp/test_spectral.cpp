@@ -16,8 +16,8 @@ std::vector<Complex> spectrum(const T* row, int64_t d) {
   std::vector<Complex> bins(d / 2 + 1);
   for (int64_t k = 0; k <= d / 2; ++k) {
     for (int64_t i = 0; i < d; ++i) {
-      bins[k] += double(row[i]) *
-                 std::polar(1 / std::sqrt(double(d)), -2 * std::numbers::pi * double(k * i % d) / double(d));
+      bins[k] +=
+          double(row[i]) * std::polar(1 / std::sqrt(double(d)), -2 * std::numbers::pi * double(k * i % d) / double(d));
     }
   }
   return bins;
@@ -28,8 +28,7 @@ std::vector<double> row(const std::vector<Complex>& bins, int64_t d) {
   std::vector<double> values(d);
   for (int64_t i = 0; i < d; ++i) {
     for (int64_t k = 0; k <= d / 2; ++k) {
-      const Complex wave =
-          std::polar(1 / std::sqrt(double(d)), 2 * std::numbers::pi * double(k * i % d) / double(d));
+      const Complex wave = std::polar(1 / std::sqrt(double(d)), 2 * std::numbers::pi * double(k * i % d) / double(d));
       const bool alone = k == 0 || 2 * k == d;
       values[i] += alone ? bins[k].real() * wave.real() : 2 * (bins[k] * wave).real();
     }
@@ -73,14 +72,9 @@ std::vector<std::vector<T>> forward(const Problem<T>& p, int threads) {
   std::vector<T*> pointers;
   for (auto& array : y) pointers.push_back(array.data());
   const auto plan = smore::spectral_plan<T>(p.d);
-  const smore::SpectralForward<T> job{plan.get(),
-                                      p.n,
-                                      p.m,
-                                      p.x_pointers.data(),
-                                      p.weight_pointers.data(),
-                                      pointers.data(),
-                                      p.fusion.data(),
-                                      pointers.back()};
+  const smore::SpectralForward<T> job{
+      plan.get(),     p.n, p.m, p.x_pointers.data(), p.weight_pointers.data(), pointers.data(), p.fusion.data(),
+      pointers.back()};
   harness::run_ranges(smore::spectral_chunks(p.n), threads,
                       [&](int64_t begin, int64_t end) { smore::spectral_forward(job, begin, end); });
   return y;
@@ -110,8 +104,7 @@ Gradients<T> backward(const Problem<T>& p, int threads) {
                                        p.grad_fused.data(),
                                        pointers.data(),
                                        g.partial.data()};
-  harness::run_ranges(chunks, threads,
-                      [&](int64_t begin, int64_t end) { smore::spectral_backward(job, begin, end); });
+  harness::run_ranges(chunks, threads, [&](int64_t begin, int64_t end) { smore::spectral_backward(job, begin, end); });
   return g;
 }
 
@@ -161,15 +154,13 @@ void compare_backward(int64_t n, int64_t d, int64_t m) {
   const Gradients<double> g3 = backward(p, 3);
   CHECK(g.x == g3.x && g.partial == g3.partial);
   for (int64_t a = 0; a < m; ++a) {
-    for (int64_t i = 0; i < n * d; i += std::max<int64_t>(1, n * d / 11))
-      CHECK_NEAR(g.x[a][i], slope(p.x[a][i]), 1e-6);
+    for (int64_t i = 0; i < n * d; i += std::max<int64_t>(1, n * d / 11)) CHECK_NEAR(g.x[a][i], slope(p.x[a][i]), 1e-6);
   }
   const int64_t bins = d / 2 + 1;
   for (int64_t a = 0; a <= m; ++a) {
     for (int64_t i = 0; i < bins * 2; ++i) {
       double sum = 0;
-      for (int64_t c = 0; c < smore::spectral_chunks(n); ++c)
-        sum += g.partial[(c * (m + 1) + a) * bins * 2 + i];
+      for (int64_t c = 0; c < smore::spectral_chunks(n); ++c) sum += g.partial[(c * (m + 1) + a) * bins * 2 + i];
       CHECK_NEAR(sum, slope(a < m ? p.weight[a][i] : p.fusion[i]), 1e-5);
     }
   }

@@ -24,17 +24,15 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
   const smore::SpmmOutput<T> out{product.data(), addend.data(), sum.data(), T(0.5)};
   const smore::SpmmOutput<T> out3{product3.data(), addend.data(), sum3.data(), T(0.5)};
   CHECK(smore::spmm_rows(a, x.data(), width, out, 0, n_rows));
-  harness::run_ranges(n_rows, 3, [&](int64_t begin, int64_t end) {
-    CHECK(smore::spmm_rows(a, x.data(), width, out3, begin, end));
-  });
+  harness::run_ranges(
+      n_rows, 3, [&](int64_t begin, int64_t end) { CHECK(smore::spmm_rows(a, x.data(), width, out3, begin, end)); });
   CHECK(product == product3 && sum == sum3);
 
   const double tolerance = sizeof(T) == 4 ? 1e-4 : 1e-12;
   for (int64_t r = 0; r < n_rows; ++r) {
     for (int64_t w = 0; w < width; ++w) {
       double wanted = 0;
-      for (I e = rowptr[r]; e < rowptr[r + 1]; ++e)
-        wanted += double(weight[e]) * double(x[col[e] * width + w]);
+      for (I e = rowptr[r]; e < rowptr[r + 1]; ++e) wanted += double(weight[e]) * double(x[col[e] * width + w]);
       CHECK_NEAR(product[r * width + w], wanted, tolerance);
       CHECK_NEAR(sum[r * width + w], 0.5 * (double(addend[r * width + w]) + wanted), tolerance);
     }
@@ -72,8 +70,7 @@ TEST(parts_cover_all_rows_in_order) {
     CHECK(smore::balanced_row(rowptr.data(), 5, 0, parts) == 0);
     CHECK(smore::balanced_row(rowptr.data(), 5, parts, parts) == 5);
     for (int64_t p = 0; p < parts; ++p) {
-      CHECK(smore::balanced_row(rowptr.data(), 5, p, parts) <=
-            smore::balanced_row(rowptr.data(), 5, p + 1, parts));
+      CHECK(smore::balanced_row(rowptr.data(), 5, p, parts) <= smore::balanced_row(rowptr.data(), 5, p + 1, parts));
     }
   }
 }
