@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "cpu/host_cache.h"
 #include "cpu/simd/level.h"
 
 namespace py = pybind11;
@@ -62,4 +63,5 @@ py::dict build_info() {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled part of smore_ext";
   m.def("build_info", &build_info, "How this library was built, and the SIMD level that it uses here.");
+  m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"), "Reuse of large blocks of CPU memory; 0 stops it.");
 }

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from smore_ext import checkpoint, ops
+from smore_ext._native import set_host_cache
 from smore_ext.config import RunConfig, TrainConfig, changed_settings
 from smore_ext.data import Dataset
 from smore_ext.environment import versions
@@ -77,7 +78,7 @@ class Trainer:
         With `resume` it goes on from the `last` checkpoint, when there is one. Raises `TrainingDiverged`
         (the checkpoints stay those of the last good epoch) and `CheckpointError`.
         """
-        with deterministic():
+        with deterministic(), reuse_memory():
             last = self.run_dir / checkpoint.LAST
             if resume and last.is_file():
                 self._restore(last)
@@ -319,6 +320,19 @@ def usable_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+HOST_CACHE_BYTES = 1 << 30
+
+
+@contextmanager
+def reuse_memory() -> Iterator[None]:
+    """Large CPU tensors of a step reuse the memory of the step before; what is kept is given back at the end."""
+    set_host_cache(HOST_CACHE_BYTES)
+    try:
+        yield
+    finally:
+        set_host_cache(0)
 
 
 @contextmanager

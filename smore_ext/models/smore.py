@@ -164,7 +164,10 @@ class SMORE(Recommender):
         """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""
         f, config = BACKENDS[self.config.backend], self.config
         nodes = torch.cat([users, positives + self.n_users, negatives + self.n_users])  # [3 B]
-        rows, place = nodes.unique(return_inverse=True)  # each node once: one dropout mask a step, as for all nodes
+        if config.backend == "native":  # each node of the batch once: one dropout mask a step, as for all nodes
+            rows, place = nodes.unique(return_inverse=True)
+        else:  # as published: side information of every node
+            rows, place = None, nodes
         behaviour, side = self(rows)  # [R, d] both
         user, positive, negative = place.split(users.shape[0])  # places in rows, [B] each
         final = behaviour + side
