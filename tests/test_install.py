@@ -182,3 +182,21 @@ def test_cuda_choice(setup_module, monkeypatch, capsys, wish, cuda, nvcc, source
     else:
         assert setup_module.use_cuda("2.13.0", cuda, nvcc, sources) is chosen
         assert f"CUDA kernels: {'yes' if chosen else 'no'} (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("level", ["portable", "avx2"])
+def test_simd_level_can_be_chosen(level: str) -> None:
+    """The whole op table runs at each level in CI; here: the switch works and the doctor agrees with the reference."""
+    if level == "avx2" and smore_ext.build_info()["simd"] == "portable":
+        pytest.skip("this processor has no AVX2")
+    done = subprocess.run(
+        [sys.executable, "-m", "smore_ext.doctor"], env={**os.environ, "SMORE_SIMD": level}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and level in done.stdout
+
+
+def test_unknown_simd_level_is_a_clear_error() -> None:
+    code = "import torch; from smore_ext import ops; ops.spectral_filter(torch.ones(3, 4), torch.ones(3, 2))"
+    env = {**os.environ, "SMORE_SIMD": "mmx"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and "SMORE_SIMD must be portable, avx2 or avx512, got mmx" in done.stderr

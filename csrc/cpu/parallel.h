@@ -10,6 +10,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 
 namespace smore {
 
@@ -18,10 +20,23 @@ namespace smore {
 template <typename F>
 void parallel_ranges(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
-  auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); };
-  void* context = const_cast<void*>(static_cast<const void*>(&f));
-  TORCH_CHECK(torch_parallel_for(0, n, std::max<int64_t>(grain, 1), call, context) == AOTI_TORCH_SUCCESS,
-              "smore_ext: a kernel failed in a worker thread");
+  struct Job {
+    const F& f;
+    std::mutex mutex;
+    std::exception_ptr error;  // the first one, to be thrown again here: the C interface carries none
+  } job{f, {}, nullptr};
+  auto call = [](int64_t begin, int64_t end, void* context) {
+    Job& shared = *static_cast<Job*>(context);
+    try {
+      shared.f(begin, end);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(shared.mutex);
+      if (!shared.error) shared.error = std::current_exception();
+    }
+  };
+  const auto status = torch_parallel_for(0, n, std::max<int64_t>(grain, 1), call, &job);
+  if (job.error) std::rethrow_exception(job.error);
+  TORCH_CHECK(status == AOTI_TORCH_SUCCESS, "smore_ext: torch_parallel_for failed");
 }
 
 }  // namespace smore
