@@ -63,5 +63,6 @@ py::dict build_info() {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled part of smore_ext";
   m.def("build_info", &build_info, "How this library was built, and the SIMD level that it uses here.");
-  m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"), "Reuse of large blocks of CPU memory; 0 stops it.");
+  m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"),
+        "Reuse of large blocks of CPU memory; 0 stops it.");
 }

@@ -190,7 +190,10 @@ def test_simd_level_can_be_chosen(level: str) -> None:
     if level == "avx2" and smore_ext.build_info()["simd"] == "portable":
         pytest.skip("this processor has no AVX2")
     done = subprocess.run(
-        [sys.executable, "-m", "smore_ext.doctor"], env={**os.environ, "SMORE_SIMD": level}, capture_output=True, text=True
+        [sys.executable, "-m", "smore_ext.doctor"],
+        env={**os.environ, "SMORE_SIMD": level},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and level in done.stdout
 

@@ -1,6 +1,8 @@
 // CPU binding of bpr_loss: shares the batch (forward) and the embedding rows (backward) out over torch's
 // threads.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <torch/library.h>
 
 #include "cpu/bpr_kernel.h"

@@ -1,6 +1,8 @@
 // CPU binding of knn: similarity blocks of the upper triangle by matrix product, offered to rows and columns
 // at once.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 #include <torch/library.h>
 
 #include "cpu/aligned.h"

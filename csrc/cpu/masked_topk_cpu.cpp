@@ -1,5 +1,6 @@
 // CPU binding of masked_topk: packs the items once and shares blocks of users out over torch's threads.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "common/csr_check.h"

@@ -1,5 +1,6 @@
 // CPU binding of sample_negatives: shares positions out over torch's threads.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <mutex>

@@ -1,6 +1,8 @@
 // CPU binding of spectral_filter, spectrum_fusion and their backward ops: shares chunks of rows out over
 // torch's threads.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/view_as_real.h>
 #include <torch/library.h>
 
 #include "cpu/parallel.h"

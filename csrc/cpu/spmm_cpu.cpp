@@ -1,6 +1,7 @@
 // CPU binding of spmm and propagate: shares rows out over torch's threads.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <atomic>

@@ -1,6 +1,5 @@
 #include "ops/info_nce.h"
 
-#include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>

@@ -1,6 +1,6 @@
 #include "ops/spectral.h"
 
-#include <ATen/ATen.h>
+#include <ATen/ops/view_as_real.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
