@@ -1,7 +1,7 @@
 """A whole training step of SMORE at Baby's size with the published settings: forward, backward and Adam.
 
-Random features and interactions of the true sizes: 7,050 items x 4,096 (image, trainable) and x 384 (text),
-batch 2,048. "native" is this package as the trainer runs it: fused Adam, reused host memory, side information for the nodes of the
+Random features and interactions of true sizes: 7,050 items x 4,096 (image, trainable) and x 384 (text), batch 2,048.
+"native" is this package as the trainer runs it: fused Adam, reused host memory, side information for the nodes of the
 batch only. "published" is the same model and weights with the reference backend (torch.fft, COO products, eager losses,
 side information of every node) and Adam's default, unfused loop. "reference-fused" is that with fused Adam.
 """

@@ -1,4 +1,4 @@
-"""Peak memory of `ops.knn` beyond its inputs and outputs, in MB: python benchmarks/knn_memory.py ROWS WIDTH K (Linux)."""
+"""Peak memory of `ops.knn` beyond inputs and outputs: python benchmarks/knn_memory.py ROWS WIDTH K (Linux)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,11 +123,8 @@ class SMORE(Recommender):
         keep[self.config.spectral :] = 0
         return [w * keep for w in weights], fusion * keep
 
-    def forward(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Behaviour view C and side information of the nodes `rows` (users first; None: all), both [R, d].
-
-        Final embeddings are their sum. Step 6 works row by row, so a training step needs it for its batch only.
-        """
+    def views(self) -> tuple[Tensor, Tensor]:
+        """Steps 1 to 5: behaviour view C [U+I, d], and the M modality views and the fusion view [U+I, (M + 1) d]."""
         f, layers = BACKENDS[self.config.backend], self.config.n_mm_layers
         ids = self.item_embedding.weight  # [I, d]
 
@@ -145,16 +143,23 @@ class SMORE(Recommender):
         views = torch.cat([f.spmm(self.user_item, views), views])  # [U+I, (M + 1) d]
         # 5. Behaviour view.
         nodes = torch.cat([self.user_embedding.weight, ids])  # [U+I, d]
-        behaviour = f.propagate(self.bipartite, nodes, self.config.n_ui_layers)  # [U+I, d]
+        return f.propagate(self.bipartite, nodes, self.config.n_ui_layers), views
+
+    def forward(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Behaviour view C and side information of the nodes `rows` (users first; None: all), both [R, d].
+
+        Final embeddings are their sum. Step 6 works row by row, so a training step needs it for its batch only.
+        """
+        behaviour, views = self.views()
         # 6. Modality-aware preference.
         if rows is not None:  # F.embedding, not indexing: its gradient adds in a fixed order whatever the threads
             behaviour, views = F.embedding(rows, behaviour), F.embedding(rows, views)  # [R, d], [R, (M + 1) d]
-        *modality_views, fusion_view = views.split(ids.shape[1], dim=1)  # M x [R, d], [R, d]
+        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
         side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [R, d]
         for m, view in zip(self.modalities, modality_views, strict=True):
             attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
             side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
-        return behaviour, side / len(graphs)
+        return behaviour, side / (len(modality_views) + 1)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         behaviour, side = self()
@@ -173,19 +178,39 @@ class SMORE(Recommender):
         final = behaviour + side
         bpr, l2 = f.bpr_loss(final, final, user, positive, negative)
         reg = config.reg_weight * l2 / config.batch_size
+        self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
+        if config.cl_weight == 0:
+            return bpr + reg
         contrast = sum(
             f.info_nce(F.embedding(p, side), F.embedding(p, behaviour), config.temperature) for p in (positive, user)
         )
         contrast = config.cl_weight * contrast
-        self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach(), "cl": contrast.detach()}
+        self.loss_parts["cl"] = contrast.detach()
         return bpr + reg + contrast
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
-        """Mean size of the filters, and of side information against the behaviour view."""
-        behaviour, side = self()
-        figures = {f"filter_{m}": float(self.filter[m].norm(dim=2).mean()) for m in self.modalities}
-        figures["filter_fusion"] = float(self.fusion_filter.norm(dim=2).mean())
+        """Are the gates alive? Means over all nodes, dropout left out.
+
+        attention_entropy: 1 is uniform over the d dimensions, 0 is a single one. preference: mean gate value.
+        filter: mean size of a complex weight. side_to_behaviour: length of side information against the behaviour view.
+        """
+        behaviour, views = self.views()
+        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)
+        preference = self.fusion_preference_gate(behaviour)
+        side = preference * fusion_view
+        figures = {
+            "preference_fusion": float(preference.mean()),
+            "filter_fusion": float(self.fusion_filter.norm(dim=2).mean()),
+        }
+        for m, view in zip(self.modalities, modality_views, strict=True):
+            attention, preference = self.query[m](fusion_view).softmax(dim=1), self.preference_gate[m](behaviour)
+            side += preference * attention * view
+            entropy = torch.special.entr(attention).sum(dim=1).mean() / max(math.log(attention.shape[1]), 1e-9)
+            figures[f"attention_entropy_{m}"] = float(entropy)
+            figures[f"preference_{m}"] = float(preference.mean())
+            figures[f"filter_{m}"] = float(self.filter[m].norm(dim=2).mean())
+        side /= len(modality_views) + 1
         figures["side_to_behaviour"] = float(side.norm(dim=1).mean() / behaviour.norm(dim=1).mean())
         return figures
 
