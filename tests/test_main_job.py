@@ -1,4 +1,4 @@
-"""The main job, shortened: on the built-in data set SMORE must beat LightGCN, and LightGCN popularity, by a clear margin."""
+"""The main job, shortened: on the built-in data set SMORE must clearly beat LightGCN, and LightGCN popularity."""
 
 from __future__ import annotations
 
