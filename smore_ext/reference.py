@@ -79,10 +79,11 @@ def propagate(graph: Any, x: Tensor, n_layers: int, reduce: str = "mean") -> Ten
 def knn(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosine in float64, rounded to the dtype; similarity descending, then index ascending. -> ([N, k], [N, k])."""
     rows = features.double()
-    norm = rows.norm(dim=1, keepdim=True)
-    unit = torch.where(norm > 0, rows / norm, torch.zeros_like(rows))
-    similarity = unit @ unit.T  # [N, N]: the very matrix that the kernel avoids
-    similarity.diagonal().copy_((norm[:, 0] > 0).double())
+    gram = rows @ rows.T  # [N, N]: the very matrix that the kernel avoids
+    square = gram.diagonal().clone()
+    scale = (square[:, None] * square).sqrt()
+    similarity = torch.where(scale > 0, gram / scale, torch.zeros_like(gram)).clamp(-1, 1)
+    similarity.diagonal().copy_((square > 0).double())
     ordered, index = similarity.to(features.dtype).sort(dim=1, descending=True, stable=True)
     return ordered[:, :k].contiguous(), index[:, :k].contiguous()
 
@@ -98,7 +99,8 @@ def _dense_mask(seen: Any, shape: tuple[int, int], device: torch.device) -> Tens
 def masked_topk(users: Tensor, items: Tensor, k: int, seen: Any = None) -> tuple[Tensor, Tensor]:
     """The k best unseen items of each user by dot product. -> (score [U, k], index [U, k])."""
     scores = users @ items.T  # [U, I]
-    scores = scores.masked_fill(_dense_mask(seen, tuple(scores.shape), scores.device), -torch.inf)
+    hidden = _dense_mask(seen, tuple(scores.shape), scores.device) | scores.isnan()
+    scores = scores.masked_fill(hidden, -torch.inf)
     ordered, index = scores.sort(dim=1, descending=True, stable=True)
     ordered, index = ordered[:, :k], index[:, :k]
     return ordered.contiguous(), torch.where(ordered == -torch.inf, -1, index)

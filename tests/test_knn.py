@@ -64,3 +64,21 @@ def test_more_neighbours_than_the_usual_list() -> None:
 def test_negative_similarities_are_ranked_too() -> None:
     angle = torch.linspace(0, 3, 30)
     assert_same_neighbours(torch.stack([angle.cos(), angle.sin()], dim=1), 30)
+
+
+def test_identical_float64_rows_tie_exactly() -> None:
+    for seed in range(20):
+        x = torch.randn(1, 37, dtype=torch.float64, generator=generator(seed)).repeat(3, 1)
+        similarity, index = ops.knn(x, 3)
+        assert (similarity == 1).all() and torch.equal(index, torch.arange(3).expand(3, 3))
+
+
+def test_exact_whatever_products_the_user_allows() -> None:
+    x = torch.randn(300, 64, generator=generator(9))
+    expected = ops.knn(x, 8)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert all(torch.equal(a, b) for a, b in zip(ops.knn(x, 8), expected, strict=True))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -233,14 +233,20 @@ def test_a_copy_trains_like_the_original(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda data: config(embedding_dim=0), "embedding_dim must be at least 1, got 0"),
-        (lambda data: config(knn_k={"image": 0}), "knn_k must be at least 1, got 0"),
-        (lambda data: config(temperature=0), "temperature must be greater than 0, got 0"),
+        (lambda data: config(embedding_dim=0), "embedding_dim must be at least 1 and finite, got 0"),
+        (lambda data: config(knn_k={"image": 0}), "knn_k must be at least 1 and finite, got 0"),
+        (lambda data: config(temperature=0), "temperature must be greater than 0 and finite, got 0"),
         (lambda data: config(dropout=1), r"dropout must be in \[0, 1\), got 1"),
         (lambda data: config(spectral=10), r"number of frequencies in 1\.\.9, got 10"),
         (lambda data: config(backend="fast"), "backend must be one of native, reference, got 'fast'"),
-        (lambda data: config(modalities=()), "at least one modality"),
-        (lambda data: LightGCNConfig(n_ui_layers=-1), "n_ui_layers must be at least 0, got -1"),
+        (lambda data: config(modalities=()), "at least one modality, each once, got none"),
+        (lambda data: config(modalities=("image", "image")), "each once, got image, image"),
+        (lambda data: config(cl_weight=float("inf")), "cl_weight must be at least 0 and finite, got inf"),
+        (
+            lambda data: SMORE(data, config(knn_k={"audio": 5, "image": 5, "text": 5, "video": 5})),
+            "got audio, image, te",
+        ),
+        (lambda data: LightGCNConfig(n_ui_layers=-1), "n_ui_layers must be at least 0 and finite, got -1"),
         (
             lambda data: SMORE(data, config(modalities=("video",))),
             "features of video; dataset 'made' has audio, image, text",

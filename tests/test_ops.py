@@ -180,3 +180,63 @@ def test_info_nce_of_a_single_row_is_zero() -> None:
     loss = ops.info_nce(x, y, 0.5)
     assert abs(loss.item()) < 1e-6
     assert all(g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, (x, y)))
+
+
+def row_errors(ours, exact):
+    """Largest error of each row, relative to the largest element of the row."""
+    size = exact.abs().amax(dim=1).clamp_min(1e-300)
+    return (ours.double() - exact).abs().amax(dim=1) / size
+
+
+def test_rows_of_very_different_size_do_not_disturb_each_other() -> None:
+    """Two rows travel through one complex FFT: the error of each must still be relative to itself."""
+    generator = seeded()
+    scale = 10.0 ** torch.linspace(-12, 12, 70)[torch.randperm(70, generator=generator)][:, None]
+    xs = [torch.randn(70, 24, generator=generator) * scale ** (0.5 * m) for m in (1, -1)]
+    xs[0][3], xs[1][8] = 0, 0
+    weights = [torch.randn(13, 2, generator=generator) for _ in range(3)]
+    cotangents = [torch.randn(70, 24, generator=generator) * s for s in (scale.sqrt(), 1, 1 / scale.sqrt())]
+
+    def run(module, dtype):
+        tensors = [x.to(dtype).requires_grad_() for x in xs]
+        filtered, fused = module.spectrum_fusion(tensors, [w.to(dtype) for w in weights[:2]], weights[2].to(dtype))
+        outputs = [*filtered, fused]
+        grads = torch.autograd.grad(outputs, tensors, [c.to(dtype) for c in cotangents])
+        return [o.detach() for o in outputs] + list(grads)
+
+    for ours, exact in zip(run(ops, torch.float32), run(reference, torch.float64), strict=True):
+        assert row_errors(ours, exact).max() < 5e-6
+
+
+def test_nan_and_infinity_stay_in_their_row() -> None:
+    x = torch.randn(40, 16, generator=seeded())
+    x[2, 3], x[19, 0] = float("nan"), float("inf")
+    y = ops.spectral_filter(x, torch.randn(9, 2, generator=seeded()))
+    assert (~y.isfinite()).any(dim=1).nonzero()[:, 0].tolist() == [2, 19]
+
+
+def test_zero_rows_stay_exactly_zero() -> None:
+    x = torch.randn(40, 16, generator=seeded())
+    x[[0, 25]] = 0
+    assert not ops.spectral_filter(x, torch.randn(9, 2, generator=seeded()))[[0, 25]].any()
+
+
+def test_complex_filters_are_taken_conjugated_ones_too() -> None:
+    x, weight = torch.randn(6, 8), torch.randn(5, dtype=torch.complex64, requires_grad=True)
+    for w in (weight, weight.conj()):
+        ours = torch.autograd.grad(ops.spectral_filter(x, w).square().sum(), weight)[0]
+        exact = torch.autograd.grad(reference.spectral_filter(x, w).square().sum(), weight)[0]
+        torch.testing.assert_close(ours, exact)
+
+
+def test_wide_rows_keep_the_tolerance_rule() -> None:
+    users, items = torch.rand(9, 6000, generator=seeded()), torch.rand(40, 6000, generator=seeded())
+    exact = reference.masked_topk(users.double(), items.double(), 5)
+    assert_within(ops.masked_topk(users, items, 5), reference.masked_topk(users, items, 5), exact, 2, "score")
+
+
+def test_topk_never_chooses_nan() -> None:
+    users, items = torch.ones(1, 2), torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [3.0, 0.0]])
+    for module in (ops, reference):
+        score, index = module.masked_topk(users, items, 3)
+        assert index.tolist() == [[2, 0, -1]] and score[0, 2] == -torch.inf

@@ -7,17 +7,31 @@ inline constexpr int kTileVectors = 2;
 template <typename T>
 inline constexpr int kTileColumns = kTileVectors * kWidth<T>;
 
-// acc[r][v] += sum_k a[r * row_step + k * k_step] * b[k * b_step + v * W .. + W). One chain of additions per
-// element, in the order of k: the result does not depend on where the tile lies.
 template <typename T>
-SMORE_INLINE void gemm_tile(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step, int64_t depth,
-                            Vec<T> (&acc)[kTileRows][kTileVectors]) {
+SMORE_INLINE void gemm_chunk(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step, int64_t depth,
+                             Vec<T> (&acc)[kTileRows][kTileVectors]) {
   for (int64_t k = 0; k < depth; ++k) {
     Vec<T> columns[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) columns[v] = load(b + k * b_step + v * kWidth<T>);
     for (int r = 0; r < kTileRows; ++r) {
       const Vec<T> x = broadcast(a[r * row_step + k * k_step]);
       for (int v = 0; v < kTileVectors; ++v) acc[r][v] = fma(x, columns[v], acc[r][v]);
+    }
+  }
+}
+
+// acc[r][v] += sum_k a[r * row_step + k * k_step] * b[k * b_step + v * W .. + W). Sums of 256 terms in the order of k,
+// added in order: rounding errors grow slowly with the depth, and the result does not depend on where the tile lies.
+template <typename T>
+SMORE_INLINE void gemm_tile(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step, int64_t depth,
+                            Vec<T> (&acc)[kTileRows][kTileVectors]) {
+  constexpr int64_t kChunk = 256;
+  if (depth <= kChunk) return gemm_chunk<T>(a, row_step, k_step, b, b_step, depth, acc);
+  for (int64_t k = 0; k < depth; k += kChunk) {
+    Vec<T> part[kTileRows][kTileVectors] = {};
+    gemm_chunk<T>(a + k * k_step, row_step, k_step, b + k * b_step, b_step, std::min(kChunk, depth - k), part);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVectors; ++v) acc[r][v] += part[r][v];
     }
   }
 }

@@ -3,6 +3,8 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <pthread.h>
+
 #include <list>
 #include <mutex>
 #include <unordered_map>
@@ -10,22 +12,24 @@
 namespace smore {
 namespace {
 
-constexpr std::size_t kSmallest = std::size_t{1} << 20;
+constexpr std::size_t kSmallest = std::size_t{1} << 20, kLargest = std::size_t{1} << 46;
 
 class HostCache final : public c10::Allocator {
  public:
   explicit HostCache(c10::Allocator* base) : base_(base) {}
 
   c10::DataPtr allocate(std::size_t bytes) override {
-    if (bytes < kSmallest) return base_->allocate(bytes);
+    if (bytes < kSmallest || bytes > kLargest) return base_->allocate(bytes);
     const std::size_t size = (bytes + kSmallest - 1) / kSmallest * kSmallest;
     void* block = nullptr;
+    bool active = false;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (limit_ == 0) return base_->allocate(bytes);
-      block = take(size);
+      active = limit_ > 0;
+      if (active) block = take(size);
     }
-    if (block == nullptr) block = base_->raw_allocate(size);
+    if (!active) return base_->allocate(bytes);
+    if (block == nullptr) block = fresh(size);
     const std::lock_guard<std::mutex> lock(mutex_);
     live_[block] = size;
     return {block, block, &release, c10::Device(c10::DeviceType::CPU)};
@@ -35,9 +39,20 @@ class HostCache final : public c10::Allocator {
   void copy_data(void* dest, const void* src, std::size_t count) const override { default_copy_data(dest, src, count); }
 
   void limit(std::size_t max_bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    limit_ = max_bytes;
-    shrink();
+    std::list<Block> surplus;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      limit_ = max_bytes;
+      surplus = take_surplus();
+    }
+    free(surplus);
+  }
+
+  // A child process must not inherit the mutex locked by a thread that it does not have.
+  void install() {
+    c10::SetCPUAllocator(this, 1);
+    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                   [] { instance().mutex_.unlock(); });
   }
 
   static HostCache& instance() {
@@ -54,22 +69,43 @@ class HostCache final : public c10::Allocator {
 
   static void release(void* data) { instance().give_back(data); }
 
+  // From the system; if that refuses, once more without what is kept.
+  void* fresh(std::size_t size) {
+    try {
+      return base_->raw_allocate(size);
+    } catch (const c10::Error&) {
+      std::list<Block> kept;
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        kept.swap(kept_);
+        bytes_ = 0;
+      }
+      if (kept.empty()) throw;
+      free(kept);
+      return base_->raw_allocate(size);
+    }
+  }
+
   void give_back(void* data) {
+    std::list<Block> surplus;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       const auto found = live_.find(data);
-      if (found != live_.end()) {
-        const std::size_t size = found->second;
-        live_.erase(found);
-        if (size <= limit_) {
-          kept_.push_back({data, size});
-          bytes_ += size;
-          shrink();
-          return;
-        }
+      const std::size_t size = found == live_.end() ? 0 : found->second;
+      if (found != live_.end()) live_.erase(found);
+      if (size > 0 && size <= limit_) {
+        kept_.push_back({data, size});
+        bytes_ += size;
+        surplus = take_surplus();
+      } else {
+        surplus.push_back({data, size});
       }
     }
-    base_->raw_deallocate(data);
+    free(surplus);
+  }
+
+  void free(const std::list<Block>& blocks) {
+    for (const Block& block : blocks) base_->raw_deallocate(block.data);
   }
 
   // The block of this size that was freed last: most likely still in the processor's cache.
@@ -84,12 +120,14 @@ class HostCache final : public c10::Allocator {
     return nullptr;
   }
 
-  void shrink() {
+  // The oldest kept blocks beyond the limit; freed by the caller, outside the lock.
+  std::list<Block> take_surplus() {
+    std::list<Block> surplus;
     while (bytes_ > limit_) {
       bytes_ -= kept_.front().size;
-      base_->raw_deallocate(kept_.front().data);
-      kept_.pop_front();
+      surplus.splice(surplus.end(), kept_, kept_.begin());
     }
+    return surplus;
   }
 
   c10::Allocator* base_;
@@ -103,7 +141,7 @@ class HostCache final : public c10::Allocator {
 
 void set_host_cache(std::size_t max_bytes) {
   static std::once_flag installed;
-  if (max_bytes > 0) std::call_once(installed, [] { c10::SetCPUAllocator(&HostCache::instance(), 1); });
+  if (max_bytes > 0) std::call_once(installed, [] { HostCache::instance().install(); });
   HostCache::instance().limit(max_bytes);
 }
 

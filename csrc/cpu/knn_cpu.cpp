@@ -1,5 +1,6 @@
 // CPU binding of knn: similarity blocks of the upper triangle by matrix product, offered to rows and columns
 // at once.
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
@@ -34,6 +35,25 @@ T margin(int64_t d) {
   return static_cast<T>(2 * 10 * unit * std::sqrt(static_cast<double>(d) + 4));
 }
 
+// Candidates are chosen by a margin for float32 rounding: products in bfloat16 or TF32, which a user may have allowed
+// globally, would lose neighbours.
+class IeeeProducts {
+ public:
+  IeeeProducts() : before_(at::globalContext().float32MatmulPrecision()) {
+    at::globalContext().setFloat32MatmulPrecision("highest");
+  }
+  ~IeeeProducts() {
+    at::globalContext().setFloat32MatmulPrecision(before_ == at::Float32MatmulPrecision::HIGHEST ? "highest"
+                                                  : before_ == at::Float32MatmulPrecision::HIGH  ? "high"
+                                                                                                 : "medium");
+  }
+  IeeeProducts(const IeeeProducts&) = delete;
+  IeeeProducts& operator=(const IeeeProducts&) = delete;
+
+ private:
+  at::Float32MatmulPrecision before_;
+};
+
 template <typename T>
 std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   const int64_t n = features.size(0), d = features.size(1);
@@ -41,11 +61,13 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   Tensor index = at::empty({n, k}, features.options().dtype(at::kLong));
   if (n == 0) return {similarity, index};
   const T* x = features.const_data_ptr<T>();
-  const AlignedBuffer<double> norm(n);
-  parallel_ranges(n, 64, [&](int64_t begin, int64_t end) { knn_norms(x, d, norm.get(), begin, end); });
+  const IeeeProducts ieee;
+  const AlignedBuffer<double> square(n);
+  parallel_ranges(n, 64, [&](int64_t begin, int64_t end) { knn_squares(x, d, square.get(), begin, end); });
   for (int64_t i = 0; i < n; ++i) {
-    SMORE_CHECK_VALUE(std::isfinite(norm.get()[i]), "knn", "features must be finite and their rows' norms too, got ",
-                      norm.get()[i], " as the norm of row ", i);
+    SMORE_CHECK_VALUE(std::isfinite(square.get()[i]), "knn",
+                      "features must be finite and their rows' squared norms too, got ", square.get()[i],
+                      " as the squared norm of row ", i);
   }
 
   const int64_t capacity = knn_capacity(k);
@@ -61,7 +83,7 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   const auto unit_rows = [&](Tensor& to, int64_t first, int64_t rows) {
     T* out = to.mutable_data_ptr<T>();
     parallel_ranges(rows, 8, [&](int64_t begin, int64_t end) {
-      knn_unit_rows(x, d, norm.get(), out + begin * d, first + begin, first + end);
+      knn_unit_rows(x, d, square.get(), out + begin * d, first + begin, first + end);
     });
   };
   for (int64_t i = 0; i < n; i += step) {
@@ -86,8 +108,8 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   }
   T* out = similarity.mutable_data_ptr<T>();
   int64_t* out_index = index.mutable_data_ptr<int64_t>();
-  parallel_ranges(n, 16,
-                  [&](int64_t begin, int64_t end) { knn_finish(lists, x, d, norm.get(), out, out_index, begin, end); });
+  parallel_ranges(
+      n, 16, [&](int64_t begin, int64_t end) { knn_finish(lists, x, d, square.get(), out, out_index, begin, end); });
   return {similarity, index};
 }
 

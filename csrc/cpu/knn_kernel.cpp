@@ -8,13 +8,13 @@
 namespace smore {
 
 template <typename T>
-void knn_norms(const T* x, int64_t d, double* norm, int64_t begin, int64_t end) {
-  SMORE_DISPATCH(knn_norms_at<T>)(x, d, norm, begin, end);
+void knn_squares(const T* x, int64_t d, double* square, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(knn_squares_at<T>)(x, d, square, begin, end);
 }
 
 template <typename T>
-void knn_unit_rows(const T* x, int64_t d, const double* norm, T* unit, int64_t begin, int64_t end) {
-  SMORE_DISPATCH(knn_unit_rows_at<T>)(x, d, norm, unit, begin, end);
+void knn_unit_rows(const T* x, int64_t d, const double* square, T* unit, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(knn_unit_rows_at<T>)(x, d, square, unit, begin, end);
 }
 
 template <typename T>
@@ -30,13 +30,13 @@ void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, 
 }
 
 template <typename T>
-void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity, int64_t* index,
-                int64_t begin, int64_t end) {
-  SMORE_DISPATCH(knn_finish_at<T>)(lists, x, d, norm, similarity, index, begin, end);
+void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* square, T* similarity,
+                int64_t* index, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(knn_finish_at<T>)(lists, x, d, square, similarity, index, begin, end);
 }
 
 #define SMORE_INSTANTIATE(T)                                                                                          \
-  template void knn_norms<T>(const T*, int64_t, double*, int64_t, int64_t);                                           \
+  template void knn_squares<T>(const T*, int64_t, double*, int64_t, int64_t);                                         \
   template void knn_unit_rows<T>(const T*, int64_t, const double*, T*, int64_t, int64_t);                             \
   template void knn_offer_rows<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t); \
   template void knn_offer_columns<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t,        \

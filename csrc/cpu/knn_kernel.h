@@ -24,13 +24,13 @@ struct KnnCandidates {
 
 inline constexpr int64_t knn_capacity(int64_t k) { return k + (k > 48 ? k / 2 : 24); }
 
-// norm[i] = |x_i| in double, for rows [begin, end).
+// square[i] = |x_i|^2 in double, for rows [begin, end).
 template <typename T>
-void knn_norms(const T* x, int64_t d, double* norm, int64_t begin, int64_t end);
+void knn_squares(const T* x, int64_t d, double* square, int64_t begin, int64_t end);
 
 // Rows [begin, end) of x divided by their norms into unit [end - begin, d]; a zero row stays zero.
 template <typename T>
-void knn_unit_rows(const T* x, int64_t d, const double* norm, T* unit, int64_t begin, int64_t end);
+void knn_unit_rows(const T* x, int64_t d, const double* square, T* unit, int64_t begin, int64_t end);
 
 // Offers block[r][c] (row stride `stride`), the similarity of rows first_row + r and first_column + c, to the
 // lists of the rows r in [begin, end) ...
@@ -45,7 +45,7 @@ void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, 
 // The k best of rows [begin, end): cosine in double, rounded to T; order: similarity descending, then index
 // ascending.
 template <typename T>
-void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity, int64_t* index,
-                int64_t begin, int64_t end);
+void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* square, T* similarity,
+                int64_t* index, int64_t begin, int64_t end);
 
 }  // namespace smore

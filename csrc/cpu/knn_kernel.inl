@@ -14,14 +14,14 @@ double dot_double(const T* a, const T* b, int64_t d) {
 }
 
 template <typename T>
-void knn_norms_at(const T* x, int64_t d, double* norm, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) norm[i] = std::sqrt(dot_double(x + i * d, x + i * d, d));
+void knn_squares_at(const T* x, int64_t d, double* square, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) square[i] = dot_double(x + i * d, x + i * d, d);
 }
 
 template <typename T>
-void knn_unit_rows_at(const T* x, int64_t d, const double* norm, T* unit, int64_t begin, int64_t end) {
+void knn_unit_rows_at(const T* x, int64_t d, const double* square, T* unit, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const double inverse = norm[i] > 0 ? 1.0 / norm[i] : 0.0;
+    const double inverse = square[i] > 0 ? 1.0 / std::sqrt(square[i]) : 0.0;
     for (int64_t j = 0; j < d; ++j)
       unit[(i - begin) * d + j] = static_cast<T>(static_cast<double>(x[i * d + j]) * inverse);
   }
@@ -121,15 +121,18 @@ bool nearer(const Neighbour<T>& a, const Neighbour<T>& b) {
 }
 
 template <typename T>
-Neighbour<T> neighbour(const T* x, int64_t d, const double* norm, int64_t i, int64_t j) {
-  const double scale = norm[i] * norm[j];
-  // A row's cosine with itself is 1 by definition, whatever the rounding of its norm.
-  if (i == j && scale > 0) return {T(1), j};
-  return {static_cast<T>(scale > 0 ? dot_double(x + i * d, x + j * d, d) / scale : 0.0), j};
+Neighbour<T> neighbour(const T* x, int64_t d, const double* square, int64_t i, int64_t j) {
+  if (!(square[i] > 0) || !(square[j] > 0)) return {T(0), j};
+  // sqrt(s * s) is s, so equal rows have a cosine of exactly 1; apart where the product leaves the range of double.
+  const double product = square[i] * square[j];
+  const bool in_range = product > 1e-280 && product < 1e280;
+  const double scale = in_range ? std::sqrt(product) : std::sqrt(square[i]) * std::sqrt(square[j]);
+  const double cosine = i == j ? 1.0 : dot_double(x + i * d, x + j * d, d) / scale;
+  return {static_cast<T>(std::min(1.0, std::max(-1.0, cosine))), j};
 }
 
 template <typename T>
-void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* norm, T* similarity,
+void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* square, T* similarity,
                    int64_t* index, int64_t begin, int64_t end) {
   const int64_t k = lists.k;
   const AlignedBuffer<T> spare(lists.capacity);
@@ -143,11 +146,11 @@ void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const d
       std::nth_element(spare.get(), spare.get() + k - 1, spare.get() + lists.count[i], greater_score<T>);
       const T bar = spare.get()[k - 1] - lists.margin;
       for (int32_t c = 0; c < lists.count[i]; ++c) {
-        if (score[c] >= bar) best[count++] = neighbour(x, d, norm, i, lists.index[i * lists.capacity + c]);
+        if (score[c] >= bar) best[count++] = neighbour(x, d, square, i, lists.index[i * lists.capacity + c]);
       }
     } else {
       for (int64_t j = 0; j < lists.n; ++j) {
-        best[count++] = neighbour(x, d, norm, i, j);
+        best[count++] = neighbour(x, d, square, i, j);
         if (count < 2 * k) continue;
         std::nth_element(best, best + k - 1, best + count, nearer<T>);
         count = k;

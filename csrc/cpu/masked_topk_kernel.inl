@@ -48,7 +48,7 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
   const int64_t group =
       std::max<int64_t>(1, (256 * 1024) / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(d * C, 1));
   const int64_t panels = (job.n_items + C - 1) / C;
-  const AlignedBuffer<typename TopkList<T>::Entry> entries(kTopkUsers * 2 * k);
+  const AlignedBuffer<typename TopkList<T>::Entry> entries(std::min(kTopkUsers, job.n_users) * 2 * k);
   const AlignedBuffer<T> packed(kTopkUsers * d);
   TopkList<T> lists[kTopkUsers];
   for (int64_t block = begin; block < end; ++block) {
@@ -57,6 +57,7 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
     for (int64_t u = 0; u < kTopkUsers; ++u) {
       T* to = packed.get() + u / kTileRows * kTileRows * d + u % kTileRows;
       for (int64_t j = 0; j < d; ++j) to[j * kTileRows] = u < rows ? job.users[(first + u) * d + j] : T(0);
+      if (u >= rows) continue;
       lists[u] = {entries.get() + u * 2 * k, k, 0, T(0)};
       lists[u].reset();
     }

@@ -106,7 +106,7 @@ Gradients backward(TensorList grads, const Tensor* grad_fused, TensorList xs, Te
 }
 
 Tensor spectral_filter_cpu(const Tensor& x, const Tensor& weight) {
-  const Tensor real = weight.is_complex() ? at::view_as_real(weight) : weight;
+  const Tensor real = weight.is_complex() ? at::view_as_real(weight.resolve_conj()) : weight;
   check_spectral_filter(x, real);
   return dispatch(x, [&](auto t) { return forward<decltype(t)>({x}, {real}, nullptr)[0]; });
 }
@@ -123,8 +123,8 @@ std::tuple<Tensor, Tensor> spectral_filter_backward_cpu(const Tensor& grad, cons
 std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, TensorList weights,
                                                             const Tensor& fusion_weight) {
   std::vector<Tensor> real;
-  for (const Tensor& w : weights) real.push_back(w.is_complex() ? at::view_as_real(w) : w);
-  const Tensor fusion = fusion_weight.is_complex() ? at::view_as_real(fusion_weight) : fusion_weight;
+  for (const Tensor& w : weights) real.push_back(w.is_complex() ? at::view_as_real(w.resolve_conj()) : w);
+  const Tensor fusion = fusion_weight.is_complex() ? at::view_as_real(fusion_weight.resolve_conj()) : fusion_weight;
   check_spectrum_fusion(xs, real, fusion);
   std::vector<Tensor> y = dispatch(xs[0], [&](auto t) { return forward<decltype(t)>(xs, real, &fusion); });
   Tensor fused = y.back();

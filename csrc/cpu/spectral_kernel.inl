@@ -3,6 +3,60 @@
 
 namespace smore::SMORE_LEVEL {
 
+// One factor a row for the rows of a tile: [0] the first W rows (real parts), [1] the next W rows (imaginary parts).
+template <typename T>
+struct RowScale {
+  Vec<T> half[2];
+};
+
+template <typename T>
+SMORE_INLINE RowScale<T> product(const RowScale<T>& a, const RowScale<T>& b) {
+  return {{a.half[0] * b.half[0], a.half[1] * b.half[1]}};
+}
+
+// The power of two just below the largest element of each row of a tile; 0 for a zero row, NaN for a row with NaN or
+// infinity. Rows that travel as one complex number must be of one size: rounding errors are relative to the larger.
+template <typename T>
+RowScale<T> row_scale(const T* data, int64_t d) {
+  constexpr int W = kWidth<T>;
+  typedef typename VecOf<T>::mask Bits;
+  const Vec<T> zero{}, tiny = broadcast(std::numeric_limits<T>::min()),
+                       huge = broadcast(1 / std::numeric_limits<T>::min());
+  const Vec<T> nan = broadcast(std::numeric_limits<T>::quiet_NaN());
+  const Bits exponent = (Bits)broadcast(std::numeric_limits<T>::infinity());
+  RowScale<T> scale;
+  for (int h = 0; h < 2; ++h) {
+    Vec<T> largest{}, poison{};
+    for (int64_t j = 0; j < d; ++j) {
+      const Vec<T> v = load(data + (2 * j + h) * W), size = v < zero ? -v : v;
+      largest = size > largest ? size : largest;
+      poison += v * zero;
+    }
+    Vec<T> power = (Vec<T>)((Bits)largest & exponent);
+    power = power < tiny ? tiny : power;
+    power = power > huge ? huge : power;
+    power = largest > zero ? power : zero;
+    scale.half[h] = poison == zero ? power : nan;
+  }
+  return scale;
+}
+
+// Divides each row by its factor; rows whose factor is 0 or NaN become zero, so that they leave no trace in their
+// partner.
+template <typename T>
+void divide_rows(T* data, int64_t d, const RowScale<T>& scale) {
+  constexpr int W = kWidth<T>;
+  const Vec<T> zero{}, one = broadcast(T(1));
+  for (int h = 0; h < 2; ++h) {
+    const auto usable = scale.half[h] > zero;
+    const Vec<T> inverse = one / (usable ? scale.half[h] : one);
+    for (int64_t j = 0; j < d; ++j) {
+      T* at = data + (2 * j + h) * W;
+      store(at, usable ? load(at) * inverse : zero);
+    }
+  }
+}
+
 // Pairs of rows: the first W rows of a tile are the real parts, the next W rows the imaginary parts.
 template <typename T>
 void load_pairs(const T* rows, int64_t d, int64_t valid, T* data) {
@@ -12,10 +66,10 @@ void load_pairs(const T* rows, int64_t d, int64_t valid, T* data) {
 }
 
 template <typename T>
-void store_pairs(const T* data, int64_t d, T* rows, int64_t valid) {
+void store_pairs(const T* data, const RowScale<T>& scale, int64_t d, T* rows, int64_t valid) {
   constexpr int W = kWidth<T>;
-  store_lanes(data, d, rows, d, valid);
-  if (valid > W) store_lanes(data + W, d, rows + W * d, d, valid - W);
+  store_lanes(data, scale.half[0], d, rows, d, valid);
+  if (valid > W) store_lanes(data + W, scale.half[1], d, rows + W * d, d, valid - W);
 }
 
 // Twice the two spectra that travel in Z, at bin k; `mirror` is Z at bin d - k.
@@ -74,7 +128,8 @@ class SpectralTile {
       : plan_(plan),
         size_(2 * W * plan.d),
         count_((backward ? 2 * modalities : modalities) + (fused ? 1 : 0) + 1),
-        memory_(size_ * (count_ + 1) + 4 * W) {
+        memory_(size_ * (count_ + 1) + 4 * W),
+        scales_(count_) {
     slots_ = new T*[static_cast<size_t>(count_)];
     for (int64_t i = 0; i < count_; ++i) slots_[i] = memory_.get() + i * size_;
     scratch_ = memory_.get() + count_ * size_;
@@ -84,6 +139,15 @@ class SpectralTile {
   SpectralTile& operator=(const SpectralTile&) = delete;
 
   T* slot(int64_t i) { return slots_[i]; }
+  // How much smaller the rows in slot i are than the true ones.
+  RowScale<T>& scale(int64_t i) { return scales_.get()[i]; }
+
+  // Rows into slot i, each divided by its own scale.
+  void load(const T* rows, int64_t valid, int64_t i) {
+    load_pairs(rows, plan_.d, valid, slots_[i]);
+    scale(i) = row_scale(slots_[i], plan_.d);
+    divide_rows(slots_[i], plan_.d, scale(i));
+  }
 
   void forward(int64_t i) { settle(i, fft<T, false>(plan_, slots_[i], slots_[count_ - 1], scratch_)); }
   void inverse(int64_t i) { settle(i, fft<T, true>(plan_, slots_[i], slots_[count_ - 1], scratch_)); }
@@ -96,6 +160,7 @@ class SpectralTile {
   const SpectralPlan<T>& plan_;
   int64_t size_, count_;
   AlignedBuffer<T> memory_;
+  AlignedBuffer<RowScale<T>> scales_;
   T** slots_;
   T* scratch_;
 };
@@ -124,11 +189,13 @@ template <typename T>
 void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile, int64_t row) {
   const int64_t d = job.plan->d, M = job.modalities, valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
   for (int64_t m = 0; m < M; ++m) {
-    load_pairs(job.x[m] + row * d, d, valid, tile.slot(m));
+    tile.load(job.x[m] + row * d, valid, m);
     tile.forward(m);
   }
   if (job.fused != nullptr) {
-    T* product = tile.slot(M);
+    RowScale<T> scale = tile.scale(0);
+    for (int64_t m = 1; m < M; ++m) scale = product(scale, tile.scale(m));
+    T* fused = tile.slot(M);
     for (int64_t k = 0; k <= d / 2; ++k) {
       const int64_t mirror = k == 0 ? 0 : d - k;
       Pair<T> p = unpack(tile.slot(0), k, mirror);
@@ -138,11 +205,11 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
       }
       const T* w = filters.fusion() + 2 * k;
       p = {times(p.a, w[0], w[1]), times(p.b, w[0], w[1])};
-      store_complex<T, false>(product, k, packed(p));
-      if (mirror != k) store_complex<T, false>(product, mirror, packed_mirror(p));
+      store_complex<T, false>(fused, k, packed(p));
+      if (mirror != k) store_complex<T, false>(fused, mirror, packed_mirror(p));
     }
     tile.inverse(M);
-    store_pairs(tile.slot(M), d, job.fused + row * d, valid);
+    store_pairs(tile.slot(M), scale, d, job.fused + row * d, valid);
   }
   for (int64_t m = 0; m < M; ++m) {
     T* z = tile.slot(m);
@@ -151,7 +218,7 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
       store_complex<T, false>(z, k, times(load_complex<T, false>(z, k), w[2 * k], w[2 * k + 1]));
     }
     tile.inverse(m);
-    store_pairs(tile.slot(m), d, job.y[m] + row * d, valid);
+    store_pairs(tile.slot(m), tile.scale(m), d, job.y[m] + row * d, valid);
   }
 }
 
@@ -164,67 +231,107 @@ void spectral_forward_at(const SpectralForward<T>& job, int64_t begin, int64_t e
     forward_tile(job, filters, tile, row);
 }
 
-// Lane sums of the filter gradients of one chunk: [M + 1][d/2+1] complex registers.
 template <typename T>
 SMORE_INLINE void accumulate(T* sums, int64_t at, Complex<T> value) {
   store_complex<T, false>(sums, at, add(load_complex<T, false>(sums, at), value));
 }
 
+// conj(x) * g of both rows of a pair, each times its own factor.
+template <typename T>
+SMORE_INLINE Complex<T> correlate(const Pair<T>& x, const Pair<T>& g, const RowScale<T>& weight) {
+  const Complex<T> a = multiply_conj(x.a, g.a), b = multiply_conj(x.b, g.b);
+  return {fma(a.re, weight.half[0], b.re * weight.half[1]), fma(a.im, weight.half[0], b.im * weight.half[1])};
+}
+
+// The gradient of x_m has two parts: the filtered array's, of size `own`, and the fused array's, of size `other`. Both
+// are brought to the larger size, which is left in `own`; returned is what the second part is still to be multiplied
+// with.
+template <typename T>
+RowScale<T> common_scale(RowScale<T>& own, const RowScale<T>& other) {
+  const Vec<T> zero{}, one = broadcast(T(1)), nan = broadcast(std::numeric_limits<T>::quiet_NaN());
+  RowScale<T> factor;
+  for (int h = 0; h < 2; ++h) {
+    const Vec<T> a = own.half[h], b = other.half[h], larger = a > b ? a : b;
+    const auto usable = (a == a) & (b == b) & (larger > zero);
+    factor.half[h] = usable ? b / (usable ? larger : one) : zero;
+    own.half[h] = ((a == a) & (b == b)) ? larger : nan;
+  }
+  return factor;
+}
+
+// `sums`: lane sums of the filter gradients of one chunk, [M + 1][d/2+1] complex registers. Slots: x_m, then the
+// gradient of x_m, then grad_fused.
 template <typename T>
 void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile, T* sums,
                    int64_t row) {
   const int64_t d = job.plan->d, M = job.modalities, bins = d / 2 + 1;
   const int64_t valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
+  const bool fused = job.grad_fused != nullptr;
   for (int64_t m = 0; m < M; ++m) {
-    load_pairs(job.x[m] + row * d, d, valid, tile.slot(m));
+    tile.load(job.x[m] + row * d, valid, m);
     tile.forward(m);
-    load_pairs(job.grad_y[m] + row * d, d, valid, tile.slot(M + m));
-    tile.forward(M + m);
-    const T* z = tile.slot(m);
+  }
+  if (fused) {
+    tile.load(job.grad_fused + row * d, valid, 2 * M);
+    tile.forward(2 * M);
+  }
+  for (int64_t m = 0; m < M; ++m) {
     T* g = tile.slot(M + m);
+    RowScale<T>& scale = tile.scale(M + m);
+    load_pairs(job.grad_y[m] + row * d, d, valid, g);
+    scale = row_scale(g, d);
+    RowScale<T> share{};
+    if (fused) {
+      RowScale<T> other = tile.scale(2 * M);
+      for (int64_t j = 0; j < M; ++j) {
+        if (j != m) other = product(other, tile.scale(j));
+      }
+      share = common_scale(scale, other);
+    }
+    divide_rows(g, d, scale);
+    tile.forward(M + m);
+    g = tile.slot(M + m);
+    const RowScale<T> weight = product(tile.scale(m), scale);
     for (int64_t k = 0; k < bins; ++k) {
       const int64_t mirror = k == 0 ? 0 : d - k;
-      Complex<T> s = multiply_conj(load_complex<T, false>(z, k), load_complex<T, false>(g, k));
-      if (mirror != k) {
-        const Complex<T> t = multiply_conj(load_complex<T, false>(z, mirror), load_complex<T, false>(g, mirror));
-        s = {s.re + t.re, s.im - t.im};
-      }
-      accumulate(sums, m * bins + k, s);
+      accumulate(sums, m * bins + k, correlate(unpack(tile.slot(m), k, mirror), unpack(g, k, mirror), weight));
     }
     const T* w = filters.of(m);
     for (int64_t k = 0; k < d; ++k) {
       store_complex<T, false>(g, k, times(load_complex<T, false>(g, k), w[2 * k], -w[2 * k + 1]));
     }
-  }
-  if (job.grad_fused != nullptr) {
-    load_pairs(job.grad_fused + row * d, d, valid, tile.slot(2 * M));
-    tile.forward(2 * M);
+    if (!fused) continue;
     for (int64_t k = 0; k < bins; ++k) {
       const int64_t mirror = k == 0 ? 0 : d - k;
-      const Pair<T> g = unpack(tile.slot(2 * M), k, mirror);
-      const T* w = filters.fusion() + 2 * k;
-      const Pair<T> weighted{times(g.a, w[0], -w[1]), times(g.b, w[0], -w[1])};
-      for (int64_t m = 0; m < M; ++m) {
-        Pair<T> p = weighted;  // times the conjugate spectra of all the others
-        for (int64_t j = 0; j < M; ++j) {
-          if (j == m) continue;
-          const Pair<T> q = unpack(tile.slot(j), k, mirror);
-          p = {multiply_conj(q.a, p.a), multiply_conj(q.b, p.b)};
-        }
-        accumulate(tile.slot(M + m), k, packed(p));
-        if (mirror != k) accumulate(tile.slot(M + m), mirror, packed_mirror(p));
+      Pair<T> p = unpack(tile.slot(2 * M), k, mirror);  // times the conjugates of the filter and of all other spectra
+      const T* wf = filters.fusion() + 2 * k;
+      p = {times(p.a, wf[0], -wf[1]), times(p.b, wf[0], -wf[1])};
+      for (int64_t j = 0; j < M; ++j) {
+        if (j == m) continue;
+        const Pair<T> q = unpack(tile.slot(j), k, mirror);
+        p = {multiply_conj(q.a, p.a), multiply_conj(q.b, p.b)};
       }
+      p = {{p.a.re * share.half[0], p.a.im * share.half[0]}, {p.b.re * share.half[1], p.b.im * share.half[1]}};
+      accumulate(g, k, packed(p));
+      if (mirror != k) accumulate(g, mirror, packed_mirror(p));
+    }
+  }
+  if (fused) {
+    RowScale<T> weight = tile.scale(2 * M);
+    for (int64_t m = 0; m < M; ++m) weight = product(weight, tile.scale(m));
+    for (int64_t k = 0; k < bins; ++k) {
+      const int64_t mirror = k == 0 ? 0 : d - k;
       Pair<T> p = unpack(tile.slot(0), k, mirror);
       for (int64_t m = 1; m < M; ++m) {
         const Pair<T> q = unpack(tile.slot(m), k, mirror);
         p = {multiply(p.a, q.a), multiply(p.b, q.b)};
       }
-      accumulate(sums, M * bins + k, add(multiply_conj(p.a, g.a), multiply_conj(p.b, g.b)));
+      accumulate(sums, M * bins + k, correlate(p, unpack(tile.slot(2 * M), k, mirror), weight));
     }
   }
   for (int64_t m = 0; m < M; ++m) {
     tile.inverse(M + m);
-    store_pairs(tile.slot(M + m), d, job.grad_x[m] + row * d, valid);
+    store_pairs(tile.slot(M + m), tile.scale(M + m), d, job.grad_x[m] + row * d, valid);
   }
 }
 
@@ -237,7 +344,8 @@ void spectral_backward_at(const SpectralBackward<T>& job, int64_t begin, int64_t
   const Filters<T> filters(d, M, job.weight, fused ? job.fusion_weight : nullptr);
   SpectralTile<T> tile(*job.plan, M, true, fused);
   const AlignedBuffer<T> sums(2 * W * bins * arrays);
-  // The fused gradient carries M + 1 spectra without their factor 1/2, and counts inner bins once, not twice.
+  // Spectra come without their factor 1/2: two of them in a filter's gradient, M + 1 in the fusion filter's. An inner
+  // bin stands for its mirror too.
   const double fused_scale =
       std::pow(static_cast<double>(d), -0.5 * static_cast<double>(M + 1)) * std::pow(0.5, static_cast<double>(M + 1));
   for (int64_t chunk = begin; chunk < end; ++chunk) {
@@ -250,7 +358,7 @@ void spectral_backward_at(const SpectralBackward<T>& job, int64_t begin, int64_t
     for (int64_t a = 0; a < arrays; ++a) {
       for (int64_t k = 0; k < bins; ++k) {
         const bool single = k == 0 || 2 * k == d;
-        const double scale = a < M ? 1.0 / static_cast<double>(d) : fused_scale * (single ? 1.0 : 2.0);
+        const double scale = (a < M ? 0.25 / static_cast<double>(d) : fused_scale) * (single ? 1.0 : 2.0);
         double re = 0, im = 0;
         for (int lane = 0; lane < W; ++lane) {
           re += static_cast<double>(sums.get()[2 * W * (a * bins + k) + lane]);

@@ -15,16 +15,13 @@ namespace {
 
 using at::Tensor;
 
-// Several parts a thread, so that a thread which the system delays holds up little.
-constexpr int64_t kPartsPerThread = 8;
-
 template <typename T, typename I>
 void run_spmm(const char* op, const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out) {
   SMORE_CHECK_INDEX(a.rowptr[0] == 0 && static_cast<int64_t>(a.rowptr[a.n_rows]) == a.n_edges, op,
                     "rowptr must run from 0 to the number of edges (", a.n_edges, "), got ",
                     static_cast<int64_t>(a.rowptr[0]), " to ", static_cast<int64_t>(a.rowptr[a.n_rows]));
   const int64_t work = (a.n_edges + a.n_rows) * width;
-  const int64_t parts = work < (1 << 15) ? 1 : static_cast<int64_t>(at::get_num_threads()) * kPartsPerThread;
+  const int64_t parts = work < (1 << 15) ? 1 : at::get_num_threads();
   std::atomic<bool> valid{true};
   parallel_ranges(parts, 1, [&](int64_t begin, int64_t end) {
     const int64_t first = balanced_row(a.rowptr, a.n_rows, begin, parts);

@@ -45,20 +45,20 @@ void load_lanes(const T* rows, int64_t stride, int64_t valid, int64_t d, T* lane
   }
 }
 
-// The way back: rows[r * stride + j] = lanes[2 * W * j + r] for r < valid.
+// The way back, times a factor a row: rows[r * stride + j] = lanes[2 * W * j + r] * factor[r] for r < valid.
 template <typename T>
-void store_lanes(const T* lanes, int64_t d, T* rows, int64_t stride, int64_t valid) {
+void store_lanes(const T* lanes, Vec<T> factor, int64_t d, T* rows, int64_t stride, int64_t valid) {
   constexpr int W = kWidth<T>;
   if (d < W) {
     for (int64_t j = 0; j < d; ++j) {
-      for (int64_t r = 0; r < std::min<int64_t>(W, valid); ++r) rows[r * stride + j] = lanes[2 * W * j + r];
+      for (int64_t r = 0; r < std::min<int64_t>(W, valid); ++r) rows[r * stride + j] = lanes[2 * W * j + r] * factor[r];
     }
     return;
   }
   for (int64_t block = 0; block < d; block += W) {
     const int64_t first = std::min(block, d - W);
     Vec<T> v[W];
-    for (int j = 0; j < W; ++j) v[j] = load(lanes + 2 * W * (first + j));
+    for (int j = 0; j < W; ++j) v[j] = load(lanes + 2 * W * (first + j)) * factor;
     transpose_steps<T, 1>(v);
     for (int r = 0; r < W; ++r) {
       if (r < valid) store(rows + r * stride + first, v[r]);

@@ -13,7 +13,9 @@ using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-Tensor real_view(const Tensor& weight) { return weight.is_complex() ? at::view_as_real(weight) : weight; }
+Tensor real_view(const Tensor& weight) {
+  return weight.is_complex() ? at::view_as_real(weight.resolve_conj()) : weight;
+}
 
 std::vector<Tensor> real_views(TensorList weights) {
   std::vector<Tensor> result;

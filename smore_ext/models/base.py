@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -16,8 +17,8 @@ BACKENDS: dict[str, ModuleType] = {"native": ops, "reference": reference}
 
 def check_at_least(name: str, value: float, least: float) -> None:
     """A setting below its bound is an error that names it."""
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} must be at least {least} and finite, got {value}")
 
 
 def check_backend(backend: str) -> None:

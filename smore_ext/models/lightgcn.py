@@ -18,7 +18,14 @@ from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_b
 
 @dataclass
 class LightGCNConfig:
-    """Settings of LightGCN. The published runs of the field use 64 dimensions and tune layers and reg_weight."""
+    """Settings of LightGCN; the field's runs use 64 dimensions and tune layers and reg_weight on validation.
+
+    embedding_dim: width d of all embeddings.
+    n_ui_layers: layers over the user-item graph; 0 is matrix factorisation.
+    reg_weight: weight of the L2 term on the batch's rows of the parameters.
+    batch_size: interactions a step; the L2 term divides by it.
+    backend: native (this package's kernels) or reference (plain PyTorch).
+    """
 
     embedding_dim: int = 64
     n_ui_layers: int = 4

@@ -26,10 +26,20 @@ from smore_ext.models.smore_state import native_state_dict
 class SMOREConfig:
     """Settings of SMORE; the defaults are the published ones for Amazon Baby where it has one value.
 
-    knn_k: neighbours of the item graphs, one number or one a modality. spectral: True filters all frequencies, False
-    switches the filters off (features pass unfiltered, the fusion is the product's inverse transform), a
-    number keeps that many of the lowest frequencies. modalities: names to use, None for all the dataset has.
-    cache_dir: where item graphs are kept between runs, None for nowhere.
+    embedding_dim: width d of all embeddings.
+    n_ui_layers: layers over the user-item graph.
+    n_mm_layers: layers over the item graphs.
+    knn_k: neighbours in the item graphs, one number or one a modality (image=40,text=15).
+    cl_weight: weight of the InfoNCE term; 0 leaves it out.
+    reg_weight: weight of the L2 term.
+    temperature: of InfoNCE.
+    dropout: share of the preference gates' outputs dropped in training.
+    freeze_features: keep the raw features as they are instead of training them.
+    batch_size: interactions a step; the L2 term divides by it.
+    spectral: true filters all frequencies, false none, a number keeps that many of the lowest.
+    modalities: names to use, none for all that the data set has.
+    backend: native (this package's kernels) or reference (plain PyTorch).
+    cache_dir: where item graphs are kept between runs, none for nowhere.
     """
 
     embedding_dim: int = 64
@@ -54,8 +64,8 @@ class SMOREConfig:
             check_at_least(name, getattr(self, name), 0)
         for k in self.knn_k.values() if isinstance(self.knn_k, dict) else [self.knn_k]:
             check_at_least("knn_k", k, 1)
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be greater than 0 and finite, got {self.temperature}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         bins = self.embedding_dim // 2 + 1
@@ -65,8 +75,10 @@ class SMOREConfig:
             )
         if self.modalities is not None:
             self.modalities = tuple(self.modalities)
-            if not self.modalities:
-                raise ValueError("modalities must name at least one modality, got none")
+            if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+                raise ValueError(
+                    f"modalities must name at least one modality, each once, got {', '.join(self.modalities) or 'none'}"
+                )
         check_backend(self.backend)
 
 
@@ -228,8 +240,10 @@ def _chosen_modalities(dataset: Dataset, config: SMOREConfig) -> list[str]:
             f"SMORE needs features of {', '.join(missing) or 'at least one modality'}; dataset "
             f"{dataset.name!r} has {', '.join(known) or 'none'}"
         )
-    if isinstance(config.knn_k, dict) and any(m not in config.knn_k and m not in dataset.graphs for m in chosen):
-        raise ValueError(f"knn_k must name every modality ({', '.join(chosen)}), got {', '.join(config.knn_k)}")
+    if isinstance(config.knn_k, dict):
+        needed = [m for m in chosen if m not in dataset.graphs]
+        if not set(needed) <= set(config.knn_k) or not set(config.knn_k) <= set(chosen):
+            raise ValueError(f"knn_k must name every modality ({', '.join(chosen)}), got {', '.join(config.knn_k)}")
     return chosen
 
 
