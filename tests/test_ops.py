@@ -240,3 +240,15 @@ def test_topk_never_chooses_nan() -> None:
     for module in (ops, reference):
         score, index = module.masked_topk(users, items, 3)
         assert index.tolist() == [[2, 0, -1]] and score[0, 2] == -torch.inf
+
+
+@pytest.mark.parametrize("size", [1e-39, 1e-44, 1e-30])
+def test_gradients_at_the_edge_of_float32_stay_finite(size: float) -> None:
+    generator = seeded()
+    xs = [torch.randn(20, 16, generator=generator).requires_grad_() for _ in range(2)]
+    weights = [torch.randn(9, 2, generator=generator).requires_grad_() for _ in range(3)]
+    filtered, fused = ops.spectrum_fusion(xs, weights[:2], weights[2])
+    cotangents = [torch.zeros(20, 16), torch.full((20, 16), size), torch.full((20, 16), size)]
+    cotangents[2][::2] = 1.0
+    grads = torch.autograd.grad([*filtered, fused], [*xs, *weights], cotangents)
+    assert all(g.isfinite().all() for g in grads)

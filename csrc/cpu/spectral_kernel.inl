@@ -249,9 +249,11 @@ SMORE_INLINE Complex<T> correlate(const Pair<T>& x, const Pair<T>& g, const RowS
 template <typename T>
 RowScale<T> common_scale(RowScale<T>& own, const RowScale<T>& other) {
   const Vec<T> zero{}, one = broadcast(T(1)), nan = broadcast(std::numeric_limits<T>::quiet_NaN());
+  const Vec<T> tiny = broadcast(std::numeric_limits<T>::min());  // below it the inverse would be infinite
   RowScale<T> factor;
   for (int h = 0; h < 2; ++h) {
-    const Vec<T> a = own.half[h], b = other.half[h], larger = a > b ? a : b;
+    const Vec<T> a = own.half[h], b = other.half[h], either = a > b ? a : b;
+    const Vec<T> larger = (either > zero) & (either < tiny) ? tiny : either;
     const auto usable = (a == a) & (b == b) & (larger > zero);
     factor.half[h] = usable ? b / (usable ? larger : one) : zero;
     own.half[h] = ((a == a) & (b == b)) ? larger : nan;

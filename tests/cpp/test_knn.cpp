@@ -21,7 +21,7 @@ template <typename T>
 Neighbours<T> search(const std::vector<T>& x, int64_t n, int64_t d, int64_t k, int64_t step, int threads) {
   std::vector<double> norm(n);
   harness::run_ranges(n, threads,
-                      [&](int64_t begin, int64_t end) { smore::knn_norms(x.data(), d, norm.data(), begin, end); });
+                      [&](int64_t begin, int64_t end) { smore::knn_squares(x.data(), d, norm.data(), begin, end); });
   std::vector<T> unit(n * d);
   smore::knn_unit_rows(x.data(), d, norm.data(), unit.data(), 0, n);
   const int64_t capacity = smore::knn_capacity(k);
