@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from safetensors import SafetensorError
 
 from smore_ext.coerce import metavar
 from smore_ext.config import Setting, TrainConfig, flag_name, nearest_name, settings_of
@@ -96,10 +97,14 @@ def run_command(command: click.Command, argv: Sequence[str] | None, prog: str) -
         if not plain:
             raise
         return _fail(str(error), 1)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, SafetensorError, NotImplementedError) as error:
         if not plain:
             raise
         return _fail(str(error) or type(error).__name__, 2)
+    except (MemoryError, RuntimeError) as error:
+        if not plain or not _is_memory(error):
+            raise
+        return _fail(f"out of memory: {error}" if str(error) else "out of memory", 2)
     return code if isinstance(code, int) else 0
 
 
@@ -121,6 +126,20 @@ def terminated_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _is_memory(error: Exception) -> bool:
+    """True for the errors of a failed allocation; torch has no type of its own for those on the CPU."""
+    words = (
+        "can't allocate memory",
+        "cannot allocate memory",
+        "not enough memory",
+        "out of memory",
+        "bad_alloc",
+        "size calculation overflow",
+    )
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    told = message.partition("Exception raised from")[0] or message  # torch appends its C++ stack
+    print(f"error: {' '.join(told.split())}", file=sys.stderr)
     return code

@@ -14,6 +14,8 @@ In a YAML file a top-level key named like a model holds settings for that model 
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +98,8 @@ class TrainConfig:
                 raise ConfigError(f"{name}: expected at least {low}, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads: expected at least 1, got {self.threads}")
+        # a trailing slash comes from a shell's completion; the name becomes part of the run's folder
+        object.__setattr__(self, "dataset", dataset_name(self.dataset))
         if not 0 < self.lr < float("inf"):
             raise ConfigError(f"lr: expected a number above 0, got {self.lr}")
         if not 0 < self.lr_decay <= 1:
@@ -112,9 +116,19 @@ class RunConfig:
     model: Any
     sources: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, value in self.to_dict().items():
+            if not _finite(value):
+                raise ConfigError(f"{name}: expected finite numbers, got {value!r}")
+
     def to_dict(self) -> dict[str, Any]:
-        """The settings as one flat dict of JSON and YAML types; `RunConfig.from_dict` reads it back."""
+        """The settings as one flat dict of JSON and YAML types; `RunConfig.from_dict` reads it back.
+
+        `data_path` is made absolute: what is stored holds from any working directory.
+        """
         values = dataclasses.asdict(self.train)
+        if self.train.data_path is not None:
+            values["data_path"] = self.train.data_path.absolute()
         values |= {f.name: getattr(self.model, f.name) for f in dataclasses.fields(self.model) if f.init}
         return {name: _plain(value) for name, value in values.items()}
 
@@ -138,6 +152,28 @@ class Setting(NamedTuple):
 class Layer(NamedTuple):
     source: str
     values: dict[str, Any]
+
+
+def dataset_name(text: str) -> str:
+    """`text` without trailing slashes. Raises `ConfigError` for a path: its folder belongs in `data_path`."""
+    name = text.rstrip("/\\")
+    if not name or name in (".", "..") or "/" in name or "\\" in name:
+        raise ConfigError(f"dataset: expected a name, got the path {text!r}; name its folder with --data-path DIR")
+    return name
+
+
+def check_folder(path: Path) -> None:
+    """Raises `FileNotFoundError` or `NotADirectoryError` when `--data-path` is no folder."""
+    if not path.exists():
+        raise FileNotFoundError(f"--data-path {path} does not exist")
+    if not path.is_dir():
+        raise NotADirectoryError(f"--data-path {path} is a file, expected a folder")
+
+
+def default_cache_dir() -> str:
+    """Where item graphs are kept unless `cache_dir` says otherwise: the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(root) / "smore_ext" / "graphs")
 
 
 def flag_name(name: str) -> str:
@@ -187,6 +223,7 @@ def resolve(
     if flags:
         layers.append(Layer(FLAGS, dict(flags)))
     dataset = _last(layers, "dataset", DEFAULT_DATASET)
+    dataset = dataset.rstrip("/") if isinstance(dataset, str) else dataset
     data_path = _last(layers, "data_path", None)
     if preset is None and data_path is None and dataset in preset_names():
         automatic = load_preset(dataset)
@@ -205,11 +242,23 @@ def convert_setting(name: str, value: Any, model: str, source: str) -> Any:
         owners = [other for other in MODELS if name in settings_of(MODELS[other].config_class)]
         if owners:
             raise ConfigError(f"{place}: {model} has no such setting ({', '.join(owners)} has)")
-        raise ConfigError(f"{place}: unknown setting{did_you_mean(name, known)}")
+        valid = known if source == FLAGS else [*known, *MODELS]  # a file may have a section for a model
+        raise ConfigError(f"{place}: unknown setting{did_you_mean(name, valid)}")
     try:
-        return convert(value, known[name].hint)
+        converted = convert(value, known[name].hint)
     except Mismatch:
         raise ConfigError(f"{place}: expected {describe(known[name].hint)}, got {value!r}") from None
+    if not _finite(converted):
+        raise ConfigError(f"{place}: expected finite numbers, got {value!r}")
+    return converted
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -224,7 +273,7 @@ def nearest_name(name: str, valid: Iterable[str]) -> str | None:
     spelling = name.lower().replace("-", "_")
     if MMREC_NAMES.get(spelling) in by_spelling:
         return by_spelling[MMREC_NAMES[spelling]]
-    near = get_close_matches(spelling, by_spelling, n=1, cutoff=0.4)
+    near = get_close_matches(spelling, by_spelling, n=1, cutoff=0.6)
     return by_spelling[near[0]] if near else None
 
 
@@ -249,7 +298,11 @@ def load_preset(name: str) -> Layer:
 def read_yaml(path: Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"configuration file {path} does not exist")
-    return _parse_yaml(Path(path).read_text(encoding="utf-8"), f"file {path}")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"file {path}: expected UTF-8 text, got: {error}") from None
+    return _parse_yaml(text, f"file {path}")
 
 
 def _parse_yaml(text: str, source: str) -> dict[str, Any]:
@@ -282,6 +335,9 @@ def _merge(layers: list[Layer]) -> RunConfig:
         }
         for section in MODELS:
             values |= _section(source, section, layer.get(section), model)
+    if "cache_dir" in of_model:  # explicit, so that `none` can mean none
+        cache = values.setdefault("cache_dir", default_cache_dir())
+        values["cache_dir"] = cache if cache is None else str(Path(cache).expanduser())
     train = TrainConfig(**{name: value for name, value in values.items() if name not in of_model})
     model_config = MODELS[model].config_class(**{k: v for k, v in values.items() if k in of_model})
     return RunConfig(train, model_config, tuple(layer.source for layer in layers))
@@ -300,7 +356,10 @@ def _section(source: str, section: str, values: Any, model: str) -> dict[str, An
 
 def _only_dataset(folder: Path) -> str:
     """Name of the one data set in `folder`, for `--data-path DIR` without `--dataset`."""
+    check_folder(folder)
     found = sorted(folder.glob("*.inter"))
+    if not found and (folder / "inter.csv").is_file():
+        return folder.resolve().name
     if len(found) != 1:
         raise ConfigError(f"--data-path {folder} holds {len(found)} .inter files; name the data set with -d NAME")
     return found[0].stem

@@ -200,10 +200,14 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
 @click.pass_context
 def main(context: click.Context, json_file: Path | None) -> None:
     """Show versions and the build, and compare every op with the reference (exit code 1 if one differs)."""
+    if json_file is not None and not os.access(json_file.parent, os.W_OK):
+        failure = click.ClickException(f"--json {json_file}: cannot write into folder {json_file.parent}")
+        failure.exit_code = 2
+        raise failure
     findings = examine()
-    _print(Console(), findings)
     if json_file is not None:
         json_file.write_text(json.dumps(findings, indent=2) + "\n")
+    _print(Console(), findings)
     context.exit(0 if findings["passed"] else 1)
 
 

@@ -34,18 +34,23 @@ def command(
 ) -> int:
     console = make_console()
     results, dataset = [], None
+    unfinished = runs.unfinished_seeds(run_dir)
     with runs.cpu_threads(threads):
         for path in runs.run_dirs(run_dir):
             run = runs.load_run(path, data_path, dataset, device)
             dataset = run.dataset
             results.append(run.evaluate(protocol or run.config.train.protocol))
-            console.print(result_table(results[-1]))
-    report = results[0]
-    if len(results) > 1:
-        report = summarise(results, run.config)
-        console.print(seeds_table(report))
+    several = run_dir != path or len(results) > 1
+    report = summarise(results, runs.seeds_config(run_dir, run.config, results)) if several else results[0]
+    if unfinished:
+        states = ", ".join(f"seed {seed} is {state}" for seed, state in unfinished.items())
+        report["warnings"].insert(0, f"{states}; these numbers are not those of the whole run")
     if json_file is not None:
-        write_json(json_file, report)
+        write_json(json_file, report)  # first: the console may be gone
+    for result in results:
+        console.print(result_table(result))
+    if several:
+        console.print(seeds_table(report))
     return 0
 
 

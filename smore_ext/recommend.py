@@ -34,13 +34,16 @@ def command(
     found = runs.run_dirs(run_dir)
     if len(found) > 1:
         raise click.UsageError(f"{run_dir} holds several seeds: name one of {', '.join(map(str, found))}")
+    if (others := runs.unfinished_seeds(run_dir)) and found[0] != run_dir:
+        states = ", ".join(f"seed {seed} is {state}" for seed, state in others.items())
+        raise click.UsageError(f"{run_dir} is a run of several seeds ({states}): name the one to use: {found[0]}")
     run = runs.load_run(found[0], data_path)
     lists = run.recommend(users, k, mask)
     console = make_console()
-    for user, items in lists.items():
-        console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
     if json_file is not None:
         write_json(json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()})
+    for user, items in lists.items():
+        console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
     return 0
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from smore_ext.checkpoint import write_text
@@ -25,7 +26,7 @@ from smore_ext.protocol import KS, MASKED
 METRICS_FILE, RESULT_FILE = "metrics.jsonl", "result.json"
 TENSORBOARD_FOLDER = "tensorboard"
 _TABLE_METRICS = ("recall", "ndcg", "precision", "map")
-_PIPE_WIDTH = 110
+_PIPE_WIDTH = 80
 
 
 def make_console() -> Console:
@@ -50,6 +51,15 @@ class ConsoleReport:
         self._close()
 
     def __call__(self, event: Event) -> None:
+        """Shows the event. A console that is gone (a closed pipe, a full disk) is left alone from then on."""
+        if self.console.quiet:
+            return
+        try:
+            self._show(event)
+        except (OSError, SystemExit):  # rich turns a broken pipe into SystemExit
+            self._leave()
+
+    def _show(self, event: Event) -> None:
         match event:
             case RunStarted():
                 self._start(event)
@@ -74,26 +84,34 @@ class ConsoleReport:
         if self.console.is_terminal and event.n_steps:
             columns = (
                 TextColumn("epoch {task.fields[epoch]}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=10),
                 MofNCompleteColumn(),
+                TextColumn("{task.fields[info]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             )
-            self._bar = Progress(*columns, TextColumn("{task.fields[info]}"), console=self.console, transient=True)
+            self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task("", total=event.n_steps, epoch=event.first_epoch, info="")
             self._bar.start()
 
     def _progress(self, event: StepsDone) -> None:
         if self._bar is None:
             return
-        info = f"{loss_text(event.loss)}  {event.interactions_per_second:,.0f} interactions/s"
-        self._bar.update(self._task, completed=event.step, epoch=event.epoch, info=info)
+        self._bar.update(self._task, completed=event.step, epoch=event.epoch, info=bar_text(event))
 
     def _print(self, text: str, style: str | None = None) -> None:
         self.console.print(escape(text), style=style, soft_wrap=True)
 
+    def _leave(self) -> None:
+        self.console.quiet = True
+        if self.console.file is sys.__stdout__:  # what its buffer still holds would fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            bar, self._bar = self._bar, None
+            try:
+                bar.stop()
+            except (OSError, SystemExit):
+                self._leave()
 
 
 class JsonReport:
@@ -156,8 +174,14 @@ class TensorBoardReport:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes indented JSON atomically."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Writes indented JSON atomically; `ValueError` for NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def bar_text(event: StepsDone) -> str:
+    """Newest loss, its parts and thousands of interactions a second: what fits beside the bar in 80 columns."""
+    losses = " ".join(f"{name} {value:.3g}" for name, value in event.loss.items())
+    return f"{losses} {event.interactions_per_second / 1000:,.0f}k/s"
 
 
 def loss_text(loss: dict[str, float]) -> str:
@@ -240,7 +264,7 @@ def _table(
     caption: Sequence[str],
     warnings: Sequence[str],
 ) -> Group:
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # 80 columns with deviations
     for column in ("split", "K", *_TABLE_METRICS):
         table.add_column(column, justify="left" if column == "split" else "right")
     for split, values in cells.items():

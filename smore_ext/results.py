@@ -45,6 +45,12 @@ def run_result(
     }
 
 
+def left_out(dataset: Dataset) -> list[str]:
+    """One line of what the data set holds and training does not see; none when it sees all."""
+    counts = [f"{name.replace('_', ' ')} {count:,}" for name, count in dataset.report.items() if count]
+    return [f"not used or counted once: {', '.join(counts)}"] if counts else []
+
+
 def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Sizes, contents and fingerprint of a data set."""
     splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}

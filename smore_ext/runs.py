@@ -7,6 +7,7 @@ summary `result.json`, and one such directory a seed, `seed-<n>`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -27,6 +28,7 @@ from smore_ext.config import (
     RunConfig,
     TrainConfig,
     changed_settings,
+    check_folder,
     convert_setting,
     did_you_mean,
     flag_name,
@@ -47,6 +49,7 @@ from smore_ext.results import run_result, summarise
 from smore_ext.trainer import Trainer, build_model, check_data, deterministic, usable_device
 
 CONFIG_FILE = "config.yaml"
+SHOWN_DATASETS = 10
 _RESULTS = (checkpoint.LAST, checkpoint.BEST, METRICS_FILE, RESULT_FILE)
 
 
@@ -65,21 +68,33 @@ def open_dataset(cfg: TrainConfig) -> Dataset:
         )
     if cfg.dataset_options:
         raise ConfigError("dataset_options: expected none with --data-path, they are for the built-in data set")
-    inside = cfg.data_path / cfg.dataset
+    check_folder(cfg.data_path)
+    inside, table = cfg.data_path / cfg.dataset, cfg.data_path / f"{cfg.dataset}.inter"
     if inside.is_dir():
         return load_dataset(inside)
-    if (cfg.data_path / f"{cfg.dataset}.inter").is_file():
-        return load_dataset(cfg.data_path)
-    raise FileNotFoundError(
-        f"data set {cfg.dataset!r} not found: neither folder {inside} nor file "
-        f"{cfg.data_path / f'{cfg.dataset}.inter'} exists"
+    if table.is_file() or ((cfg.data_path / "inter.csv").is_file() and not any(cfg.data_path.glob("*.inter"))):
+        return load_dataset(cfg.data_path, cfg.dataset)
+    there = _datasets_in(cfg.data_path)
+    listed = ", ".join(there[:SHOWN_DATASETS]) + (
+        f" and {more} more" if (more := len(there) - SHOWN_DATASETS) > 0 else ""
     )
+    raise FileNotFoundError(
+        f"data set {cfg.dataset!r} not found: neither folder {inside} nor file {table} exists"
+        f"{did_you_mean(cfg.dataset, there)}; {cfg.data_path} holds {listed or 'no data set'}"
+    )
+
+
+def _datasets_in(folder: Path) -> list[str]:
+    """Names that `--dataset` takes with this `--data-path`."""
+    tables = {path.stem for path in folder.glob("*.inter")}
+    folders = {path.parent.name for pattern in ("*/*.inter", "*/inter.csv") for path in folder.glob(pattern)}
+    return sorted(tables | folders)
 
 
 def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
     """Where a new run goes. Raises `FileExistsError` when a run is there already and `overwrite` is false.
 
-    With `overwrite` the files of that run, and only those, are deleted.
+    Nothing is deleted here: `train` does it, with `overwrite`, once the new run is known to start.
     """
     cfg = config.train
     if cfg.output_dir is None:
@@ -95,8 +110,6 @@ def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
             f"{cfg.output_dir} already holds a run ({', '.join(sorted(path.name for path in held))}): "
             f"go on with it by --resume {cfg.output_dir}, or delete it by --overwrite"
         )
-    if overwrite:
-        delete_run(cfg.output_dir)
     return cfg.output_dir
 
 
@@ -124,6 +137,8 @@ def stored_config(run_dir: Path, changes: Mapping[str, Any] | None = None) -> Ru
     model = stored.train.model
     new = {name: convert_setting(name, value, model, FLAGS) for name, value in (changes or {}).items()}
     config = RunConfig.from_dict(stored.to_dict() | new, str(path))
+    sources = _stored_sources(run_dir) or stored.sources
+    config = dataclasses.replace(config, sources=(*sources, *([f"{FLAGS} of --resume"] if new else [])))
     for name, (old, now) in changed_settings(stored.to_dict(), config.to_dict()).items():
         raise ConfigError(f"{flag_name(name)} cannot change when a run is resumed: it was {old!r}, is {now!r}")
     return config
@@ -135,24 +150,30 @@ def train(
     run_dir: Path,
     listeners: Sequence[Listener] = (),
     resume: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Runs the seed, or all `seeds`, and returns the content of the top `result.json`.
 
-    With `resume`, finished seeds are read, a started one goes on, the others begin.
+    With `resume`, finished seeds are read, a started one goes on, the others begin. With `overwrite` a run
+    that is in `run_dir` is deleted when the model of the new one stands. Listeners come after the files.
     """
+    started = False
 
     def keep_config(event: Event) -> None:
+        nonlocal started
         if isinstance(event, RunStarted):
+            if overwrite and not started:
+                delete_run(run_dir)
+            started = True
             write_config(run_dir, config)
 
-    heard = [keep_config, *listeners]
     with cpu_threads(config.train.threads):
         if not config.train.seeds:
-            return _train_seed(config, dataset, run_dir, heard, resume)
+            return _train_seed(config, dataset, run_dir, keep_config, listeners, resume)
         results = []
         for seed in config.train.seeds:
             one = config.replace(seed=seed, seeds=())
-            results.append(_train_seed(one, dataset, run_dir / f"seed-{seed}", heard, resume))
+            results.append(_train_seed(one, dataset, run_dir / f"seed-{seed}", keep_config, listeners, resume))
     summary = summarise(results, config)
     write_json(run_dir / RESULT_FILE, summary)
     return summary
@@ -163,12 +184,23 @@ def finished(run_dir: Path, config: RunConfig) -> dict[str, Any] | None:
     path = run_dir / RESULT_FILE
     if not path.is_file():
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = read_result(path)
     if "runs" in result:
         seeds = [finished(run_dir / f"seed-{seed}", config) for seed in config.train.seeds]
         return result if all(seeds) else None
     more = result["stopped"] == "epochs" and config.train.epochs > result["epochs_run"]
     return None if more else result
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The content of a `result.json`; `ConfigError` that names the file when it is damaged."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, not UTF-8
+        raise ConfigError(f"{path} is damaged: {error}; delete it to let --resume write it again") from None
+    if not isinstance(result, dict) or not ("runs" in result or {"stopped", "epochs_run"} <= set(result)):
+        raise ConfigError(f"{path} is damaged: expected the result of a run")
+    return result
 
 
 class Recommendation(NamedTuple):
@@ -188,6 +220,7 @@ class LoadedRun:
     dataset: Dataset
     model: nn.Module
     progress: dict[str, Any]
+    stopped: str | None = None  # why training ended; None while it has not
 
     def evaluate(self, protocol: str) -> dict[str, Any]:
         """Validation and test metrics under `protocol`, in the form of `result.json`."""
@@ -201,7 +234,7 @@ class LoadedRun:
             "evaluating": self.progress["seconds_evaluating"],
             "testing": time.perf_counter() - begin,
         }
-        return run_result(self.config, self.dataset, protocol, self.progress, validation, test, seconds, stopped=None)
+        return run_result(self.config, self.dataset, protocol, self.progress, validation, test, seconds, self.stopped)
 
     def recommend(self, users: Sequence[int], k: int, mask: str = "all") -> dict[int, list[Recommendation]]:
         """The `k` items ranked first for each user, without the items the user has interacted with.
@@ -242,6 +275,31 @@ def run_dirs(run_dir: Path) -> list[Path]:
     return trained
 
 
+def seeds_config(run_dir: Path, config: RunConfig, results: Sequence[dict[str, Any]]) -> RunConfig:
+    """Settings of a run of several seeds, given those of one of them as it was loaded."""
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        return config.replace(seeds=tuple(result["seed"] for result in results))
+    whole = RunConfig.from_dict(read_yaml(path), str(path)).train
+    return config.replace(seed=whole.seed, seeds=whole.seeds)
+
+
+def unfinished_seeds(run_dir: Path) -> dict[int, str]:
+    """Seeds of a run of several that are not done, each with how far it is; empty for a run of one seed."""
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        return {}
+    config = RunConfig.from_dict(read_yaml(path), str(path))
+    out = {}
+    for seed in config.train.seeds:
+        folder = run_dir / f"seed-{seed}"
+        if not (folder / checkpoint.BEST).is_file():
+            out[seed] = "not started"
+        elif finished(folder, config) is None:
+            out[seed] = "not finished"
+    return out
+
+
 def load_run(
     run_dir: Path,
     data_path: Path | None = None,
@@ -260,11 +318,13 @@ def load_run(
     if device is not None:
         changes["device"] = device
     config = RunConfig.from_dict(metadata["config"], str(path)).replace(**changes)
+    config = dataclasses.replace(config, sources=tuple(metadata.get("settings_from", config.sources)))
+    progress, stopped = _end_of(run_dir, metadata["progress"])
     dataset = open_dataset(config.train) if dataset is None else dataset
     check_data(metadata["data"]["fingerprint"], dataset, str(path))
     model = build_model(config, dataset, usable_device(config.train.device))
     checkpoint.load_weights(model, weights)
-    return LoadedRun(run_dir, config, dataset, model.eval(), metadata["progress"])
+    return LoadedRun(run_dir, config, dataset, model.eval(), progress, stopped)
 
 
 @contextmanager
@@ -284,16 +344,45 @@ def write_config(run_dir: Path, config: RunConfig) -> None:
     checkpoint.write_text(run_dir / CONFIG_FILE, text)
 
 
+def _end_of(run_dir: Path, progress: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Epochs, seconds and warnings of a whole run, given those up to its best epoch; and why it stopped."""
+    last, path, stopped = run_dir / checkpoint.LAST, run_dir / RESULT_FILE, None
+    if last.is_file():
+        newer = checkpoint.load_metadata(last)["progress"]
+        if newer["best_epoch"] == progress["best_epoch"]:  # else the run was killed between its two checkpoints
+            progress = newer
+    if path.is_file():
+        result = read_result(path)
+        if result["epochs_run"] >= progress["next_epoch"]:
+            stopped = result["stopped"]
+            seconds = {f"seconds_{name}": result["seconds"][name] for name in ("training", "evaluating")}
+            progress = progress | seconds | {"next_epoch": result["epochs_run"], "warnings": result["warnings"]}
+    return progress, stopped
+
+
+def _stored_sources(run_dir: Path) -> tuple[str, ...]:
+    """Where the settings of a run came from, as its first checkpoint says."""
+    for path in (run_dir / checkpoint.LAST, *sorted(run_dir.glob(f"seed-*/{checkpoint.LAST}"))):
+        if path.is_file():
+            return tuple(checkpoint.load_metadata(path).get("settings_from", ()))
+    return ()
+
+
 def _train_seed(
-    config: RunConfig, dataset: Dataset, run_dir: Path, listeners: Sequence[Listener], resume: bool
+    config: RunConfig,
+    dataset: Dataset,
+    run_dir: Path,
+    keep_config: Listener,
+    listeners: Sequence[Listener],
+    resume: bool,
 ) -> dict[str, Any]:
     if resume and (result := finished(run_dir, config)) is not None:
         check_data(result["data"]["fingerprint"], dataset, str(run_dir / RESULT_FILE))
         return result
-    writers: list[Callable[[Event], None]] = [JsonReport(run_dir)]
+    writers: list[Callable[[Event], None]] = [keep_config, JsonReport(run_dir)]
     if config.train.tensorboard:
         writers.append(TensorBoardReport(run_dir))
-    return Trainer(config, dataset, run_dir, [*listeners, *writers]).run(resume)
+    return Trainer(config, dataset, run_dir, [*writers, *listeners]).run(resume)
 
 
 def _split_of(user: int, item: int, splits: Mapping[str, Pairs]) -> str:

@@ -49,7 +49,7 @@ def command(
         return 0
     try:
         with ConsoleReport(console, every_epoch=not quiet) as report:
-            result = runs.train(config, dataset, run_dir, [report], resume=resume is not None)
+            result = runs.train(config, dataset, run_dir, [report], resume is not None, overwrite)
     except KeyboardInterrupt:
         console.print(interrupted_message(run_dir), soft_wrap=True, markup=False)
         return INTERRUPTED

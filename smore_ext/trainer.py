@@ -7,9 +7,7 @@ so a run that was killed and resumed gives the bits of one that was not.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +28,7 @@ from smore_ext.events import EpochDone, Event, Listener, RunFinished, RunStarted
 from smore_ext.models import MODELS
 from smore_ext.progress import LossWindow, Progress
 from smore_ext.protocol import KS, MASKED, Evaluator
-from smore_ext.results import run_result
+from smore_ext.results import left_out, run_result
 
 READ_EVERY = 20  # steps between two reads of the losses: each read waits for the device
 # The ranking loss of random scores is ln 2. A run whose BPR term, over steps 201 to 300, has not fallen at
@@ -83,6 +81,8 @@ class Trainer:
             if resume and last.is_file():
                 self._restore(last)
             self._emit(self._started())
+            if (unused := unused_setting(config=self.config, dataset=self.dataset, model=self.model)) is not None:
+                self._warn(unused)
             if self.progress.next_epoch == 0:
                 self._save_last()
             while not self.stopped:
@@ -196,6 +196,8 @@ class Trainer:
         return f"checkpoints up to epoch {self.progress.next_epoch - 1} are kept in {self.run_dir}"
 
     def _warn(self, message: str) -> None:
+        if message in self.progress.warnings:  # said before the run was resumed
+            return
         self.progress.warnings.append(message)
         self._emit(Warned(message))
 
@@ -209,7 +211,7 @@ class Trainer:
             run_dir=self.run_dir,
             config=self.config.to_dict(),
             sources=self.config.sources,
-            dataset=str(self.dataset),
+            dataset="\n".join([str(self.dataset), *left_out(self.dataset)]),
             protocol=f"{cfg.protocol} ({MASKED[cfg.protocol]})",
             n_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             first_epoch=self.progress.next_epoch,
@@ -222,6 +224,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
             "progress": asdict(self.progress),
+            "settings_from": list(self.config.sources),
             "versions": versions(),
         }
 
@@ -274,6 +277,15 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
+def unused_setting(config: RunConfig, dataset: Dataset, model: nn.Module) -> str | None:
+    """What to say when `knn_k` is not the default and the data set brings the item graphs of all modalities."""
+    own, used = config.model, getattr(model, "modalities", ())
+    k = getattr(own, "knn_k", None)
+    if k is None or k == type(own).knn_k or not used or not set(used) <= set(dataset.graphs):
+        return None
+    return f"knn_k {k} is not used: the data set brings the item graphs of {', '.join(used)}"
+
+
 def pinned_message(bpr: float, cl_weight: float) -> str:
     head = (
         f"the BPR term is {bpr:.4f} over steps {PINNED_STEPS[0] + 1}-{PINNED_STEPS[1]}, "
@@ -304,12 +316,8 @@ def check_data(fingerprint: str, dataset: Dataset, where: str) -> None:
 
 
 def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> nn.Module:
-    """The model of a run. Item graphs are kept in `cache_dir`, or else in the user's cache."""
-    settings = config.model
-    if getattr(settings, "cache_dir", "") is None:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        settings = dataclasses.replace(settings, cache_dir=str(Path(root) / "smore_ext" / "graphs"))
-    return MODELS[config.train.model](dataset, settings).to(device)
+    """The model of a run on `device`."""
+    return MODELS[config.train.model](dataset, config.model).to(device)
 
 
 def usable_device(name: str) -> torch.device:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
+from click.testing import CliRunner
+from safetensors import SafetensorError
 
-from smore_ext import evaluate, recommend, train
+from smore_ext import doctor, evaluate, recommend, runs, train
 from smore_ext.config import TrainConfig, settings_of
 from smore_ext.models import MODELS
 
@@ -127,6 +130,17 @@ def test_overwrite(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert train.main(flags(data, run, "-q", "--overwrite")) == 0
 
 
+def test_overwrite_keeps_the_old_run_until_the_new_one_stands(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(data, run, "-q")) == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    wrong = ["-m", "SMORE", "-d", "tiny", "--data-path", str(data), "-o", str(run), "--overwrite"]
+    assert train.main([*wrong, "--modalities", "imgae"]) == ERROR  # found out when the model is built
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert train.main(flags(data, run, "-q", "--overwrite", "--seeds", "1,2")) == 0
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "result.json", "seed-1", "seed-2"}
+
+
 def test_tensorboard(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert train.main(flags(data, tmp_path / "run", "--tensorboard")) == 0
@@ -151,7 +165,11 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         (["--lr", "fast"], "--lr: expected a number, got 'fast'"),
         (["-m", "LightGCN", "--no-freeze-features"], "--freeze-features: LightGCN has no such setting"),
         (["-d", "baby"], "data set 'baby' is not built in (synthetic): name the folder that holds it"),
-        (["-d", "baby", "--data-path", "nowhere"], "data set 'baby' not found: neither folder nowhere/baby"),
+        (["-d", "baby", "--data-path", "nowhere"], "--data-path nowhere does not exist"),
+        (["--data-path", "nowhere"], "--data-path nowhere does not exist"),
+        (["-d", "baby", "--data-path", __file__], "test_cli.py is a file, expected a folder"),
+        (["-d", "../baby", "--data-path", "."], "dataset: expected a name, got the path '../baby'"),
+        (["--lr-decay", "nan"], "--lr-decay: expected finite numbers, got 'nan'"),
         (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
         (["--resume", "nowhere"], "nowhere holds no run"),
         (["--resume", "nowhere", "--preset", "smore-baby"], "--resume goes on as the run began"),
@@ -199,8 +217,43 @@ def test_evaluate_seeds(seeds_dir: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "±" in capsys.readouterr().out
     stored = json.loads((seeds_dir / "result.json").read_text())
     assert json.loads((tmp_path / "all.json").read_text())["seeds"] == [9, 10]
+    assert json.loads((tmp_path / "all.json").read_text())["config"] == stored["config"]
     means = json.loads((tmp_path / "all.json").read_text())["test"]
     assert means["ndcg@10"]["mean"] == pytest.approx(stored["test"]["ndcg@10"]["mean"])
+
+
+def test_evaluate_names_unfinished_seeds(seeds_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(seeds_dir, tmp_path / "run")
+    (run / "seed-10" / "result.json").unlink()
+    shutil.rmtree(run / "seed-9")
+    assert evaluate.main([str(run), "--json", str(tmp_path / "all.json")]) == 0
+    warning = "seed 10 is not finished, seed 9 is not started; these numbers are not those of the whole run"
+    assert json.loads((tmp_path / "all.json").read_text())["warnings"] == [warning]
+    assert warning in " ".join(capsys.readouterr().out.split())
+
+
+def test_evaluate_tells_of_the_whole_run(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(flags(data, run, "-q", "--epochs", "4", "--lr", "1e-9")) == 0
+    stored = json.loads((run / "result.json").read_text())
+    assert stored["best_epoch"] < 3
+    for name in ("result.json", None):  # without it the last checkpoint tells
+        assert evaluate.main([str(run), "--json", str(tmp_path / "e.json")]) == 0
+        found = json.loads((tmp_path / "e.json").read_text())
+        assert (found["best_epoch"], found["epochs_run"]) == (stored["best_epoch"], 4)
+        assert found["seconds"]["training"] == stored["seconds"]["training"]
+        assert found["stopped"] == ("epochs" if name else None)
+        assert found["settings_from"] == stored["settings_from"] == ["flags"]
+        (run / "result.json").unlink(missing_ok=True)
+
+
+def test_resuming_keeps_where_settings_came_from(tmp_path: Path) -> None:
+    run, options = tmp_path / "run", "n_users=60,n_items=50,n_interactions=600"
+    few = ["-m", "LightGCN", "--epochs", "1", "-q", "--dataset-options", options, "-o", str(run)]
+    assert train.main(few) == 0
+    assert train.main(["--resume", str(run), "--epochs", "2"]) == 0
+    sources = json.loads((run / "result.json").read_text())["settings_from"]
+    assert sources == ["preset synthetic (automatic for this data set)", "flags", "flags of --resume"]
 
 
 def test_evaluate_checks_the_data(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,3 +306,123 @@ def test_recommend_errors(run_dir: Path, seeds_dir: Path, capsys: pytest.Capture
     assert recommend.main([str(seeds_dir), "--user", "3"]) == ERROR
     assert "holds several seeds: name one of" in capsys.readouterr().err
     assert recommend.main([str(seeds_dir / "seed-9"), "--user", "3"]) == 0
+
+
+def test_recommend_from_an_unfinished_run_of_seeds(
+    seeds_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(seeds_dir, tmp_path / "run")
+    shutil.rmtree(run / "seed-9")
+    assert recommend.main([str(run), "--user", "3"]) == ERROR
+    assert f"seed 9 is not started): name the one to use: {run / 'seed-10'}" in capsys.readouterr().err
+
+
+# where the data is
+
+
+def small(run: Path, *more: str) -> list[str]:
+    return ["-m", "LightGCN", "--epochs", "1", "--embedding-dim", "4", "-q", "-o", str(run), *more]
+
+
+def test_the_named_table_is_read(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(data / "tiny", folder)
+    rows = (folder / "tiny.inter").read_text().splitlines()
+    (folder / "a.inter").write_text("\n".join(rows[:-3]) + "\n")  # the folder's own name
+    for name, dropped in (("tiny", 0), ("a", 3)):
+        assert train.main(small(tmp_path / name / "run", "-d", name, "--data-path", str(folder))) == 0
+        found = json.loads((tmp_path / name / "run" / "result.json").read_text())["data"]
+        assert (found["name"], found["interactions"]["test"]) == (name, 30 - dropped)
+    assert train.main(small(tmp_path / "no", "-d", "tinny", "--data-path", str(folder))) == ERROR
+    err = capsys.readouterr().err
+    assert "did you mean 'tiny'?" in err and err.endswith(f"{folder} holds a, tiny\n")
+
+
+def test_inter_csv_in_the_data_path_itself(data: Path, tmp_path: Path) -> None:
+    text = (data / "tiny" / "tiny.inter").read_text().replace("\t", ",")
+    (tmp_path / "inter.csv").write_text(text)
+    assert train.main(small(tmp_path / "run", "-d", "mine", "--data-path", str(tmp_path))) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["dataset"] == "mine"
+
+
+def test_at_most_ten_data_sets_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(12):
+        (tmp_path / f"set{number:02}.inter").touch()
+    assert train.main(small(tmp_path / "run", "-d", "zzz", "--data-path", str(tmp_path))) == ERROR
+    err = capsys.readouterr().err
+    assert "set09 and 2 more" in err and "set10" not in err
+
+
+def test_a_run_holds_from_any_directory(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(data.parent)
+    assert train.main(small(tmp_path / "run", "-d", "tiny/", "--data-path", data.name)) == 0
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(["run"]) == 0
+    assert train.main(["--resume", "run", "--epochs", "2"]) == 0
+
+
+def test_what_is_left_out_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "dup.inter"
+    rows = (data / "tiny" / "tiny.inter").read_text().splitlines()
+    table.write_text("\n".join([*rows, rows[1], "30\t0\t2"]) + "\n")
+    assert train.main(small(tmp_path / "run", "--data-path", str(tmp_path))) == 0
+    line = "not used or counted once: train duplicates 1, test pairs dropped 1, users without train 1"
+    out = capsys.readouterr().out
+    assert line in out and "valid duplicates" not in out
+
+
+def test_tables_fit_80_columns(seeds_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(seeds_dir)]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80 and "…" not in out
+
+
+# errors of one line
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SafetensorError("header too large"), "header too large"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\nframe #0"), "can't allocate memory"),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9]"), "out of memory: Storage size"),
+        (ValueError("too large\\nException raised from f.h:7\\nframe #0"), "error: too large\\n"),
+        (NotImplementedError("Could not run 'op'\nwith arguments"), "Could not run 'op'"),
+    ],
+)
+def test_other_errors_are_one_line(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "open_dataset", fail)
+    assert train.main([]) == ERROR
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and len(err.splitlines()) == 1
+    monkeypatch.setenv("SMORE_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        train.main([])
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "open_dataset", lambda _: [][0])
+    with pytest.raises(IndexError):
+        train.main([])
+
+
+def test_doctor_checks_the_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: pytest.fail("the self-test ran"))
+    result = CliRunner().invoke(doctor.main, ["--json", str(tmp_path / "no" / "x.json")])
+    assert result.exit_code == ERROR
+    assert len(result.output.splitlines()) == 1 and "cannot write into folder" in result.output
+
+
+def test_a_damaged_result_names_the_file(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    (run / "result.json").write_text((run / "result.json").read_text()[:50])
+    assert train.main(["--resume", str(run)]) == ERROR
+    assert f"{run / 'result.json'} is damaged" in capsys.readouterr().err

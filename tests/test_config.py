@@ -140,6 +140,10 @@ def test_builtin_dataset_brings_its_preset() -> None:
         ({"epochs": "0"}, "epochs: expected at least 1, got 0"),
         ({"lr": "-1"}, "lr: expected a number above 0"),
         ({"lr_decay": "1.5"}, r"lr_decay: expected a number in \(0, 1\]"),
+        ({"reg_weight": "1e999"}, "--reg-weight: expected finite numbers, got '1e999'"),
+        ({"dataset_options": "noise=inf"}, "--dataset-options: expected finite numbers"),
+        ({"dataset": "a/b"}, "dataset: expected a name, got the path 'a/b'"),
+        ({"dataset": ".."}, "dataset: expected a name"),
         ({"seeds": "1,1"}, "seeds: expected different numbers"),
     ],
 )
@@ -155,6 +159,8 @@ def test_errors_name_the_setting(flags: dict[str, str], message: str) -> None:
         ("lr: [1]", r"lr: expected a number, got \[1\]"),
         ("- a\n- b", "expected settings as `name: value`, got list"),
         ("a: [", "not valid YAML"),
+        ("smore: {dropout: 0.1}", "smore: unknown setting; did you mean 'SMORE'"),
+        ("cl_weight: .inf", "cl_weight: expected finite numbers, got inf"),
         ("SMORE: 3", "SMORE: expected settings as `name: value`, got 3"),
     ],
 )
@@ -208,7 +214,8 @@ def test_every_preset_resolves() -> None:
 def test_stored_settings_read_back() -> None:
     config = resolve({"knn_k": "image=4", "seeds": "1,2", "data_path": "d", "dataset": "x", "reg_weight": "1e-5"})
     again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict())))
-    assert (again.train, again.model) == (config.train, config.model)
+    absolute = config.replace(data_path=Path("d").absolute())  # holds from any directory
+    assert (again.train, again.model) == (absolute.train, config.model)
 
 
 def test_changed_settings() -> None:
@@ -227,3 +234,41 @@ def test_data_path_that_is_a_dataset_names_it(tmp_path: Path) -> None:
 
 def test_every_setting_of_the_loop_has_help() -> None:
     assert all(setting.help for setting in settings_of(TrainConfig).values())
+
+
+def test_settings_built_by_hand_must_be_finite() -> None:
+    config = resolve()
+    with pytest.raises(ConfigError, match="dataset_options: expected finite numbers"):
+        config.replace(dataset_options={"noise": float("nan")})
+
+
+def test_a_far_name_is_no_hint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown setting$"):
+        resolve({"colour": "1"})
+
+
+def test_a_trailing_slash_is_no_part_of_the_name() -> None:
+    assert resolve({"dataset": "baby/"}).train.dataset == "baby"
+    assert resolve({"dataset": "synthetic/"}).sources[0].startswith("preset synthetic")
+
+
+def test_the_cache_is_explicit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert resolve().model.cache_dir == str(Path("/cache/smore_ext/graphs"))
+    none = resolve({"cache_dir": "none"})
+    assert none.model.cache_dir is None
+    assert RunConfig.from_dict(none.to_dict()).model.cache_dir is None
+    assert resolve({"cache_dir": "~/graphs"}).model.cache_dir == "/home/me/graphs"
+
+
+def test_a_folder_with_inter_csv_names_the_data_set(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "inter.csv").touch()
+    assert resolve({"data_path": str(tmp_path / "mine")}).train.dataset == "mine"
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_bytes("a: \xe9".encode("latin-1"))
+    with pytest.raises(ConfigError, match="my.yaml: expected UTF-8 text"):
+        resolve({}, config_file=tmp_path / "my.yaml")

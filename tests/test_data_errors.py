@@ -229,3 +229,17 @@ def test_damaged_npz(folder: Path) -> None:
     damaged[150] ^= 0xFF  # inside the first array: the archive's checksum fails
     path.write_bytes(bytes(damaged))
     fails(folder, str(path), "expected an .npz archive")
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_raw_ids_are_refused_before_allocation(tmp_path: Path, column: int) -> None:
+    row = [0, 0, 0]
+    row[column] = 900_000_000
+    path = write_table(tmp_path / "toy", [*ROWS, tuple(row)])
+    distinct = len({entry[column] for entry in ROWS}) + 1
+    fails(path.parent, str(path), f"got 900000000 as the largest of {distinct} distinct ids")
+
+
+def test_the_named_table_must_be_there(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"expected an interaction table other.inter, got toy.inter"):
+        load_dataset(folder, "other")

@@ -268,11 +268,13 @@ def test_a_run_is_not_overwritten_silently(tmp_path: Path) -> None:
         new_run_dir(tmp_path / "run")
     assert (tmp_path / "run" / "result.json").exists()
     assert new_run_dir(tmp_path / "run", overwrite=True) == tmp_path / "run"
+    assert (tmp_path / "run" / "result.json").exists()  # until the new run starts
+    runs.delete_run(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
     start(tmp_path / "seeds", seeds=(1, 2), epochs=1)
     with pytest.raises(FileExistsError, match="result.json, seed-1, seed-2"):
         new_run_dir(tmp_path / "seeds")
-    new_run_dir(tmp_path / "seeds", overwrite=True)
+    runs.delete_run(tmp_path / "seeds")
     assert list((tmp_path / "seeds").iterdir()) == []
 
 
@@ -338,3 +340,22 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, data: Path, how: s
     assert f"python -m smore_ext.train --resume {run_dir}" in output
     assert "Traceback" not in output
     checkpoint.load(run_dir / checkpoint.LAST)
+
+
+@pytest.mark.parametrize("target", ["pipe", "full"])
+def test_a_lost_console_does_not_end_the_run(tmp_path: Path, data: Path, target: str) -> None:
+    command = [sys.executable, "-m", "smore_ext.train", *arguments(data, tmp_path / "run", 3)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if target == "pipe":
+        end, out = os.pipe()
+        os.close(end)
+    elif Path("/dev/full").exists():
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        pytest.skip("no /dev/full")
+    try:
+        process = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
+    finally:
+        os.close(out)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs_run"] == 3

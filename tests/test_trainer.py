@@ -15,14 +15,16 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from smore_ext import checkpoint, trainer
-from smore_ext.config import RunConfig
+from smore_ext import checkpoint, runs, trainer
+from smore_ext.config import RunConfig, TrainConfig
 from smore_ext.data import Dataset
-from smore_ext.events import EpochDone, Event, RunFinished, Warned
+from smore_ext.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
+from smore_ext.graph import Graph
 from smore_ext.models import MODELS
+from smore_ext.models.smore import SMOREConfig
 from smore_ext.progress import LossWindow, Progress
 from smore_ext.protocol import Evaluator, embeddings
-from smore_ext.report import JsonReport, result_table, seeds_table
+from smore_ext.report import ConsoleReport, JsonReport, bar_text, result_table, seeds_table, write_json
 from smore_ext.results import summarise
 from smore_ext.trainer import Trainer, TrainingDiverged, learning_rate
 
@@ -431,3 +433,70 @@ def test_one_seed_has_no_deviation(results: Callable[[int, float], dict[str, Any
     summary = summarise([results(1, 0.1)], tiny.tiny_config(seeds=(1,)))
     assert summary["test"]["recall@20"] == {"mean": 0.1, "std": None}
     assert "0.1000 " in printed(seeds_table(summary))
+
+
+# The console and the files
+
+
+def test_a_console_that_fails_is_dropped(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        calls = 0
+
+        def write(self, text: str) -> int:
+            Gone.calls += 1
+            raise OSError("gone")
+
+    report = ConsoleReport(Console(file=Gone(), width=80))
+    result = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), tmp_path, [report]).run()
+    assert result["epochs_run"] == 4 and Gone.calls == 1
+
+
+def test_files_come_before_listeners(tmp_path: Path) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, RunFinished):
+            raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        runs.train(tiny.tiny_config(), tiny.tiny_dataset(), tmp_path, [listen])
+    assert json.loads((tmp_path / "result.json").read_text())["epochs_run"] == 4
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bar_fits_80_columns() -> None:
+    loss = {"loss": 0.693147, "bpr": 0.693147, "cl": 7.123456, "reg": 0.000123456}
+    text = bar_text(StepsDone(999, 3456, 3456, loss, 123_456.0))
+    assert text == "loss 0.693 bpr 0.693 cl 7.12 reg 0.000123 123k/s"
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with ConsoleReport(console) as report:
+        report(RunStarted(Path("r"), {"model": "m", "seed": 1}, (), "d", "p", 1, 999, 1000, 3456))
+        report(StepsDone(999, 3456, 3456, loss, 123_456.0))
+        bar = report._bar
+        assert bar is not None
+        plain = Console(file=io.StringIO(), width=80)
+        plain.print(bar.get_renderable())
+    assert len(plain.file.getvalue().splitlines()) == 1 and "123k/s" in plain.file.getvalue()
+
+
+def test_graphs_of_the_data_leave_knn_k_unused(tmp_path: Path) -> None:
+    base = tiny.tiny_dataset()
+    features = {"image": torch.randn(40, 3), "text": torch.randn(40, 4)}
+    splits = {"train": base.train, "valid": base.valid, "test": base.test}
+    graphs = {name: Graph.knn(feature, 3) for name, feature in features.items()}
+
+    def warnings(knn_k: int, brought: list[str]) -> list[str]:
+        own = {name: graphs[name] for name in brought}
+        data = Dataset.from_pairs("tiny", 30, 40, features=features, graphs=own, **splits)
+        settings = SMOREConfig(embedding_dim=4, batch_size=64, knn_k=knn_k)
+        config = RunConfig(TrainConfig(epochs=1), settings)
+        return Trainer(config, data, tmp_path).run()["warnings"]
+
+    assert warnings(4, ["image", "text"]) == [
+        "knn_k 4 is not used: the data set brings the item graphs of image, text",
+    ]
+    assert warnings(4, ["image"]) == []
+    assert warnings(SMOREConfig().knn_k, ["image", "text"]) == []

@@ -35,14 +35,20 @@ _FEATURES, _GRAPH = "_feat.npy", "_graph.npz"
 _GRAPH_KEYS = ("row", "col", "weight", "shape")
 
 
-def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
+# A table whose largest id is far beyond its number of distinct ids holds raw ids (hashes, ASINs): tables of
+# that many rows would be allocated. The constant leaves room for a small extract of a large data set.
+MAX_IDS_PER_DISTINCT, MAX_IDS_ALWAYS = 1000, 10_000_000
+
+
+def load_dataset(folder: str | os.PathLike[str], name: str | None = None) -> Dataset:
     """Reads and validates a dataset folder.
 
-    The interaction table is `<folder's name>.inter`, else the only `*.inter`, else `inter.csv`
+    With `name` the interaction table is `<name>.inter`, or `inter.csv` in a folder without any `.inter`, and
+    the data set has that name. Without, the table is `<folder's name>.inter`, else the only `*.inter`, else `inter.csv`
     (comma-separated). Its header names the columns, typed or not (`userID`, `user_id:token`, `itemID`,
     `x_label`, `x_label:float`); further columns such as rating and timestamp are ignored; line ends may be
-    Unix's or Windows's. `n_users` and `n_items` are the largest id + 1 over the whole file. Float32
-    features are memory-mapped.
+    Unix's or Windows's. `n_users` and `n_items` are the largest id + 1 over the whole file (refused when
+    above 1000 times the distinct ids + 10 million). Float32 features are memory-mapped.
 
     Raises:
         DatasetError: a file, column or value is missing or wrong; names the file, what was expected, what
@@ -52,11 +58,11 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "nothing there"
         raise DatasetError(f"{folder}: expected a dataset folder, got {what}")
-    table_path = _find_table(folder)
+    table_path = _find_table(folder, name)
     users, items, labels = _read_table(table_path)
     if len(users) == 0:
         raise DatasetError(f"{table_path}: expected at least one train interaction (label 0), got an empty table")
-    n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
+    n_users, n_items = _count(table_path, users, _USER), _count(table_path, items, _ITEM)
 
     sources = {"interactions": str(table_path)}
     features, graphs = {}, {}
@@ -72,7 +78,7 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
             logger.warning("%s: no %s%s beside it; only models without features use it", path, modality, _FEATURES)
 
     splits = {split: (users[labels == label], items[labels == label]) for label, split in enumerate(SPLITS)}
-    name = folder.resolve().name
+    name = name or folder.resolve().name
     try:
         data = Dataset.from_pairs(name, n_users, n_items, **splits, features=features, graphs=graphs, sources=sources)
     except SplitOverlapError as error:
@@ -89,19 +95,32 @@ def load_dataset(folder: str | os.PathLike[str]) -> Dataset:
 # --- the interaction table ---
 
 
-def _find_table(folder: Path) -> Path:
-    named = folder / f"{folder.resolve().name}.inter"
+def _find_table(folder: Path, name: str | None = None) -> Path:
+    named = folder / f"{name or folder.resolve().name}.inter"
     if named.is_file():
         return named
     found = sorted(path for path in folder.glob("*.inter") if path.is_file())
+    names = ", ".join(path.name for path in found)
+    if found and name is not None:
+        raise DatasetError(f"{folder}: expected an interaction table {named.name}, got {names}")
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(path.name for path in found)
         raise DatasetError(f"{folder}: expected one .inter file or {named.name}, got {len(found)}: {names}")
     if (folder / "inter.csv").is_file():
         return folder / "inter.csv"
     raise DatasetError(f"{folder}: expected an interaction table {named.name} (or inter.csv), got none")
+
+
+def _count(path: Path, ids: np.ndarray, column: str) -> int:
+    """Largest id + 1. Raises `DatasetError` when the ids cannot be meant as `0..n-1`."""
+    n, distinct = int(ids.max()) + 1, len(np.unique(ids))
+    if n > MAX_IDS_PER_DISTINCT * distinct + MAX_IDS_ALWAYS:
+        raise DatasetError(
+            f"{path}: expected ids numbered from 0 in column {column}, got {n - 1} as the largest of {distinct} "
+            f"distinct ids; number them anew"
+        )
+    return n
 
 
 def _separator(path: Path) -> str:
