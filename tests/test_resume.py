@@ -307,6 +307,8 @@ def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals) ->
     """Trains in a process of its own and sends it a signal in the middle of an epoch."""
     command = [sys.executable, "-m", "smore_ext.train", *arguments(data, run_dir, epochs)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    # A background job of a shell inherits an ignored SIGINT, which Python leaves alone: start from the default.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes) as process:
         metrics = run_dir / "metrics.jsonl"
         limit = time.monotonic() + 60
@@ -315,7 +317,10 @@ def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals) ->
                 break
             time.sleep(0.005)
         process.send_signal(how)
-        output, _ = process.communicate(timeout=60)
+        try:
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()  # no effect on one that has ended; else leaving the block would wait for ever
     assert not (run_dir / "result.json").exists(), f"the run was over before the signal: {output}"
     return process.returncode, output
 
