@@ -1,6 +1,6 @@
 """Each op against named peers at published sizes, forward and forward + backward. One group a case.
 
-`--quick` is pytest's own selection: -k "baby". Peers: "reference" is the plain PyTorch composition of
+For a quick look select cases with pytest: -k "baby". Peers: "reference" is the plain PyTorch composition of
 `smore_ext.reference` (sparse products: COO), "csr" is torch's CSR product (MKL).
 """
 

@@ -111,9 +111,7 @@ def test_opcheck(case: OpCase) -> None:
 
 @pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
 def test_compiles_without_graph_break(op: str) -> None:
-    case = next(
-        case for case in CASES if case.op == op and case.make(torch.float32, seeded()) and "0x" not in case.name
-    )
+    case = next(case for case in CASES if case.op == op and "0x" not in case.name)
     args = case.make(torch.float32, seeded())
     torch._dynamo.reset()
     compiled = torch.compile(lambda *a: case.call(ops, list(a)), fullgraph=True, backend="aot_eager")
