@@ -68,6 +68,10 @@ def self_test_cases() -> dict[str, Case]:
         "masked_topk": Case((user_rows, item_rows, 7, seen), differentiable=False),
         "sample_negatives": Case((drawn[0], seen, torch.arange(n_items), 3), differentiable=False),
         "bpr_loss": Case((user_rows, item_rows, *drawn)),
+        "factored_adam_": Case(
+            (nodes, randn(*nodes.shape), nodes.square(), randn(len(nodes), 5), randn(5, dim), torch.tensor(3.0), 0.01),
+            differentiable=False,
+        ),
         "info_nce": Case((user_rows, randn(*user_rows.shape), 0.2)),
     }
 

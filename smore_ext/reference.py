@@ -177,3 +177,24 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)  # [B, d]
     scores = u @ v.T / temperature  # [B, B]
     return (scores.logsumexp(dim=1) - scores.diagonal()).mean()
+
+
+@torch.no_grad()
+def factored_adam_(
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    grad_rows: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> Tensor:
+    """One step of Adam, in place, with the gradient grad_rows @ factor. [N, D], [N, D], [N, D], [N, d], [d, D]."""
+    grad, t = grad_rows @ factor, float(step)
+    exp_avg.lerp_(grad, 1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    size = exp_avg_sq.sqrt() / (1 - beta2**t) ** 0.5 + eps
+    return param.addcdiv_(exp_avg, size, value=-lr / (1 - beta1**t))

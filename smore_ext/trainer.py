@@ -25,7 +25,7 @@ from smore_ext.config import RunConfig, TrainConfig, changed_settings
 from smore_ext.data import Dataset
 from smore_ext.environment import versions
 from smore_ext.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepsDone, Warned
-from smore_ext.models import MODELS
+from smore_ext.models import MODELS, FactoredAdam, Recommender
 from smore_ext.progress import LossWindow, Progress
 from smore_ext.protocol import KS, MASKED, Evaluator
 from smore_ext.results import left_out, run_result
@@ -60,8 +60,8 @@ class Trainer:
         self.device = usable_device(cfg.device)
         torch.manual_seed(cfg.seed)
         self.model = build_model(config, dataset, self.device)
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trainable, lr=cfg.lr, fused=cfg.fused_adam) if trainable else None
+        trainable = any(parameter.requires_grad for parameter in self.model.parameters())
+        self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam) if trainable else None
         self.epochs = cfg.epochs if trainable else 1  # a model without parameters is evaluated once
         self.batch_size: int = config.model.batch_size
         self.n_steps = -(-len(dataset.train.users) // self.batch_size) if trainable else 0
@@ -315,9 +315,17 @@ def check_data(fingerprint: str, dataset: Dataset, where: str) -> None:
         )
 
 
-def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> nn.Module:
+def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Recommender:
     """The model of a run on `device`."""
     return MODELS[config.train.model](dataset, config.model).to(device)
+
+
+def adam(model: Recommender, lr: float, fused: bool) -> torch.optim.Adam:
+    """Adam over what is trained; with `fused`, feature tables are stepped without forming their gradient."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if fused and (tables := model.feature_tables()):
+        return FactoredAdam(trainable, tables, lr=lr)
+    return torch.optim.Adam(trainable, lr=lr, fused=fused)
 
 
 def usable_device(name: str) -> torch.device:

@@ -36,9 +36,14 @@ class OpCase:
     differentiable: tuple[int, ...] = ()
     raw: Callable[[Args], Args] = list
     small: bool = False  # small enough for gradcheck
+    in_place: int = 0  # the first so many arguments are changed in place: they are the outputs, and `call` copies them
 
     def call(self, module: ModuleType, args: Args) -> tuple[Tensor, ...]:
-        return flatten(getattr(module, self.op)(*args))
+        if not self.in_place:
+            return flatten(getattr(module, self.op)(*args))
+        changed = [t.clone() for t in args[: self.in_place]]
+        getattr(module, self.op)(*changed, *args[self.in_place :])
+        return tuple(changed)
 
     def call_raw(self, args: Args) -> tuple[Tensor, ...]:
         return flatten(getattr(torch.ops.smore_ext, self.op)(*self.raw(args)))
@@ -178,6 +183,16 @@ def nce_case(size: int, d: int, temperature: float) -> OpCase:
     return OpCase("info_nce", f"{size}x{d}-{temperature}", make, (0, 1), small=size <= 5)
 
 
+def adam_case(n: int, width: int, d: int, step: int) -> OpCase:
+    def make(dtype, g):
+        param, average = rand(g, dtype, n, width), rand(g, dtype, n, width)
+        square = rand(g, dtype, n, width).square() if step > 1 else torch.zeros(n, width, dtype=dtype)
+        factors = [rand(g, dtype, n, d), rand(g, dtype, d, width)]
+        return [param, average if step > 1 else average * 0, square, *factors, torch.tensor(float(step)), 1e-2]
+
+    return OpCase("factored_adam_", f"{n}x{width}-{d}-{step}", make, in_place=3)
+
+
 ROW_SIZES = (
     (5, 1),
     (3, 2),
@@ -224,4 +239,7 @@ CASES: Sequence[OpCase] = [
     *(bpr_case(*size) for size in ((4, 5, 3, 7), (3, 3, 2, 0), (60, 90, 64, 600), (60, 90, 65, 90))),
     *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
     nce_case(130, 100, 1.0),
+    *(adam_case(*size) for size in ((0, 3, 2, 1), (5, 0, 2, 1), (3, 5, 0, 4), (1, 1, 1, 1), (19, 45, 7, 3))),
+    adam_case(70, 130, 64, 1),
+    adam_case(41, 4100, 300, 1000),
 ]

@@ -9,7 +9,9 @@ import torch
 
 from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOREConfig
 from smore_ext.data import Pairs
+from smore_ext.models import FactoredAdam, TableLinear
 from smore_ext.models.smore_state import official_names
+from smore_ext.trainer import adam
 
 N_USERS, N_ITEMS = 60, 45
 
@@ -100,6 +102,51 @@ def test_twenty_adam_steps_match_the_reference(dataset: Dataset, name: str) -> N
             optimizer.step()
     for key, exact in models[2].state_dict().items():
         assert_rule(models[0].state_dict()[key], models[1].state_dict()[key], exact, factor=4)
+
+
+def test_factored_adam_steps_match_the_reference(dataset: Dataset) -> None:
+    """No table gets a gradient, and twenty steps stay within the rule of what torch's Adam does with one."""
+    models = three_of(MAKERS["smore-2"](dataset))
+    for i, model in enumerate(models):
+        optimizer = adam(model, lr=1e-3, fused=True)
+        assert isinstance(optimizer, FactoredAdam) == (i == 0)
+        for step in range(20):
+            optimizer.zero_grad()
+            model.loss(*batch(dataset, step)).backward()
+            assert all((p.grad is None) == (i == 0) for p in model.features.values())
+            optimizer.step()
+    for key, exact in models[2].state_dict().items():
+        assert_rule(models[0].state_dict()[key], models[1].state_dict()[key], exact, factor=4)
+
+
+def test_factored_adam_adds_backward_passes_and_keeps_the_state_of_adam(dataset: Dataset) -> None:
+    results = []
+    for factored in (True, False):
+        torch.manual_seed(3)
+        model = SMORE(dataset, config())
+        optimizer = adam(model, 1e-2, fused=True) if factored else torch.optim.Adam(model.parameters(), 1e-2)
+        for step in range(4):
+            if step == 2:  # a state dict of one kind suits the other, and the rate of the loaded group counts
+                kind = torch.optim.Adam(model.parameters(), fused=True) if factored else adam(model, 1.0, True)
+                kind.load_state_dict(optimizer.state_dict())
+                optimizer = kind
+                if not factored:
+                    optimizer.param_groups[0]["lr"] = 1e-2
+            optimizer.zero_grad()
+            for part in (0, 1):
+                model.loss(*batch(dataset, 2 * step + part)).backward()
+            optimizer.step()
+        results.append(model.state_dict())
+    for key, value in results[0].items():
+        torch.testing.assert_close(value, results[1][key], rtol=1e-3, atol=1e-4)
+
+
+def test_factored_adam_refuses_foreign_tables() -> None:
+    table, layer = torch.nn.Parameter(torch.zeros(3, 4)), TableLinear(4, 2)
+    with pytest.raises(ValueError, match="must be among params"):
+        FactoredAdam(layer.parameters(), [(table, layer)])
+    with pytest.raises(ValueError, match=r"must have 5 columns.*got shape \(3, 4\)"):
+        FactoredAdam([table], [(table, TableLinear(5, 2))])
 
 
 def test_loss_follows_the_formula_on_all_nodes(dataset: Dataset) -> None:
@@ -261,3 +308,14 @@ def test_a_copy_trains_like_the_original(dataset: Dataset) -> None:
 def test_errors(dataset: Dataset, make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(dataset)
+
+
+def test_a_copied_model_trains_its_tables_with_any_optimizer(dataset: Dataset) -> None:
+    model = SMORE(dataset, config())
+    optimizer = adam(model, 1e-3, fused=True)
+    twin = copy.deepcopy(model)
+    twin.loss(*batch(dataset)).backward()
+    assert all(p.grad is not None for p in twin.features.values())
+    del optimizer
+    model.loss(*batch(dataset)).backward()
+    assert all(p.grad is not None for p in model.features.values())

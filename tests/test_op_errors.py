@@ -12,7 +12,22 @@ FILTER = torch.randn(4, 2)
 GRAPH = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
 IDS = torch.tensor([0, 1])
 
+
+def adam(param=None, rows=None, factor=None, step=1.0, lr=0.1):
+    param = torch.zeros(4, 6) if param is None else param
+    moments = torch.zeros(param.shape), torch.zeros(param.shape)
+    rows, factor = torch.ones(4, 2) if rows is None else rows, torch.ones(2, 6) if factor is None else factor
+    return ops.factored_adam_(param, *moments, rows, factor, torch.tensor(step), lr)
+
+
 ERRORS = {
+    "adam-layout": (lambda: adam(X.T.contiguous().T), ValueError, "param must be contiguous .*, got strides"),
+    "adam-dtype": (lambda: adam(X.half()), TypeError, "param must be float32 or float64, got Half"),
+    "adam-rows": (lambda: adam(rows=X[:3]), ValueError, r"grad_rows must have shape \[4, 6\], got \[3, 6\]"),
+    "adam-factor": (lambda: adam(factor=X), ValueError, r"factor must have shape \[2, 6\], got \[4, 6\]"),
+    "adam-mixed": (lambda: adam(factor=torch.ones(2, 6).double()), TypeError, r"factor must have the dtype of param"),
+    "adam-step": (lambda: adam(step=0.0), ValueError, "step must be at least 1, got 0"),
+    "adam-lr": (lambda: adam(lr=float("nan")), ValueError, "lr must be at least 0 and finite, got nan"),
     "filter-dtype": (
         lambda: ops.spectral_filter(X.half(), FILTER),
         TypeError,

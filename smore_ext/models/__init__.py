@@ -4,16 +4,19 @@ from smore_ext.models.base import Recommender
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig
 from smore_ext.models.popularity import Popularity, PopularityConfig
 from smore_ext.models.smore import SMORE, SMOREConfig
+from smore_ext.models.table_linear import FactoredAdam, TableLinear
 
 MODELS: dict[str, type[Recommender]] = {"SMORE": SMORE, "LightGCN": LightGCN, "Popularity": Popularity}
 
 __all__ = [
     "MODELS",
     "SMORE",
+    "FactoredAdam",
     "LightGCN",
     "LightGCNConfig",
     "Popularity",
     "PopularityConfig",
     "Recommender",
     "SMOREConfig",
+    "TableLinear",
 ]

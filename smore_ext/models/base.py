@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smore_ext import ops, reference
 from smore_ext.graph import Graph
+from smore_ext.models.table_linear import TableLinear
 
 BACKENDS: dict[str, ModuleType] = {"native": ops, "reference": reference}
 
@@ -46,6 +47,10 @@ class Recommender(nn.Module):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Scalar loss of a batch; users, positives, negatives: [B] int64."""
         raise NotImplementedError
+
+    def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
+        """Trained feature tables, each with the one layer that reads it: their gradients need not be formed."""
+        return []
 
     def statistics(self) -> dict[str, float]:
         """Figures worth logging once an epoch."""

@@ -20,6 +20,7 @@ from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.graph import Graph
 from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend
 from smore_ext.models.smore_state import native_state_dict
+from smore_ext.models.table_linear import TableLinear
 
 
 @dataclass
@@ -111,7 +112,7 @@ class SMORE(Recommender):
         self.features = nn.ParameterDict()  # raw features X_m, trained unless frozen
         for m in self.modalities:
             self.features[m] = nn.Parameter(dataset.features[m].clone(), requires_grad=not config.freeze_features)
-        self.projection = nn.ModuleDict({m: nn.Linear(dataset.features[m].shape[1], d) for m in self.modalities})
+        self.projection = nn.ModuleDict({m: TableLinear(dataset.features[m].shape[1], d) for m in self.modalities})
         self.filter = nn.ParameterDict({m: nn.Parameter(torch.randn(1, bins, 2)) for m in self.modalities})
         self.fusion_filter = nn.Parameter(torch.randn(1, bins, 2))
         self.feature_gate = nn.ModuleDict({m: _gate(d) for m in self.modalities})
@@ -199,6 +200,11 @@ class SMORE(Recommender):
         contrast = config.cl_weight * contrast
         self.loss_parts["cl"] = contrast.detach()
         return bpr + reg + contrast
+
+    def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
+        if self.config.freeze_features or self.config.backend != "native":
+            return []
+        return [(self.features[m], self.projection[m]) for m in self.modalities]
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:

@@ -6,9 +6,11 @@ from smore_ext.ops.ranking import masked_topk
 from smore_ext.ops.sampling import sample_negatives
 from smore_ext.ops.sparse import propagate, spmm
 from smore_ext.ops.spectral import spectral_filter, spectrum_fusion
+from smore_ext.ops.tables import factored_adam_
 
 __all__ = [
     "bpr_loss",
+    "factored_adam_",
     "info_nce",
     "knn",
     "masked_topk",

@@ -60,6 +60,28 @@ SMORE_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 #endif
 }
 
+SMORE_INLINE Vec<float> square_root(Vec<float> v) {
+#if SMORE_VECTOR_BYTES == 64
+  return (Vec<float>)_mm512_sqrt_ps((__m512)v);
+#elif SMORE_VECTOR_BYTES == 32
+  return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#else
+  for (int i = 0; i < kWidth<float>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
+}
+
+SMORE_INLINE Vec<double> square_root(Vec<double> v) {
+#if SMORE_VECTOR_BYTES == 64
+  return (Vec<double>)_mm512_sqrt_pd((__m512d)v);
+#elif SMORE_VECTOR_BYTES == 32
+  return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
+#else
+  for (int i = 0; i < kWidth<double>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
+}
+
 // Sum of the lanes, always as the same binary tree.
 template <typename T>
 SMORE_INLINE T lane_sum(Vec<T> v) {
