@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from smore_ext.config import RunConfig, TrainConfig
 from smore_ext.data import Dataset, Pairs
+from smore_ext.models import Recommender
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class TinyConfig:
     batch_size: int = 16
 
 
-class Tiny(nn.Module):
+class Tiny(Recommender):
     """Matrix factorisation with dropout on the users; `batches` records what the loop asked for."""
 
     config_class: ClassVar[type] = TinyConfig
