@@ -72,6 +72,7 @@ def self_test_cases() -> dict[str, Case]:
             (nodes, randn(*nodes.shape), nodes.square(), randn(len(nodes), 5), randn(5, dim), torch.tensor(3.0), 0.01),
             differentiable=False,
         ),
+        "table_linear": Case((nodes, randn(5, dim), randn(5))),
         "info_nce": Case((user_rows, randn(*user_rows.shape), 0.2)),
     }
 

@@ -183,6 +183,13 @@ def nce_case(size: int, d: int, temperature: float) -> OpCase:
     return OpCase("info_nce", f"{size}x{d}-{temperature}", make, (0, 1), small=size <= 5)
 
 
+def table_case(n: int, width: int, d: int) -> OpCase:
+    def make(dtype, g):
+        return [rand(g, dtype, n, width), rand(g, dtype, d, width), rand(g, dtype, d)]
+
+    return OpCase("table_linear", f"{n}x{width}-{d}", make, (0, 1, 2), small=n * width <= 20)
+
+
 def adam_case(n: int, width: int, d: int, step: int) -> OpCase:
     def make(dtype, g):
         param, average = rand(g, dtype, n, width), rand(g, dtype, n, width)
@@ -240,6 +247,7 @@ CASES: Sequence[OpCase] = [
     *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
     nce_case(130, 100, 1.0),
     *(adam_case(*size) for size in ((0, 3, 2, 1), (5, 0, 2, 1), (3, 5, 0, 4), (1, 1, 1, 1), (19, 45, 7, 3))),
+    *(table_case(*size) for size in ((0, 3, 2), (5, 0, 2), (4, 5, 3), (19, 45, 7), (290, 1100, 64), (40, 300, 65))),
     adam_case(70, 130, 64, 1),
     adam_case(41, 4100, 300, 1000),
 ]

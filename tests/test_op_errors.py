@@ -21,6 +21,14 @@ def adam(param=None, rows=None, factor=None, step=1.0, lr=0.1):
 
 
 ERRORS = {
+    "table-weight": (
+        lambda: ops.table_linear(X, X[:, :5], X[:, 0]),
+        ValueError,
+        r"weight must have shape \[4, 6\], got \[4, 5\]",
+    ),
+    "table-bias": (lambda: ops.table_linear(X, X, X[0]), ValueError, r"bias must have shape \[4\], got \[6\]"),
+    "table-none": (lambda: ops.table_linear(X, X[:0], X[:0, 0]), ValueError, "weight must have at least 1 row"),
+    "table-mixed": (lambda: ops.table_linear(X, X.double(), X[:, 0]), TypeError, "weight must have the dtype of table"),
     "adam-layout": (lambda: adam(X.T.contiguous().T), ValueError, "param must be contiguous .*, got strides"),
     "adam-dtype": (lambda: adam(X.half()), TypeError, "param must be float32 or float64, got Half"),
     "adam-rows": (lambda: adam(rows=X[:3]), ValueError, r"grad_rows must have shape \[4, 6\], got \[3, 6\]"),

@@ -92,7 +92,7 @@ def test_sparse_products_differentiate_twice(case: OpCase) -> None:
         assert torch.autograd.gradgradcheck(lambda x: case.call(ops, [args[0], x, *args[2:]])[0], [args[1]])
 
 
-@pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce"])
+@pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce", "table_linear"])
 def test_double_backward_is_refused(op: str) -> None:
     case = next(case for case in CASES if case.op == op and case.small)
     args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())

@@ -112,7 +112,8 @@ class SMORE(Recommender):
         self.features = nn.ParameterDict()  # raw features X_m, trained unless frozen
         for m in self.modalities:
             self.features[m] = nn.Parameter(dataset.features[m].clone(), requires_grad=not config.freeze_features)
-        self.projection = nn.ModuleDict({m: TableLinear(dataset.features[m].shape[1], d) for m in self.modalities})
+        layer = TableLinear if config.backend == "native" else nn.Linear
+        self.projection = nn.ModuleDict({m: layer(dataset.features[m].shape[1], d) for m in self.modalities})
         self.filter = nn.ParameterDict({m: nn.Parameter(torch.randn(1, bins, 2)) for m in self.modalities})
         self.fusion_filter = nn.Parameter(torch.randn(1, bins, 2))
         self.feature_gate = nn.ModuleDict({m: _gate(d) for m in self.modalities})

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smore_ext import ops
@@ -30,14 +29,18 @@ class TableLinear(nn.Linear):
             and no gradient in the table; several backward passes before a step add up.
     """
 
+    bias: nn.Parameter  # always there, unlike in nn.Linear
     grad_rows: Tensor | None = None
     _optimizer: weakref.ref[FactoredAdam] | None = None
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
 
     def forward(self, table: Tensor) -> Tensor:
         factored = self._optimizer is not None and self._optimizer() is not None
         if not (factored and table.requires_grad and torch.is_grad_enabled()):
-            return F.linear(table, self.weight, self.bias)
-        x = F.linear(table.detach(), self.weight, self.bias)
+            return ops.table_linear(table, self.weight, self.bias)
+        x = ops.table_linear(table.detach(), self.weight, self.bias)
         x.register_hook(self._keep)
         return x
 

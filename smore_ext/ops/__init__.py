@@ -6,7 +6,7 @@ from smore_ext.ops.ranking import masked_topk
 from smore_ext.ops.sampling import sample_negatives
 from smore_ext.ops.sparse import propagate, spmm
 from smore_ext.ops.spectral import spectral_filter, spectrum_fusion
-from smore_ext.ops.tables import factored_adam_
+from smore_ext.ops.tables import factored_adam_, table_linear
 
 __all__ = [
     "bpr_loss",
@@ -19,4 +19,5 @@ __all__ = [
     "spectral_filter",
     "spectrum_fusion",
     "spmm",
+    "table_linear",
 ]

@@ -5,9 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smore_ext.ops._register import fake
+from smore_ext.ops._register import autocast_float32, fake
 
 _ops = torch.ops.smore_ext
+
+
+def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """table @ weight^T + bias for a table with many rows and columns and a narrow output (SPEC section 1, step 1).
+
+    The function of `torch.nn.functional.linear`, with sums of fixed order: the same bits for any number of threads.
+
+    Args:
+        table: [N, D], float32 or float64.
+        weight: [d, D], same dtype, d >= 1.
+        bias: [d], same dtype.
+
+    Returns:
+        [N, d]. Differentiable once in all three; the table's gradient is formed only if the table requires one. Under
+        autocast it computes in float32.
+
+    Raises:
+        TypeError, ValueError: wrong dtype, shape or device.
+    """
+    return _ops.table_linear(table, weight, bias)
 
 
 def factored_adam_(
@@ -47,3 +67,16 @@ def factored_adam_(
 @fake("factored_adam_")
 def _(param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1=0.9, beta2=0.999, eps=1e-8) -> None:
     return None
+
+
+@fake("table_linear")
+def _(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return table.new_empty(table.shape[0], weight.shape[0])
+
+
+@fake("table_linear_backward")
+def _(grad: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    return table.new_empty(grad.shape[1], table.shape[1]), table.new_empty(grad.shape[1])
+
+
+autocast_float32("table_linear")
