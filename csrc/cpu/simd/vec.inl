@@ -62,7 +62,7 @@ SMORE_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 
 SMORE_INLINE Vec<float> square_root(Vec<float> v) {
 #if SMORE_VECTOR_BYTES == 64
-  return (Vec<float>)_mm512_sqrt_ps((__m512)v);
+  return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)v);
 #elif SMORE_VECTOR_BYTES == 32
   return (Vec<float>)_mm256_sqrt_ps((__m256)v);
 #else
@@ -73,7 +73,7 @@ SMORE_INLINE Vec<float> square_root(Vec<float> v) {
 
 SMORE_INLINE Vec<double> square_root(Vec<double> v) {
 #if SMORE_VECTOR_BYTES == 64
-  return (Vec<double>)_mm512_sqrt_pd((__m512d)v);
+  return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)v);
 #elif SMORE_VECTOR_BYTES == 32
   return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
 #else
