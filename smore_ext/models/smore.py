@@ -138,7 +138,7 @@ class SMORE(Recommender):
         return [w * keep for w in weights], fusion * keep
 
     def views(self) -> tuple[Tensor, Tensor]:
-        """Steps 1 to 5: behaviour view C [U+I, d], and the M modality views and the fusion view [U+I, (M + 1) d]."""
+        """Steps 1 to 5: behaviour view C [U+I, d], and the items' M modality views and fusion view [I, (M + 1) d]."""
         f, layers = BACKENDS[self.config.backend], self.config.n_mm_layers
         ids = self.item_embedding.weight  # [I, d]
 
@@ -149,25 +149,35 @@ class SMORE(Recommender):
         # 3. Behaviour-guided gating.
         gated = [ids * self.feature_gate[m](h) for m, h in zip(self.modalities, denoised, strict=True)]  # M x [I, d]
         gated_fusion = ids * self.fusion_gate(fused)  # [I, d]
-        # 4. Item-item views, side by side, and the users' share in them: one product for all views.
+        # 4. Item-item views, side by side.
         graphs = [self.item_graphs[m] for m in self.modalities] + [self.fusion_graph]
         views = torch.cat(
             [f.propagate(g, b, layers, "last") for g, b in zip(graphs, [*gated, gated_fusion], strict=True)], dim=1
         )  # [I, (M + 1) d]
-        views = torch.cat([f.spmm(self.user_item, views), views])  # [U+I, (M + 1) d]
         # 5. Behaviour view.
         nodes = torch.cat([self.user_embedding.weight, ids])  # [U+I, d]
         return f.propagate(self.bipartite, nodes, self.config.n_ui_layers), views
 
+    def _of_nodes(self, views: Tensor, rows: Tensor | None) -> Tensor:
+        """Step 4, users' part: the views [R, (M + 1) d] of nodes `rows`, ascending, from those of the items."""
+        f = BACKENDS[self.config.backend]
+        if rows is None:
+            return torch.cat([f.spmm(self.user_item, views), views])
+        users = rows[rows < self.n_users]
+        items = rows[users.shape[0] :] - self.n_users
+        return torch.cat([f.spmm(self.user_item.rows(users), views), F.embedding(items, views)])
+
     def forward(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Behaviour view C and side information of the nodes `rows` (users first; None: all), both [R, d].
 
-        Final embeddings are their sum. Step 6 works row by row, so a training step needs it for its batch only.
+        Final embeddings are their sum. Users' views and step 6 work row by row, so a training step needs them for its
+        batch only: `rows` ascends then.
         """
         behaviour, views = self.views()
-        # 6. Modality-aware preference.
+        views = self._of_nodes(views, rows)  # [R, (M + 1) d]
         if rows is not None:  # F.embedding, not indexing: its gradient adds in a fixed order whatever the threads
-            behaviour, views = F.embedding(rows, behaviour), F.embedding(rows, views)  # [R, d], [R, (M + 1) d]
+            behaviour = F.embedding(rows, behaviour)  # [R, d]
+        # 6. Modality-aware preference.
         *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
         side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [R, d]
         for m, view in zip(self.modalities, modality_views, strict=True):
@@ -215,7 +225,7 @@ class SMORE(Recommender):
         filter: mean size of a complex weight. side_to_behaviour: length of side information against the behaviour view.
         """
         behaviour, views = self.views()
-        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)
+        *modality_views, fusion_view = self._of_nodes(views, None).split(behaviour.shape[1], dim=1)
         preference = self.fusion_preference_gate(behaviour)
         side = preference * fusion_view
         figures = {
