@@ -7,7 +7,8 @@ Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from smore_ext.graph import Graph
 from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend
 from smore_ext.models.smore_state import native_state_dict
 from smore_ext.models.table_linear import TableLinear
+
+NODES = 32_768  # nodes that go through step 6 at once when all are asked for
 
 
 @dataclass
@@ -167,6 +170,15 @@ class SMORE(Recommender):
         items = rows[users.shape[0] :] - self.n_users
         return torch.cat([f.spmm(self.user_item.rows(users), views), F.embedding(items, views)])
 
+    def _side(self, behaviour: Tensor, views: Tensor) -> Tensor:
+        """Step 6, modality-aware preference: side information [R, d] of nodes with these views."""
+        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
+        side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [R, d]
+        for m, view in zip(self.modalities, modality_views, strict=True):
+            attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
+            side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
+        return side / (len(modality_views) + 1)
+
     def forward(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Behaviour view C and side information of the nodes `rows` (users first; None: all), both [R, d].
 
@@ -177,17 +189,19 @@ class SMORE(Recommender):
         views = self._of_nodes(views, rows)  # [R, (M + 1) d]
         if rows is not None:  # F.embedding, not indexing: its gradient adds in a fixed order whatever the threads
             behaviour = F.embedding(rows, behaviour)  # [R, d]
-        # 6. Modality-aware preference.
-        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
-        side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [R, d]
-        for m, view in zip(self.modalities, modality_views, strict=True):
-            attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
-            side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
-        return behaviour, side / (len(modality_views) + 1)
+        return behaviour, self._side(behaviour, views)
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Behaviour view and all other views of all nodes, a block of them at a time: step 6 needs much memory."""
+        behaviour, views = self.views()
+        users, items = behaviour.split([self.n_users, self.n_items])
+        user_views = BACKENDS[self.config.backend].spmm(self.user_item, views)  # step 4, users' part
+        for nodes, their_views in ((users, user_views), (items, views)):
+            yield from zip(nodes.split(NODES), their_views.split(NODES), strict=True)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        behaviour, side = self()
-        return (behaviour + side).split([self.n_users, self.n_items])
+        final = torch.cat([behaviour + self._side(behaviour, views) for behaviour, views in self._blocks()])
+        return final.split([self.n_users, self.n_items])
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""
@@ -219,28 +233,26 @@ class SMORE(Recommender):
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
-        """Are the gates alive? Means over all nodes, dropout left out.
+        """Are the gates alive? Means over all nodes; dropout acts unless the model is in eval mode.
 
         attention_entropy: 1 is uniform over the d dimensions, 0 is a single one. preference: mean gate value.
         filter: mean size of a complex weight. side_to_behaviour: length of side information against the behaviour view.
         """
-        behaviour, views = self.views()
-        *modality_views, fusion_view = self._of_nodes(views, None).split(behaviour.shape[1], dim=1)
-        preference = self.fusion_preference_gate(behaviour)
-        side = preference * fusion_view
-        figures = {
-            "preference_fusion": float(preference.mean()),
-            "filter_fusion": float(self.fusion_filter.norm(dim=2).mean()),
-        }
-        for m, view in zip(self.modalities, modality_views, strict=True):
-            attention, preference = self.query[m](fusion_view).softmax(dim=1), self.preference_gate[m](behaviour)
-            side += preference * attention * view
-            entropy = torch.special.entr(attention).sum(dim=1).mean() / max(math.log(attention.shape[1]), 1e-9)
-            figures[f"attention_entropy_{m}"] = float(entropy)
-            figures[f"preference_{m}"] = float(preference.mean())
-            figures[f"filter_{m}"] = float(self.filter[m].norm(dim=2).mean())
-        side /= len(modality_views) + 1
-        figures["side_to_behaviour"] = float(side.norm(dim=1).mean() / behaviour.norm(dim=1).mean())
+        per_node: dict[str, list[Tensor]] = defaultdict(list)  # blocks of [R]
+        for behaviour, views in self._blocks():
+            fusion_view = views[:, -behaviour.shape[1] :]
+            per_node["preference_fusion"].append(self.fusion_preference_gate(behaviour).mean(dim=1))
+            for m in self.modalities:
+                attention = self.query[m](fusion_view).softmax(dim=1)
+                entropy = torch.special.entr(attention).sum(dim=1) / max(math.log(attention.shape[1]), 1e-9)
+                per_node[f"attention_entropy_{m}"].append(entropy)
+                per_node[f"preference_{m}"].append(self.preference_gate[m](behaviour).mean(dim=1))
+            per_node["side"].append(self._side(behaviour, views).norm(dim=1))
+            per_node["behaviour"].append(behaviour.norm(dim=1))
+        figures = {name: float(torch.cat(blocks).mean()) for name, blocks in per_node.items()}
+        figures["side_to_behaviour"] = figures.pop("side") / figures.pop("behaviour")
+        for name, weight in [*self.filter.items(), ("fusion", self.fusion_filter)]:
+            figures[f"filter_{name}"] = float(weight.norm(dim=2).mean())
         return figures
 
     def load_official_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
