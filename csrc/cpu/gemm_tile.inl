@@ -7,17 +7,29 @@ inline constexpr int kTileVectors = 2;
 template <typename T>
 inline constexpr int kTileColumns = kTileVectors * kWidth<T>;
 
+// The sums are kept apart from `acc` while the loop runs: a caller's array may be indexed at run time, and the compiler
+// would then write all of it to memory at every step.
 template <typename T>
 SMORE_INLINE void gemm_chunk(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t b_step, int64_t depth,
                              Vec<T> (&acc)[kTileRows][kTileVectors]) {
+  Vec<T> sum[kTileRows][kTileVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows * kTileVectors; ++i)
+    sum[i / kTileVectors][i % kTileVectors] = acc[i / kTileVectors][i % kTileVectors];
   for (int64_t k = 0; k < depth; ++k) {
     Vec<T> columns[kTileVectors];
+#pragma GCC unroll 16
     for (int v = 0; v < kTileVectors; ++v) columns[v] = load(b + k * b_step + v * kWidth<T>);
+#pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) {
       const Vec<T> x = broadcast(a[r * row_step + k * k_step]);
-      for (int v = 0; v < kTileVectors; ++v) acc[r][v] = fma(x, columns[v], acc[r][v]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kTileVectors; ++v) sum[r][v] = fma(x, columns[v], sum[r][v]);
     }
   }
+#pragma GCC unroll 16
+  for (int i = 0; i < kTileRows * kTileVectors; ++i)
+    acc[i / kTileVectors][i % kTileVectors] = sum[i / kTileVectors][i % kTileVectors];
 }
 
 // acc[r][v] += sum_k a[r * row_step + k * k_step] * b[k * b_step + v * W .. + W). Sums of 256 terms in the order of k,

@@ -1,6 +1,28 @@
 #include "cpu/knn_kernel.h"
 
+#include <functional>
+
 #include "cpu/aligned.h"
+
+namespace smore {
+namespace {
+
+// Here and not in the kernel file: sorts are compiled for every processor, and what they call must be too.
+template <typename T>
+struct Neighbour {
+  T similarity;
+  int64_t index;
+};
+
+template <typename T>
+struct Nearer {
+  bool operator()(const Neighbour<T>& a, const Neighbour<T>& b) const {
+    return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
+  }
+};
+
+}  // namespace
+}  // namespace smore
 
 #define SMORE_KERNEL_FILE "cpu/knn_kernel.inl"
 #include "cpu/simd/foreach_level.h"

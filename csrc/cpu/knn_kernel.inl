@@ -1,21 +1,35 @@
 namespace smore::SMORE_LEVEL {
 
-// Dot product in double: eight partial sums (element j goes to sum j mod 8) and one fixed tree. Products of
-// floats are exact in double, so every instruction level gives the same bits.
-template <typename T>
-double dot_double(const T* a, const T* b, int64_t d) {
-  double sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-  int64_t j = 0;
-  for (; j + 8 <= d; j += 8) {
-    for (int l = 0; l < 8; ++l) sum[l] += static_cast<double>(a[j + l]) * static_cast<double>(b[j + l]);
+// Dot products in double of one row with J others: eight partial sums each (element j goes to sum j mod 8) and one
+// fixed tree. Products of floats are exact in double, so every instruction level gives the same bits. Several rows at
+// once, since each comes from far away in memory.
+template <typename T, int J>
+void dot_double(const T* a, const T* const (&b)[J], int64_t d, double (&out)[J]) {
+  typedef double Sums __attribute__((vector_size(64)));
+  typedef T Eight __attribute__((vector_size(8 * sizeof(T)), aligned(alignof(T)), may_alias));
+  Sums sum[J] = {};
+  const int64_t whole = d / 8 * 8;
+  for (int64_t j = 0; j < whole; j += 8) {
+    const Sums x = __builtin_convertvector(*reinterpret_cast<const Eight*>(a + j), Sums);
+#pragma GCC unroll 8
+    for (int i = 0; i < J; ++i) sum[i] += x * __builtin_convertvector(*reinterpret_cast<const Eight*>(b[i] + j), Sums);
   }
-  for (; j < d; ++j) sum[j % 8] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
-  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+  for (int i = 0; i < J; ++i) {
+    double s[8];
+    std::memcpy(s, &sum[i], sizeof s);
+    for (int64_t j = whole; j < d; ++j) s[j % 8] += static_cast<double>(a[j]) * static_cast<double>(b[i][j]);
+    out[i] = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+  }
 }
 
 template <typename T>
 void knn_squares_at(const T* x, int64_t d, double* square, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) square[i] = dot_double(x + i * d, x + i * d, d);
+  for (int64_t i = begin; i < end; ++i) {
+    const T* const row[1] = {x + i * d};
+    double out[1];
+    dot_double(row[0], row, d, out);
+    square[i] = out[0];
+  }
 }
 
 template <typename T>
@@ -27,11 +41,6 @@ void knn_unit_rows_at(const T* x, int64_t d, const double* square, T* unit, int6
   }
 }
 
-template <typename T>
-bool greater_score(T a, T b) {
-  return a > b;
-}
-
 // Makes room in a full list: keeps what lies within the margin of the k-th best, and raises the bar to that.
 template <typename T>
 void shrink(KnnCandidates<T>& lists, int64_t row, T* spare) {
@@ -39,7 +48,7 @@ void shrink(KnnCandidates<T>& lists, int64_t row, T* spare) {
   int32_t* index = lists.index + row * lists.capacity;
   const int32_t count = lists.count[row];
   std::copy(score, score + count, spare);
-  std::nth_element(spare, spare + lists.k - 1, spare + count, greater_score<T>);
+  std::nth_element(spare, spare + lists.k - 1, spare + count, std::greater<T>());
   const T bar = spare[lists.k - 1] - lists.margin;
   int32_t kept = 0;
   for (int32_t i = 0; i < count; ++i) {
@@ -110,25 +119,29 @@ void knn_offer_columns_at(KnnCandidates<T>& lists, const T* block, int64_t strid
 }
 
 template <typename T>
-struct Neighbour {
-  T similarity;
-  int64_t index;
-};
-
-template <typename T>
-bool nearer(const Neighbour<T>& a, const Neighbour<T>& b) {
-  return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
-}
-
-template <typename T>
-Neighbour<T> neighbour(const T* x, int64_t d, const double* square, int64_t i, int64_t j) {
-  if (!(square[i] > 0) || !(square[j] > 0)) return {T(0), j};
+T cosine(double dot, int64_t i, int64_t j, const double* square) {
+  if (!(square[i] > 0) || !(square[j] > 0)) return T(0);
+  if (i == j) return T(1);
   // sqrt(s * s) is s, so equal rows have a cosine of exactly 1; apart where the product leaves the range of double.
   const double product = square[i] * square[j];
   const bool in_range = product > 1e-280 && product < 1e280;
   const double scale = in_range ? std::sqrt(product) : std::sqrt(square[i]) * std::sqrt(square[j]);
-  const double cosine = i == j ? 1.0 : dot_double(x + i * d, x + j * d, d) / scale;
-  return {static_cast<T>(std::min(1.0, std::max(-1.0, cosine))), j};
+  return static_cast<T>(std::min(1.0, std::max(-1.0, dot / scale)));
+}
+
+// The similarities of row i and found[0..count), whose indices are given.
+template <typename T>
+void measure(const T* x, int64_t d, const double* square, int64_t i, Neighbour<T>* found, int64_t count) {
+  constexpr int J = 4;
+  for (int64_t c = 0; c < count; c += J) {
+    const T* rows[J];
+    for (int l = 0; l < J; ++l) rows[l] = x + found[std::min(c + l, count - 1)].index * d;
+    double dots[J];
+    dot_double<T, J>(x + i * d, rows, d, dots);
+    for (int64_t l = 0; l < std::min<int64_t>(J, count - c); ++l) {
+      found[c + l].similarity = cosine<T>(dots[l], i, found[c + l].index, square);
+    }
+  }
 }
 
 template <typename T>
@@ -143,20 +156,23 @@ void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const d
     if (lists.count[i] >= 0) {
       const T* score = lists.score + i * lists.capacity;
       std::copy(score, score + lists.count[i], spare.get());
-      std::nth_element(spare.get(), spare.get() + k - 1, spare.get() + lists.count[i], greater_score<T>);
+      std::nth_element(spare.get(), spare.get() + k - 1, spare.get() + lists.count[i], std::greater<T>());
       const T bar = spare.get()[k - 1] - lists.margin;
       for (int32_t c = 0; c < lists.count[i]; ++c) {
-        if (score[c] >= bar) best[count++] = neighbour(x, d, square, i, lists.index[i * lists.capacity + c]);
+        if (score[c] >= bar) best[count++] = {T(0), lists.index[i * lists.capacity + c]};
       }
+      measure(x, d, square, i, best, count);
     } else {
-      for (int64_t j = 0; j < lists.n; ++j) {
-        best[count++] = neighbour(x, d, square, i, j);
-        if (count < 2 * k) continue;
-        std::nth_element(best, best + k - 1, best + count, nearer<T>);
+      for (int64_t j = 0; j < lists.n;) {
+        const int64_t known = count;
+        while (j < lists.n && count < 2 * k) best[count++] = {T(0), j++};
+        measure(x, d, square, i, best + known, count - known);
+        if (count < 2 * k) break;
+        std::nth_element(best, best + k - 1, best + count, Nearer<T>());
         count = k;
       }
     }
-    std::partial_sort(best, best + k, best + count, nearer<T>);
+    std::partial_sort(best, best + k, best + count, Nearer<T>());
     for (int64_t j = 0; j < k; ++j) {
       similarity[i * k + j] = best[j].similarity;
       index[i * k + j] = best[j].index;

@@ -1,7 +1,7 @@
 #include "cpu/masked_topk_kernel.h"
 
 #include "cpu/aligned.h"
-#include "cpu/sorted_row.h"
+#include "cpu/topk_list.h"
 
 #define SMORE_KERNEL_FILE "cpu/masked_topk_kernel.inl"
 #include "cpu/simd/foreach_level.h"

@@ -25,7 +25,7 @@ SMORE_INLINE void row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width,
   for (int v = 0; v < NV; ++v) acc[v] = Vec<T>{};
   for (int64_t e = begin; e < end; ++e) {
     const char* ahead = reinterpret_cast<const char*>(
-        x + static_cast<int64_t>(a.col[std::min(e + kPrefetchEdges, end - 1)]) * width + first);
+        x + static_cast<int64_t>(a.col[std::min(e + kPrefetchEdges, a.n_edges - 1)]) * width + first);
     for (int line = 0; line < NV * SMORE_VECTOR_BYTES; line += 64) __builtin_prefetch(ahead + line);
     const T* source = x + static_cast<int64_t>(a.col[e]) * width + first;
     const Vec<T> w = broadcast(a.weight[e]);

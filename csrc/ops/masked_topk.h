@@ -1,6 +1,6 @@
 // Contract of masked_topk, shared by every device. SPEC section 3: ranking over all items, seen ones masked.
 //
-// users [U, d], items [I, d], both float32 or both float64; 1 <= k <= I. seen_rowptr [U+1] and seen_col list
+// users [U, d], items [I, d], both float32 or both float64; 1 <= k <= I < 2^32. seen_rowptr [U+1] and seen_col list
 // the items to leave out for each user, ascending within a row (None: nothing is left out). Returns score [U,
 // k] and index [U, k] (int64), score descending, then index ascending; places with nothing left hold -inf and
 // -1. Not differentiable.
@@ -26,6 +26,7 @@ inline void check_masked_topk(const at::Tensor& users, const at::Tensor& items, 
                     " and ", items.size(1));
   SMORE_CHECK_VALUE(k >= 1 && k <= items.size(0), op, "k must be in 1..", items.size(0), " (the number of items), got ",
                     k);
+  SMORE_CHECK_VALUE(items.size(0) < int64_t{1} << 32, op, "items must have fewer than 2^32 rows, got ", items.size(0));
   SMORE_CHECK_VALUE(seen_rowptr.has_value() == seen_col.has_value(), op,
                     "seen_rowptr and seen_col must come together, got only one");
   if (seen_rowptr.has_value()) {

@@ -36,7 +36,7 @@ SMORE_INLINE void store(T* p, Vec<T> v) {
 
 template <typename T>
 SMORE_INLINE Vec<T> broadcast(T s) {
-  return Vec<T>{} + s;
+  return s - Vec<T>{};  // s - 0 is s, also for -0: no instruction but the broadcast. s + 0 would need an addition
 }
 
 // a * b + c, rounded once where the level has the instruction.
