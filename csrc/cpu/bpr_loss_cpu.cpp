@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include "cpu/bpr_kernel.h"
+#include "cpu/huge_pages.h"
 #include "cpu/parallel.h"
 #include "ops/bpr_loss.h"
 
@@ -68,8 +69,8 @@ template <typename T>
 std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, const Tensor& grad_bpr,
                                     const Tensor& grad_l2) {
   const BprBatch<T> batch = in.view<T>();
-  Tensor grad_users = at::empty(in.user_rows.sizes(), in.user_rows.options());
-  Tensor grad_items = at::empty(in.item_rows.sizes(), in.item_rows.options());
+  Tensor grad_users = empty_output(in.user_rows.sizes(), in.user_rows.options());
+  Tensor grad_items = empty_output(in.item_rows.sizes(), in.item_rows.options());
   if (batch.size == 0) return {grad_users.zero_(), grad_items.zero_()};
   const Tensor margins = margin.contiguous();
   const T* m = margins.const_data_ptr<T>();

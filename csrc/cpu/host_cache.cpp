@@ -9,6 +9,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "cpu/huge_pages.h"
+
 namespace smore {
 namespace {
 
@@ -29,7 +31,10 @@ class HostCache final : public c10::Allocator {
       if (active) block = take(size);
     }
     if (!active) return base_->allocate(bytes);
-    if (block == nullptr) block = fresh(size);
+    if (block == nullptr) {
+      block = fresh(size);
+      prefer_huge_pages(block, size);
+    }
     const std::lock_guard<std::mutex> lock(mutex_);
     live_[block] = size;
     return {block, block, &release, c10::Device(c10::DeviceType::CPU)};

@@ -5,6 +5,7 @@
 #include <ATen/ops/view_as_real.h>
 #include <torch/library.h>
 
+#include "cpu/huge_pages.h"
 #include "cpu/parallel.h"
 #include "cpu/spectral_kernel.h"
 #include "ops/spectral.h"
@@ -34,7 +35,7 @@ struct Results {
   std::vector<T*> pointers;
   Results(size_t count, const Tensor& like) {
     for (size_t i = 0; i < count; ++i) {
-      tensors.push_back(at::empty(like.sizes(), like.options()));
+      tensors.push_back(empty_output(like.sizes(), like.options()));
       pointers.push_back(tensors.back().mutable_data_ptr<T>());
     }
   }

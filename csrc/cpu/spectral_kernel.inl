@@ -185,6 +185,14 @@ struct Filters {
   const T* fusion() const { return of(modalities); }
 };
 
+}  // namespace smore::SMORE_LEVEL
+
+#if SMORE_VECTOR_BYTES == 64
+#include "cpu/spectral_row64.inl"
+#endif
+
+namespace smore::SMORE_LEVEL {
+
 template <typename T>
 void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile, int64_t row) {
   const int64_t d = job.plan->d, M = job.modalities, valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
@@ -225,6 +233,11 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
 template <typename T>
 void spectral_forward_at(const SpectralForward<T>& job, int64_t begin, int64_t end) {
   const Filters<T> filters(job.plan->d, job.modalities, job.weight, job.fused != nullptr ? job.fusion_weight : nullptr);
+#if SMORE_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<T, float>) {
+    if (job.plan->d == 64) return row64_forward_chunks(job, filters, begin, end);
+  }
+#endif
   SpectralTile<T> tile(*job.plan, job.modalities, false, job.fused != nullptr);
   const int64_t last = std::min(job.n, end * kSpectralChunkRows);
   for (int64_t row = begin * kSpectralChunkRows; row < last; row += 2 * kWidth<T>)
@@ -344,12 +357,17 @@ void spectral_backward_at(const SpectralBackward<T>& job, int64_t begin, int64_t
   const bool fused = job.grad_fused != nullptr;
   const int64_t arrays = M + (fused ? 1 : 0);
   const Filters<T> filters(d, M, job.weight, fused ? job.fusion_weight : nullptr);
-  SpectralTile<T> tile(*job.plan, M, true, fused);
-  const AlignedBuffer<T> sums(2 * W * bins * arrays);
   // Spectra come without their factor 1/2: two of them in a filter's gradient, M + 1 in the fusion filter's. An inner
   // bin stands for its mirror too.
   const double fused_scale =
       std::pow(static_cast<double>(d), -0.5 * static_cast<double>(M + 1)) * std::pow(0.5, static_cast<double>(M + 1));
+#if SMORE_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<T, float>) {
+    if (d == 64) return row64_backward_chunks(job, filters, fused_scale, begin, end);
+  }
+#endif
+  SpectralTile<T> tile(*job.plan, M, true, fused);
+  const AlignedBuffer<T> sums(2 * W * bins * arrays);
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     std::fill(sums.get(), sums.get() + 2 * W * bins * arrays, T(0));
     const int64_t last = std::min(job.n, (chunk + 1) * kSpectralChunkRows);

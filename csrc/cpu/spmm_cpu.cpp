@@ -1,11 +1,11 @@
 // CPU binding of spmm and propagate: shares rows out over torch's threads.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <atomic>
 
+#include "cpu/huge_pages.h"
 #include "cpu/parallel.h"
 #include "cpu/spmm_kernel.h"
 #include "ops/spmm.h"
@@ -62,7 +62,7 @@ Tensor spmm_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weight, c
   check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x);
   const CsrTensors csr(rowptr, col, weight);
   const Tensor dense = x.contiguous();
-  Tensor y = at::empty({rowptr.size(0) - 1, x.size(1)}, x.options());
+  Tensor y = empty_output({rowptr.size(0) - 1, x.size(1)}, x.options());
   dispatch(x, rowptr, [&](auto t, auto i) {
     using T = decltype(t);
     using I = decltype(i);
@@ -78,14 +78,14 @@ Tensor propagate_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weig
   if (n_layers == 0) return x.clone(at::MemoryFormat::Contiguous);
   const CsrTensors csr(rowptr, col, weight);
   Tensor layer = x.contiguous();
-  Tensor result = at::empty(layer.sizes(), x.options());
+  Tensor result = empty_output(layer.sizes(), x.options());
   // Two buffers take turns: a layer is dropped as soon as the next one stands.
   Tensor spare[2];
   for (int64_t l = 1; l <= n_layers; ++l) {
     const bool last = l == n_layers;
     Tensor next;
     if (!last) {
-      next = spare[l % 2].defined() ? spare[l % 2] : at::empty(layer.sizes(), x.options());
+      next = spare[l % 2].defined() ? spare[l % 2] : empty_output(layer.sizes(), x.options());
       spare[l % 2] = next;
     }
     dispatch(x, rowptr, [&](auto t, auto i) {
