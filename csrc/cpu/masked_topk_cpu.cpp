@@ -3,8 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include "common/csr_check.h"
 #include "cpu/aligned.h"
+#include "cpu/csr_check.h"
 #include "cpu/masked_topk_kernel.h"
 #include "cpu/parallel.h"
 #include "ops/masked_topk.h"

@@ -2,6 +2,9 @@
 
 #include "cpu/sorted_row.h"
 
+#define SMORE_KERNEL_FILE "cpu/sample_kernel.inl"
+#include "cpu/simd/foreach_level.h"
+
 namespace smore {
 namespace {
 
@@ -14,50 +17,86 @@ int64_t scale(uint32_t high, uint32_t low, int64_t n) {
 }  // namespace
 
 Philox philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
-  uint32_t c0 = static_cast<uint32_t>(counter_low), c1 = static_cast<uint32_t>(counter_low >> 32);
-  uint32_t c2 = static_cast<uint32_t>(counter_high), c3 = static_cast<uint32_t>(counter_high >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = static_cast<uint64_t>(0xD2511F53u) * c0, p1 = static_cast<uint64_t>(0xCD9E8D57u) * c2;
-    const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0, n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
-    c1 = static_cast<uint32_t>(p1);
-    c3 = static_cast<uint32_t>(p0);
-    c0 = n0;
-    c2 = n2;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return {{c0, c1, c2, c3}};
+  const uint32_t low[kPhiloxBlock] = {static_cast<uint32_t>(counter_low)};
+  PhiloxBlock block;
+  SMORE_DISPATCH(philox_block_at)(key, low, static_cast<uint32_t>(counter_low >> 32), counter_high, block);
+  return {{block.out[0][0], block.out[1][0], block.out[2][0], block.out[3][0]}};
 }
+
+namespace {
+
+// Most users have seen few items: comparing with all of them beats a search, whose branches nobody can foretell.
+template <typename I>
+bool saw(const I* row, const I* row_end, int64_t item) {
+  if (row_end - row > 64) return contains(row, row_end, item);
+  bool found = false;
+  for (; row != row_end; ++row) found |= static_cast<int64_t>(*row) == item;
+  return found;
+}
+
+// The draw for one position; -1 if its user has seen every candidate.
+template <typename I>
+int64_t draw(const SampleJob<I>& job, int64_t b) {
+  const I* row = job.seen_col + job.seen_rowptr[job.users[b]];
+  const I* row_end = job.seen_col + job.seen_rowptr[job.users[b] + 1];
+  const auto generator = [&](int call) {
+    return philox(job.seed, static_cast<uint64_t>(b) | static_cast<uint64_t>(call) << 48, job.offset);
+  };
+  // One generator call gives two draws; the last call, number kSampleTries / 2, serves the exact draw.
+  for (int call = 0; call < kSampleTries / 2; ++call) {
+    const Philox r = generator(call);
+    for (int half = 0; half < 4; half += 2) {
+      const int64_t item = job.candidates[scale(r.out[half], r.out[half + 1], job.n_candidates)];
+      if (!saw(row, row_end, item)) return item;
+    }
+  }
+  int64_t open = 0;
+  const auto unseen = [&](int64_t item) { return !contains(row, row_end, item); };
+  for (int64_t c = 0; c < job.n_candidates; ++c) open += unseen(job.candidates[c]) ? 1 : 0;
+  if (open == 0) return -1;
+  const Philox r = generator(kSampleTries / 2);
+  int64_t rank = scale(r.out[0], r.out[1], open);
+  for (int64_t c = 0;; ++c) {
+    if (unseen(job.candidates[c]) && rank-- == 0) return job.candidates[c];
+  }
+}
+
+}  // namespace
 
 template <typename I>
 int64_t sample_range(const SampleJob<I>& job, int64_t begin, int64_t end) {
-  for (int64_t b = begin; b < end; ++b) {
-    const I* row = job.seen_col + job.seen_rowptr[job.users[b]];
-    const I* row_end = job.seen_col + job.seen_rowptr[job.users[b] + 1];
-    int64_t found = -1;
-    // One generator call gives two draws; the last call, number kSampleTries / 2, serves the exact draw.
-    for (int attempt = 0; attempt < kSampleTries && found < 0; attempt += 2) {
-      const Philox r =
-          philox(job.seed, static_cast<uint64_t>(b) | static_cast<uint64_t>(attempt / 2) << 48, job.offset);
-      for (int half = 0; half < 4 && found < 0; half += 2) {
-        const int64_t item = job.candidates[scale(r.out[half], r.out[half + 1], job.n_candidates)];
-        if (!contains(row, row_end, item)) found = item;
-      }
+  for (int64_t first = begin; first < end; first += kPhiloxBlock) {
+    const int64_t count = std::min<int64_t>(kPhiloxBlock, end - first);
+    uint32_t low[kPhiloxBlock];
+    for (int l = 0; l < kPhiloxBlock; ++l) low[l] = static_cast<uint32_t>(first + l);
+    // Positions of a block share their upper half, unless the lower one overflows in it: then one by one.
+    const bool together = low[0] <= low[kPhiloxBlock - 1];
+    PhiloxBlock r;
+    if (together) {
+      SMORE_DISPATCH(philox_block_at)
+      (job.seed, low, static_cast<uint32_t>(static_cast<uint64_t>(first) >> 32), job.offset, r);
     }
-    if (found < 0) {
-      int64_t open = 0;
-      const auto unseen = [&](int64_t item) { return !contains(row, row_end, item); };
-      for (int64_t c = 0; c < job.n_candidates; ++c) open += unseen(job.candidates[c]) ? 1 : 0;
-      if (open == 0) return b;
-      const Philox r =
-          philox(job.seed, static_cast<uint64_t>(b) | static_cast<uint64_t>(kSampleTries / 2) << 48, job.offset);
-      int64_t rank = scale(r.out[0], r.out[1], open);
-      for (int64_t c = 0; found < 0; ++c) {
-        if (unseen(job.candidates[c]) && rank-- == 0) found = job.candidates[c];
-      }
+    // Everything is far apart in memory: the next block's row pointers and this block's rows are asked for ahead.
+    const I *row[kPhiloxBlock], *row_end[kPhiloxBlock];
+    for (int64_t l = 0; l < count; ++l) {
+      const int64_t ahead = std::min(first + kPhiloxBlock + l, end - 1);
+      __builtin_prefetch(job.seen_rowptr + job.users[ahead]);
+      row[l] = job.seen_col + job.seen_rowptr[job.users[first + l]];
+      row_end[l] = job.seen_col + job.seen_rowptr[job.users[first + l] + 1];
+      __builtin_prefetch(row[l]);
     }
-    job.negatives[b] = found;
+    for (int64_t l = 0; l < count; ++l) {
+      const int64_t b = first + l;
+      if (together) {  // nearly always the first of all draws will do
+        const int64_t item = job.candidates[scale(r.out[0][l], r.out[1][l], job.n_candidates)];
+        if (!saw(row[l], row_end[l], item)) {
+          job.negatives[b] = item;
+          continue;
+        }
+      }
+      job.negatives[b] = draw(job, b);
+      if (job.negatives[b] < 0) return b;
+    }
   }
   return -1;
 }

@@ -10,6 +10,10 @@ namespace smore {
 struct Philox {
   uint32_t out[4];
 };
+inline constexpr int kPhiloxBlock = 16;
+struct PhiloxBlock {
+  uint32_t out[4][kPhiloxBlock];
+};
 Philox philox(uint64_t key, uint64_t counter_low, uint64_t counter_high);
 
 // Draws tried before the complement of the user's items is listed and drawn from exactly.

@@ -5,7 +5,7 @@
 
 #include <mutex>
 
-#include "common/csr_check.h"
+#include "cpu/csr_check.h"
 #include "cpu/parallel.h"
 #include "cpu/sample_kernel.h"
 #include "ops/sample_negatives.h"
@@ -24,7 +24,9 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
   const int64_t* items = candidates.const_data_ptr<int64_t>();
   check_sorted_rows(kOp, "seen", rowptr.const_data_ptr<I>(), n_users, col.const_data_ptr<I>(), col.size(0),
                     std::numeric_limits<I>::max());
-  for (int64_t b = 0; b < size; ++b) {
+  bool known = true;
+  for (int64_t b = 0; b < size; ++b) known &= static_cast<uint64_t>(ids[b]) < static_cast<uint64_t>(n_users);
+  for (int64_t b = 0; !known && b < size; ++b) {
     SMORE_CHECK_INDEX(ids[b] >= 0 && ids[b] < n_users, kOp, "users must be in 0..", n_users - 1, ", got ", ids[b],
                       " at position ", b);
   }
