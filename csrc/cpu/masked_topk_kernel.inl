@@ -13,7 +13,7 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
   const int64_t group =
       std::max<int64_t>(1, (256 * 1024) / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(d * C, 1));
   const int64_t panels = (job.n_items + C - 1) / C;
-  const AlignedBuffer<typename List::Key> keys(std::min(kTopkUsers, job.n_users) * 2 * k);
+  const AlignedBuffer<typename List::Key> keys(std::min(kTopkUsers, job.n_users) * kTopkRoom * k);
   const AlignedBuffer<T> packed(kTopkUsers * d);
   List lists[kTopkUsers];
   T bars[kTopkUsers];
@@ -26,7 +26,7 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
       bars[u] = u < rows ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity();
       if (u >= rows) continue;
       const bool masked = job.seen_rowptr != nullptr;
-      lists[u] = {keys.get() + u * 2 * k, 0, masked ? job.seen_col + job.seen_rowptr[first + u] : nullptr,
+      lists[u] = {keys.get() + u * kTopkRoom * k, 0, masked ? job.seen_col + job.seen_rowptr[first + u] : nullptr,
                   masked ? job.seen_col + job.seen_rowptr[first + u + 1] : nullptr};
     }
     for (int64_t p0 = 0; p0 < panels; p0 += group) {

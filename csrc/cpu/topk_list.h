@@ -60,7 +60,9 @@ inline int64_t topk_index(typename TopkKey<T>::type key) {
   return static_cast<int64_t>(static_cast<Bits>(~static_cast<Bits>(key)));
 }
 
-// The best k of a stream of scores whose indices ascend. Twice k places: when they are full, the better half stays and
+inline constexpr int64_t kTopkRoom = 3;
+
+// The best k of a stream of scores whose indices ascend. Room for kTopkRoom k: when they are full, the better half stays and
 // its worst score becomes the bar that later scores must exceed (an equal one has a larger index).
 template <typename T, typename I>
 struct TopkList {
@@ -72,7 +74,7 @@ struct TopkList {
 
   void push(T score, int64_t index, int64_t k, T& bar) {
     keys[count++] = topk_key(score, index);
-    if (count < 2 * k) return;
+    if (count < kTopkRoom * k) return;
     std::nth_element(keys, keys + k - 1, keys + count, std::greater<Key>());
     count = k;
     bar = topk_score<T>(keys[k - 1]);
@@ -90,7 +92,8 @@ struct TopkList {
 
   void finish(int64_t k, T* score, int64_t* index) {
     const int64_t kept = std::min(count, k);
-    std::partial_sort(keys, keys + kept, keys + count, std::greater<Key>());
+    if (count > kept) std::nth_element(keys, keys + kept - 1, keys + count, std::greater<Key>());
+    std::sort(keys, keys + kept, std::greater<Key>());
     for (int64_t j = 0; j < k; ++j) {
       score[j] = j < kept ? topk_score<T>(keys[j]) : -std::numeric_limits<T>::infinity();
       index[j] = j < kept ? topk_index<T>(keys[j]) : -1;
