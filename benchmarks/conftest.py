@@ -1,36 +1,96 @@
-"""Benchmark set-up: the op table of the tests, a pinned thread count, and what every result states about the
-machine."""
+"""Benchmark set-up: the op table of the tests, a pinned thread count, ceilings of the machine, modes and the report."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import scipy
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import summary  # noqa: E402
+from ceilings import measured  # noqa: E402
+from interleave import Case, Setting, compare  # noqa: E402
+
 import smore_ext  # noqa: E402
 
 THREADS = int(os.environ.get("SMORE_BENCH_THREADS", "2"))
+SHRINK_IN_SMOKE = 16  # with --benchmark-disable every count is divided by this (inputs.py says which)
+SECONDS_A_CASE, SECONDS_A_QUICK_CASE = 4.0, 1.0
+RESULTS = pytest.StashKey[list[dict[str, Any]]]()
+PACKAGES = ("numpy", "scipy", "faiss-cpu", "torch-sparse", "pytest-benchmark")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="benchmarks: a few cases of each kind, under 3 minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RESULTS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--quick"):
+        return
+    left_out = [item for item in items if hasattr(item, "callspec") and not item.callspec.params["case"].quick]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def pinned_threads() -> None:
+def pinned_threads(request: pytest.FixtureRequest) -> None:
     torch.set_num_threads(THREADS)
+    if not request.config.getoption("benchmark_disable"):
+        measured()
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
+@pytest.fixture
+def measure(request: pytest.FixtureRequest, benchmark: Any, tmp_path: Path) -> Callable[[Case], None]:
+    """Runs one case and keeps its result for the report at the end."""
+    quick = request.config.getoption("--quick")
+
+    def run(case: Case) -> None:
+        setting = Setting(SHRINK_IN_SMOKE if benchmark.disabled else 1, THREADS, tmp_path)
+        torch.manual_seed(0)
+        info = compare(case, setting, benchmark, SECONDS_A_QUICK_CASE if quick else SECONDS_A_CASE)
+        if info is not None:
+            stats = benchmark.stats.stats
+            native = {"median": stats.median, "iqr": stats.iqr, "rounds": stats.rounds}
+            request.config.stash[RESULTS].append(summary.case_result(info, native))
+
+    return run
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    words = [Path(word).name if Path(word).is_absolute() else word for word in config.invocation_params.args]
     machine_info["smore_ext"] = smore_ext.build_info()
     machine_info["versions"] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
+        **{package: found for package in PACKAGES if (found := version(package))},
     }
     machine_info["threads"] = THREADS
+    machine_info["ceilings"] = measured().as_dict()
+    machine_info["command"] = shlex.join(["python", "-m", "pytest", *words])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    results = config.stash[RESULTS]
+    if results:
+        terminalreporter.section("ratios: time of the peer / time of ours")
+        terminalreporter.write_line(summary.text(results))

@@ -1,33 +1,203 @@
-"""Turns a pytest-benchmark JSON file into a table: python benchmarks/summary.py IN.json OUT_STEM.
+"""Turns a pytest-benchmark JSON file into tables: python benchmarks/summary.py IN.json OUT_STEM.
 
-Writes OUT_STEM.md and OUT_STEM.json: for each group the median and interquartile range of every contender in ms
-and the ratio of its median to that of "native" (above 1: native is faster), with machine, versions and threads.
+Writes OUT_STEM.md and OUT_STEM.json: targets met or not, then every case with native's and each peer's median and
+interquartile range, ratios (above 1: ours is faster) and the floor; and machine, versions, threads and ceilings.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def contender(benchmark: dict[str, Any]) -> str:
-    params = benchmark["params"] or {}
-    return str(params.get("peer", params.get("name")))
+class Target(NamedTuple):
+    row: str
+    peer: str
+    geomean: float
+    minimum: float | None = None
+
+
+TARGETS = (
+    Target("spectrum_fusion, forward", "torch.fft", 6, 4),
+    Target("spectrum_fusion, forward + backward", "torch.fft", 5, 3.5),
+    Target("spectrum_fusion, forward", "scipy.fft", 3, 2),
+    Target("spectral_filter, forward", "torch.fft", 4, 1),
+    Target("spectral_filter, forward + backward", "torch.fft", 4, 1),
+    Target("spmm, forward", "torch COO", 15, 10),
+    Target("spmm, forward", "torch CSR", 4, 2.2),
+    Target("spmm, forward", "torch_sparse", 6, 3),
+    Target("spmm, forward + backward", "torch COO", 15, 10),
+    Target("spmm, forward + backward", "torch CSR", 4, 2.2),
+    Target("propagate, forward + backward", "own spmm", 1.25, 1),
+    Target("knn", "faiss", 1.6, 1.4),
+    Target("knn", "torch mm + topk", 1.8, 1.5),
+    Target("Graph.knn", "published", 15, 10),
+    Target("masked_topk", "torch matmul + mask + topk", 4, 3),
+    Target("sample_negatives", "Python loop", 100, 50),
+    Target("sample_negatives", "vectorised torch", 3, 2),
+    Target("info_nce, forward + backward", "eager torch", 2.8, 2),
+    Target("bpr_loss, forward + backward", "eager torch", 2, 1.5),
+    Target("feature table step", "fused Adam", 1.3, 1.2),
+    Target("feature table step", "default Adam", 2, 1.8),
+    Target("training step", "published", 5, 4),
+    Target("training step", "csr-fused", 1.7, 1.4),
+    Target("epoch", "published", 6),
+    Target("before the first step", "published", 10),
+)
+ROWS = list(dict.fromkeys(target.row for target in TARGETS))
+
+
+def case_result(info: dict[str, Any], native: dict[str, Any]) -> dict[str, Any]:
+    """One case in milliseconds. info: a benchmark's extra_info (interleave.py); native: its statistics in seconds."""
+    median = native["median"] * 1e3
+    peers = {
+        name: {
+            "median_ms": peer["median_s"] * 1e3,
+            "iqr_ms": peer["iqr_s"] * 1e3,
+            "rounds": peer["rounds"],
+            "ratio": peer["median_s"] / native["median"],
+        }
+        for name, peer in info["peers"].items()
+    }
+    return {
+        "row": info["row"],
+        "case": info["case"],
+        "native": {"median_ms": median, "iqr_ms": native["iqr"] * 1e3, "rounds": native["rounds"]},
+        "floor": {**info["floor"], "times": median / info["floor"]["ms"]},
+        "peers": peers,
+        "skipped": info["skipped"],
+    }
+
+
+def in_order(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as the targets have them; in a row, the case where we lead least comes first."""
+
+    def place(result: dict[str, Any]) -> tuple[int, float]:
+        row = ROWS.index(result["row"]) if result["row"] in ROWS else len(ROWS)
+        return row, min((peer["ratio"] for peer in result["peers"].values()), default=0.0)
+
+    return sorted(results, key=place)
+
+
+def against_targets(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each target with what was measured; `cases` is 0 and the rest None where nothing was."""
+    lines = []
+    for target in TARGETS:
+        ratios = [
+            r["peers"][target.peer]["ratio"] for r in results if r["row"] == target.row and target.peer in r["peers"]
+        ]
+        line: dict[str, Any] = {"row": target.row, "peer": target.peer, "cases": len(ratios)}
+        line |= {"target_geomean": target.geomean, "target_minimum": target.minimum}
+        geomean = prod(ratios) ** (1 / len(ratios)) if ratios else None
+        minimum = min(ratios, default=None)
+        met = None if not ratios else geomean >= target.geomean and minimum >= (target.minimum or 0)
+        line["installed"] = not any(r["row"] == target.row and target.peer in r["skipped"] for r in results)
+        lines.append(line | {"geomean": geomean, "minimum": minimum, "met": met})
+    return lines
+
+
+def number(value: float | None) -> str:
+    """Three digits, and all those before the point."""
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def with_spread(figures: dict[str, Any]) -> str:
+    return f"{number(figures['median_ms'])} ({number(figures['iqr_ms'])}; {figures['rounds']})"
+
+
+def target_rows(results: list[dict[str, Any]]) -> list[list[str]]:
+    verdict = {True: "yes", False: "NO", None: "not measured"}
+    return [
+        [
+            line["row"],
+            line["peer"],
+            str(line["cases"]),
+            f"{number(line['geomean'])} / {number(line['target_geomean'])}",
+            f"{number(line['minimum'])} / {number(line['target_minimum'])}",
+            verdict[line["met"]] if line["installed"] else "peer not installed",
+        ]
+        for line in against_targets(results)
+    ]
+
+
+def slower(results: list[dict[str, Any]]) -> list[str]:
+    found = [
+        (peer["ratio"], f"{r['row']}, {r['case']}: {name} ({number(peer['ratio'])}x)")
+        for r in results
+        for name, peer in r["peers"].items()
+        if peer["ratio"] < 1
+    ]
+    return [line for _, line in sorted(found)]
+
+
+def markdown_table(head: str, rows: list[list[str]]) -> list[str]:
+    columns = head.split(" | ")
+    return [f"| {head} |", "|" + "---|" * len(columns), *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def case_row(result: dict[str, Any]) -> list[str]:
+    floor = result["floor"]
+    peers = [f"{name} {with_spread(peer)}, **{number(peer['ratio'])}x**" for name, peer in result["peers"].items()]
+    peers += [f"{name}: not installed" for name in result["skipped"]]
+    limit = f"{number(floor['ms'])} ({floor['bound']})"
+    return [
+        result["row"],
+        result["case"],
+        with_spread(result["native"]),
+        limit,
+        number(floor["times"]),
+        "; ".join(peers),
+    ]
+
+
+def text(results: list[dict[str, Any]]) -> str:
+    """The end of a pytest run: measured targets, and each case's ratios."""
+    lines = ["  ".join(row) for row in target_rows(results) if row[2] != "0"] + [""]
+    for r in in_order(results):
+        ratios = ", ".join(f"{name} {number(peer['ratio'])}x" for name, peer in r["peers"].items())
+        native, floor = number(r["native"]["median_ms"]), number(r["floor"]["times"])
+        lines.append(f"{r['row']}, {r['case']}: {native} ms, {floor} x floor; {ratios}")
+    return "\n".join(lines)
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    results, ceilings = summary["cases"], summary["ceilings"]
+    behind = slower(results)
+    lines = [
+        f"{summary['date']}, {summary['cpu']}, {summary['cores']} cores, {summary['threads']} threads, SIMD "
+        f"{summary['simd']}; {', '.join(f'{name} {v}' for name, v in summary['versions'].items())}",
+        "",
+        f"Command: `{summary['command']}`. Ceilings in this session: copy {number(ceilings['copy_gb_s'])} GB/s "
+        f"(read and write counted; in cache {number(ceilings['cached_copy_gb_s'])}), reading in cache "
+        f"{number(ceilings['cached_read_gb_s'])} GB/s, sgemm {number(ceilings['sgemm_gflop_s'])} GFLOP/s.",
+        "",
+        "Ratios: median time of the peer / median time of ours, in turns in one process. Above 1, ours is faster.",
+        "",
+        "## Targets",
+        "",
+        *markdown_table("row | peer | cases | geometric mean / target | minimum / target | met", target_rows(results)),
+        "## Where a peer is faster",
+        "",
+        *([f"- {line}" for line in behind] or ["Nowhere."]),
+        "",
+        "## Cases",
+        "",
+        "Milliseconds: median (interquartile range; rounds). Floor: what bytes, gathers from cache or flops take at "
+        "the ceilings; in a row, the case where we lead least comes first.",
+        "",
+        *markdown_table("row | case | ours | floor | ours / floor | peers", [case_row(r) for r in results]),
+    ]
+    return "\n".join(lines)
 
 
 def summarise(report: dict[str, Any]) -> dict[str, Any]:
-    groups: dict[str, dict[str, dict[str, float]]] = {}
-    for benchmark in report["benchmarks"]:
-        stats = benchmark["stats"]
-        entry = {"median_ms": stats["median"] * 1e3, "iqr_ms": stats["iqr"] * 1e3, "rounds": stats["rounds"]}
-        groups.setdefault(benchmark["group"], {})[contender(benchmark)] = entry
-    for entries in groups.values():
-        for entry in entries.values():
-            entry["ratio"] = entry["median_ms"] / entries["native"]["median_ms"]
     machine = report["machine_info"]
     cpu = machine.get("cpu", {})
+    results = [case_result(benchmark["extra_info"], benchmark["stats"]) for benchmark in report["benchmarks"]]
     return {
         "date": report["datetime"][:10],
         "cpu": cpu.get("brand_raw", machine["processor"]),
@@ -35,36 +205,17 @@ def summarise(report: dict[str, Any]) -> dict[str, Any]:
         "threads": machine["threads"],
         "simd": machine["smore_ext"]["simd"],
         "versions": machine["versions"],
-        "groups": groups,
+        "command": machine["command"],
+        "ceilings": machine["ceilings"],
+        "targets": against_targets(results),
+        "cases": in_order(results),
     }
-
-
-def table(summary: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    lines = [
-        f"{summary['date']}, {summary['cpu']}, {summary['cores']} cores, {summary['threads']} threads, "
-        f"SIMD {summary['simd']}; {versions}",
-        "",
-        "Median milliseconds (interquartile range); ratio to native: above 1, native is faster.",
-        "",
-        "| case | native | peers |",
-        "|---|---|---|",
-    ]
-    for group, entries in summary["groups"].items():
-        native = entries["native"]
-        peers = "; ".join(
-            f"{name} {entry['median_ms']:.2f} ({entry['iqr_ms']:.2f}), **{entry['ratio']:.2f}x**"
-            for name, entry in entries.items()
-            if name != "native"
-        )
-        lines.append(f"| {group} | {native['median_ms']:.2f} ({native['iqr_ms']:.2f}) | {peers} |")
-    return "\n".join(lines) + "\n"
 
 
 def main(source: Path, stem: Path) -> None:
     summary = summarise(json.loads(source.read_text()))
     stem.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(table(summary))
+    stem.with_suffix(".md").write_text(markdown(summary))
 
 
 if __name__ == "__main__":

@@ -77,33 +77,30 @@ Tensor propagate_cpu(const Tensor& rowptr, const Tensor& col, const Tensor& weig
   check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers);
   if (n_layers == 0) return x.clone(at::MemoryFormat::Contiguous);
   const CsrTensors csr(rowptr, col, weight);
-  Tensor layer = x.contiguous();
-  Tensor result = empty_output(layer.sizes(), x.options());
-  // Two buffers take turns: a layer is dropped as soon as the next one stands.
+  const Tensor first = x.contiguous();
+  Tensor layer = first;
+  // The sum over A^0 x .. A^L x by Horner's scheme, y <- x + A y: nothing but the latest y is written, and two buffers
+  // take turns.
   Tensor spare[2];
   for (int64_t l = 1; l <= n_layers; ++l) {
-    const bool last = l == n_layers;
-    Tensor next;
-    if (!last) {
-      next = spare[l % 2].defined() ? spare[l % 2] : empty_output(layer.sizes(), x.options());
-      spare[l % 2] = next;
-    }
+    Tensor& next = spare[l % 2];
+    if (!next.defined()) next = empty_output(first.sizes(), x.options());
     dispatch(x, rowptr, [&](auto t, auto i) {
       using T = decltype(t);
       using I = decltype(i);
-      SpmmOutput<T> out{last ? nullptr : next.mutable_data_ptr<T>(), nullptr, nullptr, T(1)};
+      SpmmOutput<T> out{nullptr, nullptr, nullptr, T(1)};
       if (mean) {
-        out.addend = l == 1 ? layer.const_data_ptr<T>() : result.const_data_ptr<T>();
-        out.sum = result.mutable_data_ptr<T>();
-        if (last) out.scale = T(1) / static_cast<T>(n_layers + 1);
-      } else if (last) {
-        out.product = result.mutable_data_ptr<T>();
+        out.addend = first.const_data_ptr<T>();
+        out.sum = next.mutable_data_ptr<T>();
+        if (l == n_layers) out.scale = T(1) / static_cast<T>(n_layers + 1);
+      } else {
+        out.product = next.mutable_data_ptr<T>();
       }
       run_spmm<T, I>("propagate", csr.view<T, I>(x.size(0)), layer.const_data_ptr<T>(), x.size(1), out);
     });
     layer = next;
   }
-  return result;
+  return layer;
 }
 
 }  // namespace

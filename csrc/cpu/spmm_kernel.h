@@ -25,7 +25,7 @@ struct SpmmOutput {
   T scale;
 };
 
-// Computes rows [begin, end). A row is summed edge by edge in stored order, whatever the range: the result
+// Computes rows [begin, end). A row is summed in stored order (a long one: its even edges, then its odd ones), whatever the range: the result
 // does not depend on how rows are shared out. Returns false (rows touched by it undefined) if a row pointer
 // or a column is out of range.
 template <typename T, typename I>

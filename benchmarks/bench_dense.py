@@ -1,0 +1,113 @@
+"""Spectral ops, losses and the step on a feature table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import floors
+import pytest
+import torch
+from ceilings import Floor
+from inputs import FEATURE_WIDTHS, SIZES, WIDTH, shrunk, size_of
+from interleave import Case, Comparison, Contender, Setting
+from op_cases import Args, OpCase, bpr_case, filter_case, fusion_case, nce_case
+from op_contenders import op_comparison
+from peers import scipy_fusion
+from torch import nn
+
+from smore_ext import reference
+from smore_ext.models import FactoredAdam, TableLinear
+
+FUSION_ROWS = (*(SIZES[name].items for name in ("baby", "clothing", "elec")), 250_000)
+FILTER_WIDTHS = (32, 48, 63, 64, 96, 100, 127, 128, 256, 512)
+PHASES = {"forward": False, "forward + backward": True}
+
+
+def fusion(rows: int, phase: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        n, backward = shrunk(rows, setting.shrink), PHASES[phase]
+        peers = {"torch.fft": reference}
+        if not backward:
+            peers["scipy.fft"] = SimpleNamespace(spectrum_fusion=scipy_fusion(setting.threads))
+        floor = floors.fusion(n, WIDTH, 2, backward)
+        return op_comparison(fusion_case(2, n, WIDTH), peers, lambda _: floor, backward)
+
+    return Case(f"spectrum_fusion, {phase}", f"N = {rows:,}", make, quick=rows < 30_000)
+
+
+def spectral_filter(width: int, phase: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        n, backward = shrunk(SIZES["clothing"].items, setting.shrink), PHASES[phase]
+        floor = floors.spectral_filter(n, width, backward)
+        return op_comparison(filter_case(n, width), {"torch.fft": reference}, lambda _: floor, backward)
+
+    return Case(f"spectral_filter, {phase}", f"d = {width}", make, quick=width in (64, 100))
+
+
+def loss(row: str, batch: int, op_case: Callable[[int, int], OpCase], floor: Callable[[Args, int], Floor]) -> Case:
+    def make(setting: Setting) -> Comparison:
+        n = shrunk(batch, setting.shrink)
+        case = op_case(n, setting.shrink)
+        return op_comparison(case, {"eager torch": reference}, lambda args: floor(args, n), True)
+
+    return Case(f"{row}, forward + backward", f"batch {batch:,}", make, quick=batch == 2048)
+
+
+def info_nce(batch: int) -> Case:
+    return loss("info_nce", batch, lambda n, _: nce_case(n, WIDTH, 0.2), lambda _, n: floors.info_nce(n, WIDTH))
+
+
+def bpr_loss(batch: int) -> Case:
+    """Baby's users and items; the gradients of both tables are dense, as autograd gives them."""
+    return loss(
+        "bpr_loss",
+        batch,
+        lambda n, shrink: bpr_case(*size_of("baby", shrink)[:2], WIDTH, n),
+        lambda args, n: floors.bpr_loss(len(args[0]) + len(args[1]), n, WIDTH),
+    )
+
+
+def table_training(
+    linear: nn.Linear, table: nn.Parameter, optimizer: torch.optim.Adam, grad: torch.Tensor
+) -> Contender:
+    def step() -> None:
+        optimizer.zero_grad()
+        linear(table).backward(grad)
+        optimizer.step()
+
+    return Contender(step)
+
+
+def feature_table(rows: int) -> Case:
+    """Linear forward, backward and Adam on a trained table, image features' width."""
+
+    def make(setting: Setting) -> Comparison:
+        n, width = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"]
+        start, grad = torch.randn(n, width), torch.randn(n, WIDTH) / n
+
+        def torch_adam(fused: bool) -> Contender:
+            linear, table = nn.Linear(width, WIDTH), nn.Parameter(start.clone())
+            options = {"fused": True} if fused else {}
+            return table_training(linear, table, torch.optim.Adam([table, *linear.parameters()], **options), grad)
+
+        linear, table = TableLinear(width, WIDTH), nn.Parameter(start.clone())
+        native = table_training(linear, table, FactoredAdam([table, *linear.parameters()], [(table, linear)]), grad)
+        peers = {"fused Adam": torch_adam(True), "default Adam": torch_adam(False)}
+        return Comparison(native, peers, floors.table_step(n, width, WIDTH))
+
+    return Case("feature table step", f"N = {rows:,}", make, quick=rows < 10_000)
+
+
+CASES = [
+    *(fusion(rows, phase) for phase in PHASES for rows in FUSION_ROWS),
+    *(spectral_filter(width, phase) for phase in PHASES for width in FILTER_WIDTHS),
+    *(info_nce(batch) for batch in (2048, 8192)),
+    *(bpr_loss(batch) for batch in (2048, 8192)),
+    *(feature_table(SIZES[name].items) for name in ("baby", "clothing")),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_dense(measure, case: Case) -> None:
+    measure(case)

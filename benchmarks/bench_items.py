@@ -1,0 +1,102 @@
+"""Nearest neighbours, ranking, and negative sampling."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import floors
+import pytest
+import torch
+from inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, WIDTH, interactions, seen_items, shrunk, size_of
+from interleave import Case, Comparison, Contender, Setting
+from op_cases import OpCase, knn_case, rand
+from op_contenders import arguments, op_comparison
+from peers import (
+    BatchedTopk,
+    SortedKeys,
+    blocked_knn,
+    faiss_knn,
+    optional,
+    published_knn_graph,
+    python_sampler,
+    seen_sets,
+)
+
+from smore_ext import Graph, ops
+
+KNN = [(SIZES[name].items, k) for name in ("baby", "sports") for k in (10, 40)]
+RANKED_USERS, RANKED = 8192, 50
+
+
+def knn(rows: int, k: int) -> Case:
+    def make(setting: Setting) -> Comparison:
+        n, width = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"]
+        faiss = optional("faiss")
+        if faiss is not None:
+            faiss.omp_set_num_threads(setting.threads)
+        peers = {
+            "faiss": faiss and SimpleNamespace(knn=faiss_knn(faiss)),
+            "torch mm + topk": SimpleNamespace(knn=blocked_knn),
+        }
+        return op_comparison(knn_case(n, width, k), peers, lambda _: floors.knn(n, width), False)
+
+    return Case("knn", f"N = {rows:,}, k = {k}", make, quick=rows < 10_000 and k == 10)
+
+
+def knn_graph(rows: int, k: int) -> Case:
+    """The whole item graph against the published way, which runs once: it takes many seconds."""
+
+    def make(setting: Setting) -> Comparison:
+        n, width = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"]
+        features, _ = arguments(knn_case(n, width, k), backward=False)
+        peers = {"published": Contender(lambda: published_knn_graph(features, k), rounds=2 if rows < 10_000 else 1)}
+        return Comparison(Contender(lambda: Graph.knn(features, k)), peers, floors.knn(n, width))
+
+    return Case("Graph.knn", f"N = {rows:,}, k = {k}", make, quick=rows < 10_000 and k == 10)
+
+
+def masked_topk(size: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        n = size_of(size, setting.shrink)
+        users = shrunk(RANKED_USERS, setting.shrink)
+        seen = seen_items(n, users)
+        case = OpCase(
+            "masked_topk",
+            size,
+            lambda dtype, g: [rand(g, dtype, users, WIDTH), rand(g, dtype, n.items, WIDTH), RANKED, seen],
+        )
+        floor = floors.masked_topk(users, n.items, WIDTH, RANKED)
+        return op_comparison(case, {"torch matmul + mask + topk": BatchedTopk(seen)}, lambda _: floor, False)
+
+    return Case("masked_topk", f"{size}, {SIZES[size].items:,} items", make, quick=size == "baby")
+
+
+def sample_negatives(size: str) -> Case:
+    """One negative for each train interaction: an epoch."""
+
+    def make(setting: Setting) -> Comparison:
+        n = size_of(size, setting.shrink)
+        pairs, seen = interactions(n), seen_items(n)
+        candidates = torch.unique(pairs.items)
+        sets, ids, keys = seen_sets(seen), candidates.tolist(), SortedKeys(seen)
+        peers = {
+            "Python loop": Contender(lambda: torch.tensor(python_sampler(pairs.users.tolist(), sets, ids))),
+            "vectorised torch": Contender(lambda: keys.sample(pairs.users, candidates)),
+        }
+        native = Contender(lambda: ops.sample_negatives(pairs.users, seen, candidates, seed=1))
+        return Comparison(native, peers, floors.sample_negatives(len(pairs.users), seen.n_edges))
+
+    return Case("sample_negatives", size, make, quick=size == "baby")
+
+
+CASES = [
+    *(knn(rows, k) for rows, k in KNN),
+    *(knn_graph(rows, k) for rows, k in KNN),
+    *(masked_topk(size) for size in ("baby", "sports", "elec")),
+    *(sample_negatives(size) for size in PUBLISHED),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_items(measure, case: Case) -> None:
+    measure(case)

@@ -1,0 +1,84 @@
+"""Sparse products and their repetition over layers, at width 64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+
+import floors
+import pytest
+from inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
+from interleave import Case, Comparison, Setting
+from op_cases import graph_case
+from op_contenders import op_comparison
+from peers import csr_product, csr_product_with_transpose, layered, optional, torch_sparse_product
+
+from smore_ext import Graph, ops, reference
+
+LAYERS = 4
+
+
+def published_graph(kind: str, size: str, shrink: int) -> Graph:
+    n = size_of(size, shrink)
+    builders = {
+        "bipartite": lambda: bipartite(n),
+        "knn10": lambda: neighbours(n.items, 10),
+        "knn40": lambda: neighbours(n.items, 40),
+        "fused": lambda: fused(n.items),
+    }
+    return builders[kind]()
+
+
+def power_law_graph(shrink: int) -> Graph:
+    return power_law(shrunk(100_000, shrink), shrunk(1_000_000, shrink))
+
+
+GRAPHS: dict[str, Callable[[int], Graph]] = {
+    **{
+        f"{kind} {size}": partial(published_graph, kind, size)
+        for kind in ("bipartite", "knn10", "knn40", "fused")
+        for size in PUBLISHED
+    },
+    "power law, 1M edges": power_law_graph,
+}
+
+
+def spmm(name: str, backward: bool) -> Case:
+    def make(setting: Setting) -> Comparison:
+        peers = {"torch COO": reference, "torch CSR": SimpleNamespace(spmm=csr_product)}
+        if backward:
+            peers["torch CSR, stored transpose"] = SimpleNamespace(spmm=csr_product_with_transpose)
+        else:
+            module = optional("torch_sparse")
+            peers["torch_sparse"] = module and SimpleNamespace(spmm=torch_sparse_product(module))
+        case = graph_case(name, lambda: GRAPHS[name](setting.shrink), WIDTH)
+        floor = floors.spmm_step if backward else floors.spmm
+        return op_comparison(case, peers, lambda args: floor(args[0], WIDTH), backward)
+
+    phase = "forward + backward" if backward else "forward"
+    return Case(f"spmm, {phase}", name, make, quick=name in ("bipartite baby", "knn10 baby"))
+
+
+def propagate(size: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        peers = {
+            "own spmm": SimpleNamespace(propagate=layered(ops.spmm)),
+            "torch COO": reference,
+            "torch CSR": SimpleNamespace(propagate=layered(csr_product)),
+        }
+        case = graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, LAYERS)
+        return op_comparison(case, peers, lambda args: floors.spmm_step(args[0], WIDTH) * LAYERS, True)
+
+    return Case("propagate, forward + backward", size, make, quick=size == "baby")
+
+
+CASES = [
+    *(spmm(name, backward) for backward in (False, True) for name in GRAPHS),
+    *(propagate(size) for size in PUBLISHED),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_sparse(measure, case: Case) -> None:
+    measure(case)

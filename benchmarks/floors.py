@@ -1,0 +1,106 @@
+"""Floors of the cases: bytes, gathered bytes and flops that no implementation can avoid. float32 throughout.
+
+Spectral ops and Adam are stated as passes over arrays; sparse products as reads of the rows that edges name (the index
+of an edge costs 4 bytes, and 4 more for its weight); products of dense matrices as flops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ceilings import Floor
+
+from smore_ext import Graph
+
+FLOAT = 4
+ADAM_BYTES = 28  # a parameter: read for the forward pass; parameter and two moments read and written by Adam
+
+
+def fft_flops(width: int) -> float:
+    """A real transform of one row."""
+    return 2.5 * width * math.log2(max(width, 2))
+
+
+def fusion(rows: int, width: int, modalities: int, backward: bool) -> Floor:
+    """Forward reads M arrays and writes M + 1. Backward reads M inputs and M + 1 gradients and writes M."""
+    arrays, transforms = 2 * modalities + 1, 2 * modalities + 1
+    products = 12 * (modalities + 1) * (width // 2 + 1) * (2 if backward else 1)
+    if backward:
+        arrays, transforms = arrays + 3 * modalities + 1, transforms + 3 * modalities + 1
+    row_flops = transforms * fft_flops(width) + products
+    return Floor(FLOAT * arrays * rows * width, row_flops * rows)
+
+
+def spectral_filter(rows: int, width: int, backward: bool) -> Floor:
+    """Forward reads one array and writes one; backward reads the input and the gradient and writes one."""
+    arrays, transforms = (5, 5) if backward else (2, 2)
+    return Floor(FLOAT * arrays * rows * width, transforms * fft_flops(width) * rows)
+
+
+def spmm(graph: Graph, width: int) -> Floor:
+    """Edges and weights once, each named row and each result once from memory; one row an edge from cache."""
+    touched = int((graph.t.rowptr.diff() > 0).sum())
+    rows = FLOAT * width * (touched + graph.n_rows)
+    from_memory = 2 * FLOAT * graph.n_edges + FLOAT * (graph.n_rows + 1) + rows
+    return Floor(from_memory, 2.0 * graph.n_edges * width, FLOAT * width * graph.n_edges)
+
+
+def spmm_step(graph: Graph, width: int) -> Floor:
+    """Forward, and backward with the transpose."""
+    return spmm(graph, width) + spmm(graph.t, width)
+
+
+def knn(rows: int, width: int) -> Floor:
+    """All pairs once: similarity is symmetric."""
+    return Floor(FLOAT * rows * width, 1.0 * rows * rows * width)
+
+
+def masked_topk(users: int, items: int, width: int, k: int) -> Floor:
+    return Floor(FLOAT * width * (users + items) + 12 * users * k, 2.0 * users * items * width)
+
+
+def sample_negatives(draws: int, seen_edges: int) -> Floor:
+    """User, candidate and result (8 bytes each) a draw, and the lists of seen items once."""
+    return Floor(24 * draws + 4 * seen_edges)
+
+
+def info_nce(batch: int, width: int) -> Floor:
+    """Forward and backward: one product for the scores, two for the gradients. The exponentials come on top."""
+    return Floor(FLOAT * 4 * batch * width, 3 * 2.0 * batch * batch * width)
+
+
+def bpr_loss(nodes: int, batch: int, width: int) -> Floor:
+    """Forward and backward: three rows a triple read, all rows of the dense gradients written."""
+    return Floor(FLOAT * width * (3 * batch + nodes), 12.0 * batch * width)
+
+
+def table_step(rows: int, table_width: int, width: int) -> Floor:
+    """Projection, its two gradients (the table's one is of rank `width`) and Adam."""
+    cells = rows * table_width
+    return Floor(ADAM_BYTES * cells, 3 * 2.0 * cells * width)
+
+
+def training_step(
+    nodes: int,
+    items: int,
+    table_widths: Sequence[int],
+    bipartite: Graph,
+    item_graphs: Sequence[Graph],
+    layers: int,
+    batch: int,
+    width: int,
+) -> Floor:
+    """Feature tables, embeddings' Adam, graph products, spectral fusion, the items' gates and InfoNCE.
+
+    What works on the nodes of the batch only (users' views, preference) is small and left out.
+    """
+    total = Floor(ADAM_BYTES * nodes * width)
+    for table_width in table_widths:
+        total += table_step(items, table_width, width)
+    total += spmm_step(bipartite, width) * layers
+    for graph in item_graphs:
+        total += spmm_step(graph, width)
+    total += fusion(items, width, len(table_widths), True)
+    total += Floor(flops=3 * 2.0 * items * width * width * (len(table_widths) + 1))  # gates
+    return total + info_nce(batch, width) * 2

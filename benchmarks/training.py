@@ -1,0 +1,69 @@
+"""Training steps of SMORE as the trainer runs them, and as others would: shared by benchmarks and profiles."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import floors
+import torch
+from inputs import Size
+from peers import csr_product, csr_product_with_transpose, sparse_backend
+from torch import Tensor
+
+from smore_ext import SMORE, Dataset, SMOREConfig
+from smore_ext.models.base import BACKENDS
+from smore_ext.trainer import adam, deterministic, reuse_memory
+
+BATCHES = 8  # different batches, taken in turn: which nodes a step touches matters to us
+
+# The reference backend with other sparse products: what a good user would write without this package.
+OWN_BACKENDS = {"csr": csr_product, "csr-transpose": csr_product_with_transpose}
+for _name, _product in OWN_BACKENDS.items():
+    BACKENDS[_name] = sparse_backend(_product)
+
+
+@contextmanager
+def as_trained() -> Iterator[None]:
+    """What the trainer sets for the process while it runs."""
+    with deterministic(), reuse_memory():
+        yield
+
+
+def random_batches(data: Dataset, batch_size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    g = torch.Generator().manual_seed(3)
+    batches = []
+    for _ in range(BATCHES):
+        at = torch.randint(len(data.train.users), (batch_size,), generator=g)
+        negatives = torch.randint(data.n_items, (batch_size,), generator=g)
+        batches.append((data.train.users[at], data.train.items[at], negatives))
+    return batches
+
+
+def make_step(
+    data: Dataset, config: SMOREConfig, backend: str, fused: bool
+) -> tuple[SMORE, torch.optim.Adam, Callable[[], None]]:
+    """A model on that backend, its optimizer (the trainer's choice), and one training step on the next batch."""
+    torch.manual_seed(0)
+    model = SMORE(data, replace(config, backend=backend))
+    optimizer = adam(model, 1e-3, fused)
+    batches = itertools.cycle(random_batches(data, config.batch_size))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.loss(*next(batches)).backward()
+        optimizer.step()
+
+    return model, optimizer, step
+
+
+def step_floor(model: SMORE, size: Size) -> floors.Floor:
+    config = model.config
+    widths = [model.features[m].shape[1] for m in model.modalities]
+    graphs = [*model.item_graphs.values(), model.fusion_graph]
+    sizes = (size.users + size.items, size.items, widths)
+    return floors.training_step(
+        *sizes, model.bipartite, graphs, config.n_ui_layers, config.batch_size, config.embedding_dim
+    )
