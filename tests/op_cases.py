@@ -218,6 +218,7 @@ CASES: Sequence[OpCase] = [
     *(filter_case(n, d) for n, d in ROW_SIZES),
     *(fusion_case(2, n, d) for n, d in ROW_SIZES),
     *(fusion_case(m, n, d) for m in (1, 3) for n, d in ((5, 1), (7, 5), (4, 8), (70, 63))),
+    *(fusion_case(m, 1027, 64) for m in (1, 3)),
     spmm_case(6, 4, 14, 3),
     spmm_case(5, 5, 12, 2, wide=True),
     spmm_case(0, 4, 0, 3),

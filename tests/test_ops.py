@@ -193,14 +193,18 @@ def row_errors(ours, exact):
     return (ours.double() - exact).abs().amax(dim=1) / size
 
 
-def test_rows_of_very_different_size_do_not_disturb_each_other() -> None:
+ROW_WIDTHS = pytest.mark.parametrize("d", [24, 64])  # 64 has kernels of its own
+
+
+@ROW_WIDTHS
+def test_rows_of_very_different_size_do_not_disturb_each_other(d: int) -> None:
     """Two rows travel through one complex FFT: the error of each must still be relative to itself."""
     generator = seeded()
     scale = 10.0 ** torch.linspace(-12, 12, 70)[torch.randperm(70, generator=generator)][:, None]
-    xs = [torch.randn(70, 24, generator=generator) * scale ** (0.5 * m) for m in (1, -1)]
+    xs = [torch.randn(70, d, generator=generator) * scale ** (0.5 * m) for m in (1, -1)]
     xs[0][3], xs[1][8] = 0, 0
-    weights = [torch.randn(13, 2, generator=generator) for _ in range(3)]
-    cotangents = [torch.randn(70, 24, generator=generator) * s for s in (scale.sqrt(), 1, 1 / scale.sqrt())]
+    weights = [torch.randn(d // 2 + 1, 2, generator=generator) for _ in range(3)]
+    cotangents = [torch.randn(70, d, generator=generator) * s for s in (scale.sqrt(), 1, 1 / scale.sqrt())]
 
     def run(module, dtype):
         tensors = [x.to(dtype).requires_grad_() for x in xs]
@@ -213,17 +217,19 @@ def test_rows_of_very_different_size_do_not_disturb_each_other() -> None:
         assert row_errors(ours, exact).max() < 5e-6
 
 
-def test_nan_and_infinity_stay_in_their_row() -> None:
-    x = torch.randn(40, 16, generator=seeded())
+@ROW_WIDTHS
+def test_nan_and_infinity_stay_in_their_row(d: int) -> None:
+    x = torch.randn(40, d, generator=seeded())
     x[2, 3], x[19, 0] = float("nan"), float("inf")
-    y = ops.spectral_filter(x, torch.randn(9, 2, generator=seeded()))
+    y = ops.spectral_filter(x, torch.randn(d // 2 + 1, 2, generator=seeded()))
     assert (~y.isfinite()).any(dim=1).nonzero()[:, 0].tolist() == [2, 19]
 
 
-def test_zero_rows_stay_exactly_zero() -> None:
-    x = torch.randn(40, 16, generator=seeded())
+@ROW_WIDTHS
+def test_zero_rows_stay_exactly_zero(d: int) -> None:
+    x = torch.randn(40, d, generator=seeded())
     x[[0, 25]] = 0
-    assert not ops.spectral_filter(x, torch.randn(9, 2, generator=seeded()))[[0, 25]].any()
+    assert not ops.spectral_filter(x, torch.randn(d // 2 + 1, 2, generator=seeded()))[[0, 25]].any()
 
 
 def test_complex_filters_are_taken_conjugated_ones_too() -> None:
@@ -247,13 +253,14 @@ def test_topk_never_chooses_nan() -> None:
         assert index.tolist() == [[2, 0, -1]] and score[0, 2] == -torch.inf
 
 
+@ROW_WIDTHS
 @pytest.mark.parametrize("size", [1e-39, 1e-44, 1e-30])
-def test_gradients_at_the_edge_of_float32_stay_finite(size: float) -> None:
+def test_gradients_at_the_edge_of_float32_stay_finite(size: float, d: int) -> None:
     generator = seeded()
-    xs = [torch.randn(20, 16, generator=generator).requires_grad_() for _ in range(2)]
-    weights = [torch.randn(9, 2, generator=generator).requires_grad_() for _ in range(3)]
+    xs = [torch.randn(20, d, generator=generator).requires_grad_() for _ in range(2)]
+    weights = [torch.randn(d // 2 + 1, 2, generator=generator).requires_grad_() for _ in range(3)]
     filtered, fused = ops.spectrum_fusion(xs, weights[:2], weights[2])
-    cotangents = [torch.zeros(20, 16), torch.full((20, 16), size), torch.full((20, 16), size)]
+    cotangents = [torch.zeros(20, d), torch.full((20, d), size), torch.full((20, d), size)]
     cotangents[2][::2] = 1.0
     grads = torch.autograd.grad([*filtered, fused], [*xs, *weights], cotangents)
     assert all(g.isfinite().all() for g in grads)

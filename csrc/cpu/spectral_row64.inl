@@ -224,7 +224,7 @@ struct Row64Filters {
 inline void row64_forward_chunks(const SpectralForward<float>& job, const Filters<float>& filters, int64_t begin,
                                  int64_t end) {
   const int64_t M = job.modalities, last = std::min(job.n, end * kSpectralChunkRows);
-  const Row64Tables tables;
+  static const Row64Tables tables;
   const bool fused = job.fused != nullptr;
   const Row64Filters weights(filters, fused);
   const AlignedBuffer<Scale64> scales(M);
@@ -358,7 +358,7 @@ inline void row64_flush(const Row64& sum, double scale, double* partial) {
 inline void row64_backward_chunks(const SpectralBackward<float>& job, const Filters<float>& filters, double fused_scale,
                                   int64_t begin, int64_t end) {
   const int64_t M = job.modalities, arrays = M + (job.grad_fused != nullptr ? 1 : 0);
-  const Row64Tables tables;
+  static const Row64Tables tables;
   const Row64Filters weights(filters, job.grad_fused != nullptr);
   const AlignedBuffer<Row64[2]> x(M);
   const AlignedBuffer<Scale64> scales(M);

@@ -166,6 +166,26 @@ void compare_backward(int64_t n, int64_t d, int64_t m) {
   }
 }
 
+// Gradients in float, whose widths have kernels of their own, against those in double of the same values.
+void compare_precisions(int64_t n, int64_t d, int64_t m) {
+  const Problem<float> p(n, d, m);
+  Problem<double> q(n, d, m);
+  const auto widen = [](const std::vector<float>& from, std::vector<double>& to) {
+    std::copy(from.begin(), from.end(), to.begin());
+  };
+  for (int64_t a = 0; a < m; ++a) {
+    widen(p.x[a], q.x[a]), widen(p.weight[a], q.weight[a]), widen(p.grad_y[a], q.grad_y[a]);
+  }
+  widen(p.fusion, q.fusion), widen(p.grad_fused, q.grad_fused);
+  const Gradients<float> g = backward(p, 1), g3 = backward(p, 3);
+  const Gradients<double> wanted = backward(q, 1);
+  CHECK(g.x == g3.x && g.partial == g3.partial);
+  for (int64_t a = 0; a < m; ++a) {
+    for (int64_t i = 0; i < n * d; ++i) CHECK_NEAR(g.x[a][i], wanted.x[a][i], 1e-4);
+  }
+  for (size_t i = 0; i < g.partial.size(); ++i) CHECK_NEAR(g.partial[i], wanted.partial[i], 1e-3);
+}
+
 }  // namespace
 
 TEST(outputs_match_the_definition) {
@@ -174,7 +194,14 @@ TEST(outputs_match_the_definition) {
     compare_forward<double>(5, d, 3);
   }
   compare_forward<float>(1, 64, 1);
+  compare_forward<float>(smore::kSpectralChunkRows + 9, 64, 3);
   compare_forward<float>(smore::kSpectralChunkRows * 2 + 7, 16, 2);
+}
+
+TEST(gradients_in_float_match_those_in_double) {
+  for (const int64_t d : {12, 63, 64}) compare_precisions(37, d, 2);
+  compare_precisions(1, 64, 1);
+  compare_precisions(smore::kSpectralChunkRows * 2 + 7, 64, 3);
 }
 
 TEST(gradients_match_differences) {
