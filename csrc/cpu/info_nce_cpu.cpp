@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "cpu/aligned.h"
+#include "cpu/huge_pages.h"
 #include "cpu/info_nce_kernel.h"
 #include "cpu/parallel.h"
 #include "ops/info_nce.h"
@@ -52,39 +53,28 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& y, double temp
 template <typename T>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& lse,
                                     double temperature) {
-  const int64_t n = x.size(0), blocks = nce_padded(n) / kNceBlock;
+  const int64_t n = x.size(0), d = x.size(1);
   const UnitRows<T> ux(x), uy(y);
   Tensor grad_x = at::empty(x.sizes(), x.options()), grad_y = at::empty(x.sizes(), x.options());
   if (n == 0) return {grad_x, grad_y};
   const double scale = static_cast<double>(*grad.const_data_ptr<T>()) / (static_cast<double>(n) * temperature);
   const Tensor log_sum = at::constant_pad_nd(lse, {0, nce_padded(n) - n});
-  const T* sums = log_sum.const_data_ptr<T>();
-  const NceBackward<T> left{ux.rows.get(),
-                            ux.norm.get(),
-                            uy.rows.get(),
-                            uy.panels.get(),
-                            sums,
-                            true,
-                            n,
-                            x.size(1),
-                            temperature,
-                            scale,
-                            grad_x.mutable_data_ptr<T>()};
-  const NceBackward<T> right{uy.rows.get(),
-                             uy.norm.get(),
-                             ux.rows.get(),
-                             ux.panels.get(),
-                             sums,
-                             false,
-                             n,
-                             x.size(1),
-                             temperature,
-                             scale,
-                             grad_y.mutable_data_ptr<T>()};
-  parallel_ranges(2 * blocks, 1, [&](int64_t begin, int64_t end) {
-    if (begin < blocks) nce_backward(left, begin, std::min(end, blocks));
-    if (end > blocks) nce_backward(right, std::max(begin, blocks) - blocks, end - blocks);
-  });
+  Tensor partial = empty_output({nce_stripes(n), nce_padded(n), nce_padded(d)}, x.options());
+  const NceBackward<T> job{ux.rows.get(),
+                           ux.norm.get(),
+                           uy.rows.get(),
+                           uy.panels.get(),
+                           log_sum.const_data_ptr<T>(),
+                           n,
+                           d,
+                           temperature,
+                           scale,
+                           grad_x.mutable_data_ptr<T>(),
+                           partial.mutable_data_ptr<T>()};
+  parallel_ranges(nce_stripes(n), 1, [&](int64_t begin, int64_t end) { nce_backward(job, begin, end); });
+  const NceFinish<T> finish{partial.const_data_ptr<T>(), uy.rows.get(), uy.norm.get(), n, d, scale,
+                            grad_y.mutable_data_ptr<T>()};
+  parallel_ranges(n, 64, [&](int64_t begin, int64_t end) { nce_finish(finish, begin, end); });
   return {grad_x, grad_y};
 }
 

@@ -29,11 +29,17 @@ void nce_backward(const NceBackward<T>& job, int64_t begin, int64_t end) {
   SMORE_DISPATCH(nce_backward_at<T>)(job, begin, end);
 }
 
+template <typename T>
+void nce_finish(const NceFinish<T>& job, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(nce_finish_at<T>)(job, begin, end);
+}
+
 #define SMORE_INSTANTIATE(T)                                                            \
   template void nce_normalise<T>(const T*, int64_t, int64_t, T*, T*, int64_t, int64_t); \
   template void nce_pack<T>(const T*, int64_t, int64_t, T*, int64_t, int64_t);          \
   template void nce_forward<T>(const NceForward<T>&, int64_t, int64_t);                 \
-  template void nce_backward<T>(const NceBackward<T>&, int64_t, int64_t);
+  template void nce_backward<T>(const NceBackward<T>&, int64_t, int64_t);               \
+  template void nce_finish<T>(const NceFinish<T>&, int64_t, int64_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)
 #undef SMORE_INSTANTIATE

@@ -34,21 +34,43 @@ struct NceForward {
 template <typename T>
 void nce_forward(const NceForward<T>& job, int64_t begin, int64_t end);
 
-// Gradient of sum_i loss_i, times `scale`, for the rows of one side; the other side's rows are the columns.
+// Gradient of sum_i loss_i, times `scale`. A block of probabilities is computed once and serves both sides: rows of x
+// add up their own gradient, and what the rows of y receive is summed up stripe by stripe of x, for nce_finish.
 template <typename T>
 struct NceBackward {
-  const T* row;            // unit rows of this side
-  const T* norm;           // their norms before normalising
-  const T* column;         // unit rows of the other side
-  const T* column_panels;  // the same, packed
-  const T* lse;            // of nce_forward
-  bool lse_of_row;         // lse belongs to this side's rows (x) or to the columns (y)
+  const T* x;         // unit rows
+  const T* x_norm;    // their norms before normalising
+  const T* y;         // unit rows
+  const T* y_panels;  // the same, packed
+  const T* lse;       // [nce_padded(n)], of nce_forward
   int64_t n, d;
   double temperature, scale;
-  T* grad;  // [n, d]
+  T* grad_x;   // [n, d]
+  T* partial;  // [nce_stripes(n)][nce_padded(n)][nce_padded(d)]
+};
+
+// Stripes of x, the unit in which the work is shared out. Their number does not depend on the threads.
+inline constexpr int64_t nce_stripes(int64_t n) {
+  const int64_t blocks = (n + kNceBlock - 1) / kNceBlock;
+  return blocks < 8 ? blocks : 8;
+}
+
+// Stripes [begin, end).
+template <typename T>
+void nce_backward(const NceBackward<T>& job, int64_t begin, int64_t end);
+
+// Gradient of rows [begin, end) of y, from the sums of all stripes.
+template <typename T>
+struct NceFinish {
+  const T* partial;
+  const T* y;       // unit rows
+  const T* y_norm;  // their norms before normalising
+  int64_t n, d;
+  double scale;
+  T* grad_y;  // [n, d]
 };
 
 template <typename T>
-void nce_backward(const NceBackward<T>& job, int64_t begin, int64_t end);
+void nce_finish(const NceFinish<T>& job, int64_t begin, int64_t end);
 
 }  // namespace smore

@@ -109,69 +109,108 @@ void nce_forward_at(const NceForward<T>& job, int64_t begin, int64_t end) {
   }
 }
 
-// Adds to `gradient` what kTileRows rows from i0 on receive from the columns [j0, j0 + columns): sum_j (p_ij
-// - [i = j]) u_j.
+// p_ij - [i = j] of kTileRows rows from i0 on and of the columns [j0, j0 + columns); zero outside the batch.
 template <typename T>
-void nce_accumulate(const NceBackward<T>& job, int64_t i0, int64_t j0, int64_t columns, T* probability, T* gradient) {
+void nce_probabilities(const NceBackward<T>& job, int64_t i0, int64_t j0, int64_t columns, T* probability) {
   constexpr int64_t C = kTileColumns<T>;
   constexpr int W = kWidth<T>;
   const int64_t stride = nce_padded(job.d);
   const T inverse = static_cast<T>(1.0 / job.temperature);
   for (int64_t c = 0; c < columns; c += C) {
     Vec<T> s[kTileRows][kTileVectors];
-    scores<T>(job.row + i0 * stride, stride, job.column_panels + (j0 + c) * job.d, job.d, inverse, s);
+    scores<T>(job.x + i0 * stride, stride, job.y_panels + (j0 + c) * job.d, job.d, inverse, s);
     for (int v = 0; v < kTileVectors; ++v) {
       const int64_t first = j0 + c + v * W;
       const bool whole = first + W <= job.n;
       for (int r = 0; r < kTileRows; ++r) {
-        const Vec<T> lse = job.lse_of_row ? broadcast(job.lse[i0 + r]) : load(job.lse + first);
-        Vec<T> e = exponential(s[r][v] - lse);
+        Vec<T> e = exponential(s[r][v] - broadcast(job.lse[i0 + r]));
         if (!whole) e = inside<T>(first, job.n) ? e : Vec<T>{};
         store(probability + r * kNceColumns + c + v * W, e);
       }
     }
   }
-  for (int r = 0; r < kTileRows; ++r) {  // minus one where a row meets its own partner
+  for (int r = 0; r < kTileRows; ++r) {
+    if (i0 + r >= job.n) {
+      std::fill(probability + r * kNceColumns, probability + r * kNceColumns + columns, T(0));
+      continue;
+    }
     const int64_t own = i0 + r - j0;
     if (own >= 0 && own < columns) probability[r * kNceColumns + own] -= T(1);
   }
-  for (int64_t k = 0; k < job.d; k += C) {
+}
+
+// to[r][0..d) += sum_k a[r * row_step + k * k_step] * b[k][0..d) for kTileRows rows.
+template <typename T>
+void nce_accumulate(const T* a, int64_t row_step, int64_t k_step, const T* b, int64_t stride, int64_t depth, int64_t d,
+                    T* to) {
+  constexpr int W = kWidth<T>;
+  for (int64_t c = 0; c < d; c += kTileColumns<T>) {
     Vec<T> acc[kTileRows][kTileVectors];
     for (int r = 0; r < kTileRows; ++r) {
-      for (int v = 0; v < kTileVectors; ++v) acc[r][v] = load(gradient + r * stride + k + v * W);
+      for (int v = 0; v < kTileVectors; ++v) acc[r][v] = load(to + r * stride + c + v * W);
     }
-    gemm_tile<T>(probability, kNceColumns, 1, job.column + j0 * stride + k, stride, columns, acc);
+    gemm_tile<T>(a, row_step, k_step, b + c, stride, depth, acc);
     for (int r = 0; r < kTileRows; ++r) {
-      for (int v = 0; v < kTileVectors; ++v) store(gradient + r * stride + k + v * W, acc[r][v]);
+      for (int v = 0; v < kTileVectors; ++v) store(to + r * stride + c + v * W, acc[r][v]);
+    }
+  }
+}
+
+// Back through u = x / max(|x|, 1e-12), for one row whose gradient in u is g.
+template <typename T>
+void nce_unnormalise(const T* g, const T* u, T norm, T scale, int64_t d, T* grad) {
+  const bool clamped = !(norm > static_cast<T>(1e-12));
+  const T along = clamped ? T(0) : dot(g, u, d);
+  const T factor = scale / (clamped ? static_cast<T>(1e-12) : norm);
+  for (int64_t j = 0; j < d; ++j) grad[j] = factor * (g[j] - along * u[j]);
+}
+
+template <typename T>
+void nce_backward_at(const NceBackward<T>& job, int64_t begin, int64_t end) {
+  static_assert(kNceBlock % kTileRows == 0 && kNceColumns % kTileRows == 0);
+  const int64_t stride = nce_padded(job.d), padded = nce_padded(job.n), d = job.d;
+  const int64_t blocks = padded / kNceBlock, stripes = nce_stripes(job.n);
+  const T scale = static_cast<T>(job.scale);
+  const AlignedBuffer<T> probability(kNceBlock * kNceColumns), gradient(kNceBlock * stride);
+  for (int64_t stripe = begin; stripe < end; ++stripe) {
+    T* partial = job.partial + stripe * padded * stride;
+    std::fill(partial, partial + padded * stride, T(0));
+    for (int64_t block = stripe * blocks / stripes; block < (stripe + 1) * blocks / stripes; ++block) {
+      const int64_t first = block * kNceBlock;
+      std::fill(gradient.get(), gradient.get() + kNceBlock * stride, T(0));
+      // All rows of the block meet a group of columns while these lie in the second-level cache.
+      for (int64_t j0 = 0; j0 < padded; j0 += kNceColumns) {
+        const int64_t columns = std::min(kNceColumns, padded - j0);
+        for (int64_t i = 0; i < kNceBlock; i += kTileRows) {
+          T* rows = probability.get() + i * kNceColumns;
+          nce_probabilities(job, first + i, j0, columns, rows);
+          nce_accumulate(rows, kNceColumns, 1, job.y + j0 * stride, stride, columns, d, gradient.get() + i * stride);
+        }
+        for (int64_t j = 0; j < columns; j += kTileRows) {
+          nce_accumulate(probability.get() + j, 1, kNceColumns, job.x + first * stride, stride, kNceBlock, d,
+                         partial + (j0 + j) * stride);
+        }
+      }
+      for (int64_t i = first; i < std::min(job.n, first + kNceBlock); ++i) {
+        nce_unnormalise(gradient.get() + (i - first) * stride, job.x + i * stride, job.x_norm[i], scale, d,
+                        job.grad_x + i * d);
+      }
     }
   }
 }
 
 template <typename T>
-void nce_backward_at(const NceBackward<T>& job, int64_t begin, int64_t end) {
-  const int64_t stride = nce_padded(job.d), padded = nce_padded(job.n);
-  const T scale = static_cast<T>(job.scale);
-  const AlignedBuffer<T> probability(kTileRows * kNceColumns);
-  const AlignedBuffer<T> gradient(kNceBlock * stride);
-  for (int64_t block = begin; block < end; ++block) {
-    const int64_t first = block * kNceBlock, last = std::min(job.n, first + kNceBlock);
-    std::fill(gradient.get(), gradient.get() + kNceBlock * stride, T(0));
-    // All rows of the block meet a group of columns while these lie in the second-level cache.
-    for (int64_t j0 = 0; j0 < padded; j0 += kNceColumns) {
-      const int64_t columns = std::min(kNceColumns, padded - j0);
-      for (int64_t i0 = first; i0 < last; i0 += kTileRows) {
-        nce_accumulate(job, i0, j0, columns, probability.get(), gradient.get() + (i0 - first) * stride);
-      }
+void nce_finish_at(const NceFinish<T>& job, int64_t begin, int64_t end) {
+  const int64_t stride = nce_padded(job.d), size = nce_padded(job.n) * stride, stripes = nce_stripes(job.n);
+  const AlignedBuffer<T> sum(stride);
+  for (int64_t i = begin; i < end; ++i) {
+    std::fill(sum.get(), sum.get() + stride, T(0));
+    for (int64_t s = 0; s < stripes; ++s) {  // in order
+      const T* from = job.partial + s * size + i * stride;
+      for (int64_t j = 0; j < job.d; ++j) sum.get()[j] += from[j];
     }
-    // Back through u = x / max(|x|, 1e-12).
-    for (int64_t i = first; i < last; ++i) {
-      const T* g = gradient.get() + (i - first) * stride;
-      const T* u = job.row + i * stride;
-      const bool clamped = !(job.norm[i] > static_cast<T>(1e-12));
-      const T along = clamped ? T(0) : dot(g, u, job.d);
-      const T factor = scale / (clamped ? static_cast<T>(1e-12) : job.norm[i]);
-      for (int64_t j = 0; j < job.d; ++j) job.grad[i * job.d + j] = factor * (g[j] - along * u[j]);
-    }
+    nce_unnormalise(sum.get(), job.y + i * stride, job.y_norm[i], static_cast<T>(job.scale), job.d,
+                    job.grad_y + i * job.d);
   }
 }
 
