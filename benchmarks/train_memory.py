@@ -2,7 +2,7 @@
 
 Three steps with trained image and text features, all interactions of the size, and random item graphs of k = 10 that
 the data set brings. The peak counts from before the model is built, so it holds parameters, moments, graphs and all
-that a step needs, but not the data set. The limit is that of issue 3: parameters + two moments + 1 GB.
+that a step needs, but not the data set. The limit: parameters + two moments + 1 GB.
 """
 
 from __future__ import annotations
