@@ -94,8 +94,13 @@ SMORE_INLINE void butterfly(Complex<T>* z, const T* root) {
   }
 }
 
-template <typename T, int R, bool SwapIn, bool SwapOut>
-void stage_fixed(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out) {
+// Filtered, for the last stage only: each result is multiplied by its entry of `filter` (re, im).
+template <typename T, int R, bool SwapIn, bool SwapOut, bool Filtered>
+void stage_fixed(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
+                 const T* filter) {
+  const auto keep = [&](int64_t at, Complex<T> z) {
+    store_complex<T, SwapOut>(out, at, Filtered ? times(z, filter[2 * at], filter[2 * at + 1]) : z);
+  };
   const T* root = plan.table.data() + s.root;
   for (int64_t p = 0; p < s.rest; ++p) {
     const T* twiddle = plan.table.data() + s.twiddle + 2 * (R - 1) * p;
@@ -103,10 +108,10 @@ void stage_fixed(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::St
       Complex<T> z[R];
       for (int j = 0; j < R; ++j) z[j] = load_complex<T, SwapIn>(in, q + s.stride * (p + s.rest * j));
       butterfly<T, R>(z, root);
-      store_complex<T, SwapOut>(out, q + s.stride * (R * p), z[0]);
+      keep(q + s.stride * (R * p), z[0]);
       for (int k = 1; k < R; ++k) {
         const Complex<T> y = p == 0 ? z[k] : times(z[k], twiddle[2 * (k - 1)], twiddle[2 * (k - 1) + 1]);
-        store_complex<T, SwapOut>(out, q + s.stride * (R * p + k), y);
+        keep(q + s.stride * (R * p + k), y);
       }
     }
   }
@@ -114,8 +119,12 @@ void stage_fixed(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::St
 
 // Any odd radix (a large prime factor of d): the same pairing, with the pairs kept in `scratch` (2 * radix
 // registers).
-template <typename T, bool SwapIn, bool SwapOut>
-void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out, T* scratch) {
+template <typename T, bool SwapIn, bool SwapOut, bool Filtered>
+void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
+               const T* filter, T* scratch) {
+  const auto keep = [&](int64_t to, Complex<T> z) {
+    store_complex<T, SwapOut>(out, to, Filtered ? times(z, filter[2 * to], filter[2 * to + 1]) : z);
+  };
   const int64_t radix = s.radix, half = (radix - 1) / 2;
   const T* root = plan.table.data() + s.root;
   T* plus = scratch;
@@ -132,7 +141,7 @@ void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
         store_complex<T, false>(minus, j, sub(a, b));
         total = add(total, add(a, b));
       }
-      store_complex<T, SwapOut>(out, q + s.stride * (radix * p), total);
+      keep(q + s.stride * (radix * p), total);
       for (int64_t k = 1; k <= half; ++k) {
         Complex<T> even = first, odd{Vec<T>{}, Vec<T>{}};
         for (int64_t j = 1, at_root = k; j <= half;
@@ -145,39 +154,48 @@ void stage_any(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
         const Complex<T> low{even.re - odd.re, even.im + odd.im}, high{even.re + odd.re, even.im - odd.im};
         const T* tl = twiddle + 2 * (k - 1);
         const T* th = twiddle + 2 * (radix - k - 1);
-        store_complex<T, SwapOut>(out, q + s.stride * (radix * p + k), times(low, tl[0], tl[1]));
-        store_complex<T, SwapOut>(out, q + s.stride * (radix * p + radix - k), times(high, th[0], th[1]));
+        keep(q + s.stride * (radix * p + k), times(low, tl[0], tl[1]));
+        keep(q + s.stride * (radix * p + radix - k), times(high, th[0], th[1]));
       }
     }
   }
 }
 
-template <typename T, bool SwapIn, bool SwapOut>
-void fft_stage(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out, T* scratch) {
+template <typename T, bool SwapIn, bool SwapOut, bool Filtered>
+void fft_stage(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stage& s, const T* in, T* out,
+               const T* filter, T* scratch) {
   switch (s.radix) {
     case 2:
-      return stage_fixed<T, 2, SwapIn, SwapOut>(plan, s, in, out);
+      return stage_fixed<T, 2, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter);
     case 3:
-      return stage_fixed<T, 3, SwapIn, SwapOut>(plan, s, in, out);
+      return stage_fixed<T, 3, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter);
     case 4:
-      return stage_fixed<T, 4, SwapIn, SwapOut>(plan, s, in, out);
+      return stage_fixed<T, 4, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter);
     case 5:
-      return stage_fixed<T, 5, SwapIn, SwapOut>(plan, s, in, out);
+      return stage_fixed<T, 5, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter);
     case 7:
-      return stage_fixed<T, 7, SwapIn, SwapOut>(plan, s, in, out);
+      return stage_fixed<T, 7, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter);
     case 8:
-      return stage_fixed<T, 8, SwapIn, SwapOut>(plan, s, in, out);
+      return stage_fixed<T, 8, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter);
     default:
-      return stage_any<T, SwapIn, SwapOut>(plan, s, in, out, scratch);
+      return stage_any<T, SwapIn, SwapOut, Filtered>(plan, s, in, out, filter, scratch);
   }
 }
 
-// Transforms `data` (d complex registers) through `other` of the same size; returns the one that holds the
-// result.
+// Transforms `data` (d complex registers) through `other` of the same size; returns the one that holds the result. With
+// a filter (forward only), the spectrum comes multiplied by it: that saves a pass over the data.
 template <typename T, bool Inverse>
-T* fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch) {
-  for (size_t i = 0; i < plan.stages.size(); ++i) {
-    fft_stage<T, Inverse, Inverse>(plan, plan.stages[i], data, other, scratch);
+T* fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch, const T* filter = nullptr) {
+  const size_t count = plan.stages.size();
+  if (count == 0 && filter != nullptr) {
+    store_complex<T, false>(data, 0, times(load_complex<T, false>(data, 0), filter[0], filter[1]));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (!Inverse && filter != nullptr && i + 1 == count) {
+      fft_stage<T, false, false, true>(plan, plan.stages[i], data, other, filter, scratch);
+    } else {
+      fft_stage<T, Inverse, Inverse, false>(plan, plan.stages[i], data, other, filter, scratch);
+    }
     std::swap(data, other);
   }
   return data;

@@ -14,55 +14,62 @@ SMORE_INLINE RowScale<T> product(const RowScale<T>& a, const RowScale<T>& b) {
   return {{a.half[0] * b.half[0], a.half[1] * b.half[1]}};
 }
 
-// The power of two just below the largest element of each row of a tile; 0 for a zero row, NaN for a row with NaN or
-// infinity. Rows that travel as one complex number must be of one size: rounding errors are relative to the larger.
+// The power of two just below the largest element of each of up to 2 W rows; 0 for a zero row, NaN for a row with NaN
+// or infinity. Rows that travel as one complex number must be of one size: rounding errors are relative to the larger.
 template <typename T>
-RowScale<T> row_scale(const T* data, int64_t d) {
+RowScale<T> row_scale(const T* rows, int64_t d, int64_t valid) {
   constexpr int W = kWidth<T>;
-  typedef typename VecOf<T>::mask Bits;
+  typedef typename VecOf<T>::mask Bits;  // sizes of floating numbers, sign aside, sort like their bits
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
+  constexpr Int magnitude = std::numeric_limits<Int>::max();
+  alignas(64) Int largest[2 * W] = {};
+  for (int64_t r = 0; r < std::min<int64_t>(valid, 2 * W); ++r) {
+    const T* row = rows + r * d;
+    Bits top{};
+    int64_t j = 0;
+    for (; j + W <= d; j += W) {
+      const Bits size = (Bits)load(row + j) & magnitude;
+      top = size > top ? size : top;
+    }
+    Int best = 0;
+    for (int l = 0; l < W; ++l) best = std::max<Int>(best, top[l]);
+    for (; j < d; ++j) {
+      Int bits;
+      std::memcpy(&bits, row + j, sizeof bits);
+      best = std::max<Int>(best, bits & magnitude);
+    }
+    largest[r] = best;
+  }
   const Vec<T> zero{}, tiny = broadcast(std::numeric_limits<T>::min()),
                        huge = broadcast(1 / std::numeric_limits<T>::min());
+  const Vec<T> infinity = broadcast(std::numeric_limits<T>::infinity());
   const Vec<T> nan = broadcast(std::numeric_limits<T>::quiet_NaN());
-  const Bits exponent = (Bits)broadcast(std::numeric_limits<T>::infinity());
   RowScale<T> scale;
   for (int h = 0; h < 2; ++h) {
-    Vec<T> largest{}, poison{};
-    for (int64_t j = 0; j < d; ++j) {
-      const Vec<T> v = load(data + (2 * j + h) * W), size = v < zero ? -v : v;
-      largest = size > largest ? size : largest;
-      poison += v * zero;
-    }
-    Vec<T> power = (Vec<T>)((Bits)largest & exponent);
+    Bits bits;
+    std::memcpy(&bits, largest + h * W, sizeof bits);
+    const Vec<T> size = (Vec<T>)bits;
+    Vec<T> power = (Vec<T>)(bits & (Bits)infinity);
     power = power < tiny ? tiny : power;
     power = power > huge ? huge : power;
-    power = largest > zero ? power : zero;
-    scale.half[h] = poison == zero ? power : nan;
+    power = size > zero ? power : zero;
+    scale.half[h] = size < infinity ? power : nan;
   }
   return scale;
 }
 
-// Divides each row by its factor; rows whose factor is 0 or NaN become zero, so that they leave no trace in their
-// partner.
+// Pairs of rows, each divided by its factor: the first W rows of a tile are the real parts, the next W rows the
+// imaginary parts. Rows whose factor is 0 or NaN become zero, so that they leave no trace in their partner.
 template <typename T>
-void divide_rows(T* data, int64_t d, const RowScale<T>& scale) {
+void load_pairs(const T* rows, int64_t d, int64_t valid, const RowScale<T>& scale, T* data) {
   constexpr int W = kWidth<T>;
   const Vec<T> zero{}, one = broadcast(T(1));
   for (int h = 0; h < 2; ++h) {
     const auto usable = scale.half[h] > zero;
     const Vec<T> inverse = one / (usable ? scale.half[h] : one);
-    for (int64_t j = 0; j < d; ++j) {
-      T* at = data + (2 * j + h) * W;
-      store(at, usable ? load(at) * inverse : zero);
-    }
+    load_lanes(
+        rows + h * W * d, d, valid - h * W, d, [&](Vec<T> v) { return usable ? v * inverse : zero; }, data + h * W);
   }
-}
-
-// Pairs of rows: the first W rows of a tile are the real parts, the next W rows the imaginary parts.
-template <typename T>
-void load_pairs(const T* rows, int64_t d, int64_t valid, T* data) {
-  constexpr int W = kWidth<T>;
-  load_lanes(rows, d, valid, d, data);
-  load_lanes(rows + W * d, d, valid - W, d, data + W);
 }
 
 template <typename T>
@@ -144,12 +151,13 @@ class SpectralTile {
 
   // Rows into slot i, each divided by its own scale.
   void load(const T* rows, int64_t valid, int64_t i) {
-    load_pairs(rows, plan_.d, valid, slots_[i]);
-    scale(i) = row_scale(slots_[i], plan_.d);
-    divide_rows(slots_[i], plan_.d, scale(i));
+    scale(i) = row_scale(rows, plan_.d, valid);
+    load_pairs(rows, plan_.d, valid, scale(i), slots_[i]);
   }
 
-  void forward(int64_t i) { settle(i, fft<T, false>(plan_, slots_[i], slots_[count_ - 1], scratch_)); }
+  void forward(int64_t i, const T* filter = nullptr) {
+    settle(i, fft<T, false>(plan_, slots_[i], slots_[count_ - 1], scratch_, filter));
+  }
   void inverse(int64_t i) { settle(i, fft<T, true>(plan_, slots_[i], slots_[count_ - 1], scratch_)); }
 
  private:
@@ -198,7 +206,7 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
   const int64_t d = job.plan->d, M = job.modalities, valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
   for (int64_t m = 0; m < M; ++m) {
     tile.load(job.x[m] + row * d, valid, m);
-    tile.forward(m);
+    tile.forward(m, job.fused == nullptr ? filters.of(m) : nullptr);
   }
   if (job.fused != nullptr) {
     RowScale<T> scale = tile.scale(0);
@@ -222,7 +230,7 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
   for (int64_t m = 0; m < M; ++m) {
     T* z = tile.slot(m);
     const T* w = filters.of(m);
-    for (int64_t k = 0; k < d; ++k) {
+    for (int64_t k = 0; job.fused != nullptr && k < d; ++k) {
       store_complex<T, false>(z, k, times(load_complex<T, false>(z, k), w[2 * k], w[2 * k + 1]));
     }
     tile.inverse(m);
@@ -293,8 +301,7 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
   for (int64_t m = 0; m < M; ++m) {
     T* g = tile.slot(M + m);
     RowScale<T>& scale = tile.scale(M + m);
-    load_pairs(job.grad_y[m] + row * d, d, valid, g);
-    scale = row_scale(g, d);
+    scale = row_scale(job.grad_y[m] + row * d, d, valid);
     RowScale<T> share{};
     if (fused) {
       RowScale<T> other = tile.scale(2 * M);
@@ -303,7 +310,7 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
       }
       share = common_scale(scale, other);
     }
-    divide_rows(g, d, scale);
+    load_pairs(job.grad_y[m] + row * d, d, valid, scale, g);
     tile.forward(M + m);
     g = tile.slot(M + m);
     const RowScale<T> weight = product(tile.scale(m), scale);

@@ -26,13 +26,14 @@ SMORE_INLINE void transpose_steps(Vec<T>* v) {
   }
 }
 
-// lanes[2 * W * j + r] = rows[r * stride + j] for j < d; rows from `valid` on read as zero.
-template <typename T>
-void load_lanes(const T* rows, int64_t stride, int64_t valid, int64_t d, T* lanes) {
+// lanes[2 * W * j + r] = f(rows[r * stride + j]) for j < d, f on whole registers; rows from `valid` on read as zero.
+template <typename T, typename F>
+SMORE_INLINE void load_lanes(const T* rows, int64_t stride, int64_t valid, int64_t d, const F& f, T* lanes) {
   constexpr int W = kWidth<T>;
   if (d < W) {
     for (int64_t j = 0; j < d; ++j) {
       for (int64_t r = 0; r < W; ++r) lanes[2 * W * j + r] = r < valid ? rows[r * stride + j] : T(0);
+      store(lanes + 2 * W * j, f(load(lanes + 2 * W * j)));
     }
     return;
   }
@@ -41,7 +42,7 @@ void load_lanes(const T* rows, int64_t stride, int64_t valid, int64_t d, T* lane
     Vec<T> v[W];
     for (int r = 0; r < W; ++r) v[r] = r < valid ? load(rows + r * stride + first) : Vec<T>{};
     transpose_steps<T, 1>(v);
-    for (int j = 0; j < W; ++j) store(lanes + 2 * W * (first + j), v[j]);
+    for (int j = 0; j < W; ++j) store(lanes + 2 * W * (first + j), f(v[j]));
   }
 }
 
