@@ -25,9 +25,9 @@ struct SpmmOutput {
   T scale;
 };
 
-// Computes rows [begin, end). A row is summed in stored order (a long one: its even edges, then its odd ones), whatever the range: the result
-// does not depend on how rows are shared out. Returns false (rows touched by it undefined) if a row pointer
-// or a column is out of range.
+// Computes rows [begin, end). A row is summed in stored order (a long one: its even edges, then its odd ones), whatever
+// the range: the result does not depend on how rows are shared out. Returns false (rows touched by it undefined) if a
+// row pointer or a column is out of range.
 template <typename T, typename I>
 bool spmm_rows(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
                int64_t end);

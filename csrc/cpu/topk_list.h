@@ -62,8 +62,8 @@ inline int64_t topk_index(typename TopkKey<T>::type key) {
 
 inline constexpr int64_t kTopkRoom = 3;
 
-// The best k of a stream of scores whose indices ascend. Room for kTopkRoom k: when they are full, the better half stays and
-// its worst score becomes the bar that later scores must exceed (an equal one has a larger index).
+// The best k of a stream of scores whose indices ascend. Room for kTopkRoom k: when they are full, the better half
+// stays and its worst score becomes the bar that later scores must exceed (an equal one has a larger index).
 template <typename T, typename I>
 struct TopkList {
   typedef typename TopkKey<T>::type Key;
