@@ -17,21 +17,21 @@ namespace {
 
 using at::Tensor;
 
-// Rows of length one, as rows and as panels. Scratch of O(rows x width).
+// Rows of length one, and the same as panels where they are the columns of a product. Scratch of O(rows x width).
 template <typename T>
 struct UnitRows {
   AlignedBuffer<T> rows, norm, panels;
 
-  explicit UnitRows(const Tensor& x)
+  UnitRows(const Tensor& x, bool columns)
       : rows(nce_padded(x.size(0)) * nce_padded(x.size(1))),
         norm(nce_padded(x.size(0))),
-        panels(nce_padded(x.size(0)) * x.size(1)) {
+        panels(columns ? nce_padded(x.size(0)) * x.size(1) : 0) {
     const int64_t n = x.size(0), d = x.size(1);
     const Tensor dense = x.contiguous();
     const T* from = dense.template const_data_ptr<T>();
     parallel_ranges(nce_padded(n) / kNceBlock, 1, [&](int64_t begin, int64_t end) {
       nce_normalise(from, n, d, rows.get(), norm.get(), begin * kNceBlock, end * kNceBlock);
-      nce_pack(rows.get(), n, d, panels.get(), begin, end);
+      if (columns) nce_pack(rows.get(), n, d, panels.get(), begin, end);
     });
   }
 };
@@ -39,7 +39,7 @@ struct UnitRows {
 template <typename T>
 std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& y, double temperature) {
   const int64_t n = x.size(0), blocks = nce_padded(n) / kNceBlock;
-  const UnitRows<T> ux(x), uy(y);
+  const UnitRows<T> ux(x, false), uy(y, true);
   Tensor lse = at::zeros({nce_padded(n)}, x.options());
   std::vector<T> loss(static_cast<size_t>(n));
   const NceForward<T> job{ux.rows.get(), uy.rows.get(), uy.panels.get(),           n,
@@ -54,7 +54,7 @@ template <typename T>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const Tensor& y, const Tensor& lse,
                                     double temperature) {
   const int64_t n = x.size(0), d = x.size(1);
-  const UnitRows<T> ux(x), uy(y);
+  const UnitRows<T> ux(x, false), uy(y, true);
   Tensor grad_x = at::empty(x.sizes(), x.options()), grad_y = at::empty(x.sizes(), x.options());
   if (n == 0) return {grad_x, grad_y};
   const double scale = static_cast<double>(*grad.const_data_ptr<T>()) / (static_cast<double>(n) * temperature);
