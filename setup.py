@@ -5,6 +5,7 @@ Environment variables:
                          Unset: they are built where torch is a CUDA build and nvcc is found.
   FORCE_CUDA=1           the same as SMORE_CUDA=1
   TORCH_CUDA_ARCH_LIST   GPU architectures, as for every torch extension
+  CUDA_HOME              the CUDA toolkit; unset: where the nvcc on PATH says that it lives
   CXX, CFLAGS, MAX_JOBS  compiler, further flags, parallel compile jobs
 """
 
@@ -35,7 +36,7 @@ REQUIREMENTS = [
 # Neither -march nor fast-math: kernels choose their SIMD level at run time and match the reference.
 # No -fopenmp either: threads are libtorch's own, so that the process has one OpenMP runtime.
 CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
-NVCC_FLAGS = ["-O3", "-std=c++20"]
+NVCC_FLAGS = ["-O3", "-std=c++20"]  # no --use_fast_math: kernels match the reference
 
 
 def fail(message: str) -> NoReturn:
@@ -99,7 +100,43 @@ def check_compiler() -> None:
     )
 
 
-def use_cuda(torch_version: str, torch_cuda: str | None, nvcc: str | None, sources: list[str]) -> bool:
+def cuda_toolkit() -> str | None:
+    """Folder of the CUDA toolkit, or None where there is none.
+
+    nvcc itself is asked: the one on PATH may be a wrapper or a link outside its toolkit, where torch's guess (two
+    folders up) finds neither headers nor libraries.
+    """
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = shutil.which("nvcc", path=os.path.join(named, "bin")) if named else shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    command = [nvcc, "--dryrun", "-c", "-x", "cu", os.devnull, "-o", os.devnull]
+    found = re.search(r"^#\$ TOP=(.+)$", subprocess.run(command, capture_output=True, text=True).stderr, re.MULTILINE)
+    return os.path.realpath(found[1].strip()) if found else named or os.path.dirname(os.path.dirname(nvcc))
+
+
+class Cufft(NamedTuple):
+    """Where cuFFT is: the folder of its header, and the library file."""
+
+    include: str
+    library: str
+
+
+def find_cufft(toolkit: str, torch) -> Cufft | None:
+    """cuFFT of the toolkit, or else of the package nvidia-cufft that a CUDA torch brings along.
+
+    The package has no libcufft.so, only the file with the version, so the library is linked by its file.
+    """
+    packages = Path(torch.__file__).resolve().parents[1] / "nvidia"
+    for folder in [Path(toolkit), *sorted(packages.glob("*"))]:
+        header = folder / "include" / "cufft.h"
+        libraries = sorted(path for lib in ("lib64", "lib") for path in (folder / lib).glob("libcufft.so*"))
+        if header.is_file() and libraries:
+            return Cufft(str(header.parent), str(libraries[0]))
+    return None
+
+
+def use_cuda(torch_version: str, torch_cuda: str | None, toolkit: str | None, cufft: Cufft | None, sources) -> bool:
     """Whether to build the CUDA kernels: by SMORE_CUDA, FORCE_CUDA and what is there. Prints the choice."""
     wish = os.environ.get("SMORE_CUDA", "1" if os.environ.get("FORCE_CUDA") == "1" else "")
     if wish not in ("", "0", "1"):
@@ -109,12 +146,14 @@ def use_cuda(torch_version: str, torch_cuda: str | None, nvcc: str | None, sourc
         missing = "this version has no CUDA kernels (no sources in csrc/cuda)"
     elif torch_cuda is None:
         missing = f"torch {torch_version} is not a CUDA build"
-    elif nvcc is None:
+    elif toolkit is None:
         missing = "nvcc was not found (set CUDA_HOME or put nvcc on PATH)"
+    elif cufft is None:
+        missing = f"cuFFT was not found, neither in {toolkit} nor beside torch (pip install nvidia-cufft)"
     if wish == "1" and missing:
         fail(f"SMORE_CUDA=1 asks for the CUDA kernels, but {missing}")
     chosen = wish != "0" and not missing
-    reason = "SMORE_CUDA=0" if wish == "0" else missing or f"CUDA {torch_cuda}, {nvcc}"
+    reason = "SMORE_CUDA=0" if wish == "0" else missing or f"CUDA {torch_cuda}, toolkit {toolkit}"
     print(f"smore_ext: CUDA kernels: {'yes' if chosen else 'no'} ({reason})")
     return chosen
 
@@ -142,9 +181,11 @@ def make_extension(torch):
     from torch.utils import cpp_extension
 
     cuda_sources = files("cuda/*.cpp", "cuda/*.cu")
-    home = cpp_extension.CUDA_HOME
-    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin")) if home else None
-    cuda = use_cuda(torch.__version__, torch.version.cuda, nvcc, cuda_sources)
+    toolkit = cuda_toolkit() if torch.version.cuda else None
+    cufft = find_cufft(toolkit, torch) if toolkit else None
+    cuda = use_cuda(torch.__version__, torch.version.cuda, toolkit, cufft, cuda_sources)
+    if cuda:
+        cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = toolkit
 
     flags = list(CXX_FLAGS)
     if "-g" not in shlex.split(os.environ.get("CFLAGS", "")):
@@ -154,6 +195,9 @@ def make_extension(torch):
         macros |= {"SMORE_BUILD_CUDA": torch.version.cuda, "SMORE_BUILD_CUDA_ARCHS": set_cuda_archs(torch)}
     # As system folders: -Wextra is for our code, not for torch's headers.
     flags += [f"-isystem{path}" for path in cpp_extension.include_paths()]
+    if cuda:
+        # Searched last: the package has headers named like the toolkit's, and lacks some that those include.
+        flags += ["-idirafter", cufft.include]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     return make(
         name="smore_ext._C",
@@ -162,6 +206,7 @@ def make_extension(torch):
         include_dirs=[str(ROOT / "csrc")],
         define_macros=[(name, f'"{value}"') for name, value in macros.items()],
         extra_compile_args={"cxx": flags, "nvcc": NVCC_FLAGS},
+        extra_link_args=[cufft.library] if cuda else [],
     )
 
 

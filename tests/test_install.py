@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -155,33 +155,72 @@ def test_build_refuses_an_old_torch(setup_module):
 
 
 @pytest.mark.parametrize(
-    ("wish", "cuda", "nvcc", "sources", "chosen"),
+    ("wish", "cuda", "toolkit", "cufft", "sources", "chosen"),
     [
-        ({}, None, None, ["a.cu"], False),
-        ({}, "13.0", None, ["a.cu"], False),
-        ({}, "13.0", "nvcc", [], False),
-        ({}, "13.0", "nvcc", ["a.cu"], True),
-        ({"SMORE_CUDA": "0"}, "13.0", "nvcc", ["a.cu"], False),
-        ({"SMORE_CUDA": "0", "FORCE_CUDA": "1"}, "13.0", "nvcc", ["a.cu"], False),
-        ({"SMORE_CUDA": "1"}, "13.0", "nvcc", ["a.cu"], True),
-        ({"SMORE_CUDA": "1"}, None, "nvcc", ["a.cu"], "torch 2.13.0 is not a CUDA build"),
-        ({"FORCE_CUDA": "1"}, None, "nvcc", ["a.cu"], "torch 2.13.0 is not a CUDA build"),
-        ({"SMORE_CUDA": "1"}, "13.0", None, ["a.cu"], "nvcc was not found"),
-        ({"SMORE_CUDA": "1"}, "13.0", "nvcc", [], "no sources in csrc/cuda"),
-        ({"SMORE_CUDA": "yes"}, "13.0", "nvcc", ["a.cu"], "must be 0, 1 or unset, got 'yes'"),
+        ({}, None, None, "cufft", ["a.cu"], False),
+        ({}, "13.0", None, "cufft", ["a.cu"], False),
+        ({}, "13.0", "/cuda", "cufft", [], False),
+        ({}, "13.0", "/cuda", None, ["a.cu"], False),
+        ({}, "13.0", "/cuda", "cufft", ["a.cu"], True),
+        ({"SMORE_CUDA": "0"}, "13.0", "/cuda", "cufft", ["a.cu"], False),
+        ({"SMORE_CUDA": "0", "FORCE_CUDA": "1"}, "13.0", "/cuda", "cufft", ["a.cu"], False),
+        ({"SMORE_CUDA": "1"}, "13.0", "/cuda", "cufft", ["a.cu"], True),
+        ({"SMORE_CUDA": "1"}, None, "/cuda", "cufft", ["a.cu"], "torch 2.13.0 is not a CUDA build"),
+        ({"FORCE_CUDA": "1"}, None, "/cuda", "cufft", ["a.cu"], "torch 2.13.0 is not a CUDA build"),
+        ({"SMORE_CUDA": "1"}, "13.0", None, "cufft", ["a.cu"], "nvcc was not found"),
+        ({"SMORE_CUDA": "1"}, "13.0", "/cuda", None, ["a.cu"], "cuFFT was not found, neither in /cuda nor beside torch"),
+        ({"SMORE_CUDA": "1"}, "13.0", "/cuda", "cufft", [], "no sources in csrc/cuda"),
+        ({"SMORE_CUDA": "yes"}, "13.0", "/cuda", "cufft", ["a.cu"], "must be 0, 1 or unset, got 'yes'"),
     ],
 )
-def test_cuda_choice(setup_module, monkeypatch, capsys, wish, cuda, nvcc, sources, chosen):
+def test_cuda_choice(setup_module, monkeypatch, capsys, wish, cuda, toolkit, cufft, sources, chosen):
     for name in ("SMORE_CUDA", "FORCE_CUDA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in wish.items():
         monkeypatch.setenv(name, value)
     if isinstance(chosen, str):
         with pytest.raises(SystemExit, match=chosen):
-            setup_module.use_cuda("2.13.0", cuda, nvcc, sources)
+            setup_module.use_cuda("2.13.0", cuda, toolkit, cufft, sources)
     else:
-        assert setup_module.use_cuda("2.13.0", cuda, nvcc, sources) is chosen
+        assert setup_module.use_cuda("2.13.0", cuda, toolkit, cufft, sources) is chosen
         assert f"CUDA kernels: {'yes' if chosen else 'no'} (" in capsys.readouterr().out
+
+
+def test_the_toolkit_is_where_nvcc_says_not_where_the_file_on_path_lies(setup_module, monkeypatch, tmp_path):
+    (tmp_path / "toolkit" / "bin").mkdir(parents=True)
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(f"#!/bin/sh\necho '#$ TOP={tmp_path}/toolkit/bin/..' >&2\n")
+    nvcc.chmod(0o755)
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{nvcc.parent}:/usr/bin:/bin")
+    assert setup_module.cuda_toolkit() == str(tmp_path / "toolkit")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
+    assert setup_module.cuda_toolkit() is None
+
+
+def test_cufft_of_the_toolkit_goes_before_the_one_beside_torch(setup_module, tmp_path):
+    torch_package = SimpleNamespace(__file__=str(tmp_path / "site" / "torch" / "__init__.py"))
+    toolkit, package = tmp_path / "cuda", tmp_path / "site" / "nvidia" / "cu13"
+    assert setup_module.find_cufft(str(toolkit), torch_package) is None
+    for folder, lib in ((package, "lib"), (toolkit, "lib64")):
+        (folder / "include").mkdir(parents=True)
+        (folder / lib).mkdir()
+        (folder / "include" / "cufft.h").touch()
+        (folder / lib / "libcufft.so.12").touch()
+        found = setup_module.find_cufft(str(toolkit), torch_package)
+        assert found == (str(folder / "include"), str(folder / lib / "libcufft.so.12"))
+
+
+def test_every_op_has_a_cuda_kernel_where_the_build_has_cuda():
+    """No GPU is needed to ask: the dispatcher knows what is registered."""
+    cuda = smore_ext.build_info()["cuda"] is not None
+    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("smore_ext::"))
+    assert {name.removeprefix("smore_ext::") for name in names} >= set(ops.__all__)
+    for name in names:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"), name
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") == cuda, name
 
 
 @pytest.mark.parametrize("level", ["portable", "avx2"])
