@@ -87,6 +87,9 @@ class TrainConfig:
     eval_batch_size: int = _setting(4096, "users ranked at once")
     checkpoint_every: int = _setting(1, "epochs between two 'last' checkpoints")
     device: str = _setting("cpu", "torch device")
+    cuda_graph: bool = _setting(True, "on a GPU, capture the training step as a CUDA graph (backend native)")
+    amp: bool = _setting(False, "run the gates and attention in bfloat16; kernels, losses and Adam stay float32")
+    tf32: bool = _setting(False, "on a GPU, matrix products of float32 in TF32: faster, about three digits")
     threads: int | None = _setting(None, "CPU threads; default as torch chooses")
     tensorboard: bool = _setting(False, "also write TensorBoard logs into the output directory")
 
@@ -262,7 +265,11 @@ def _finite(value: Any) -> bool:
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ between two runs and may not change when one is resumed: name -> (old, new)."""
+    """Settings that differ between two runs and may not change when one is resumed: name -> (old, new).
+
+    A setting of the loop that did not exist when `old` was stored had what is its default now.
+    """
+    old = {name: setting.default for name, setting in settings_of(TrainConfig).items() if name not in old} | dict(old)
     names = sorted((set(old) | set(new)) - CHANGEABLE_ON_RESUME)
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 

@@ -46,9 +46,10 @@ class LossWindow:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
-        self._names = ["loss", *parts]
-        self._pending.append(torch.stack([loss.detach(), *(part.detach() for part in parts.values())]))
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Scalars of one step, detached, by name."""
+        self._names = list(losses)
+        self._pending.append(torch.stack(list(losses.values())))
 
     def read(self) -> list[dict[str, float]]:
         """Losses of each step since the last call: one transfer."""

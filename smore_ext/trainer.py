@@ -8,6 +8,7 @@ so a run that was killed and resumed gives the bits of one that was not.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from smore_ext.models import MODELS, FactoredAdam, Recommender
 from smore_ext.progress import LossWindow, Progress
 from smore_ext.protocol import KS, MASKED, Evaluator
 from smore_ext.results import left_out, run_result
+from smore_ext.step import make_step
 
 READ_EVERY = 20  # steps between two reads of the losses: each read waits for the device
 # The ranking loss of random scores is ln 2. A run whose BPR term, over steps 201 to 300, has not fallen at
@@ -61,7 +63,9 @@ class Trainer:
         torch.manual_seed(cfg.seed)
         self.model = build_model(config, dataset, self.device)
         trainable = any(parameter.requires_grad for parameter in self.model.parameters())
-        self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam) if trainable else None
+        captured = cfg.cuda_graph and self.device.type == "cuda" and self.model.capturable
+        self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam, captured) if trainable else None
+        self.step = make_step(self.model, self.optimizer, cfg.amp, captured) if self.optimizer else None
         self.epochs = cfg.epochs if trainable else 1  # a model without parameters is evaluated once
         self.batch_size: int = config.model.batch_size
         self.n_steps = -(-len(dataset.train.users) // self.batch_size) if trainable else 0
@@ -76,7 +80,7 @@ class Trainer:
         With `resume` it goes on from the `last` checkpoint, when there is one. Raises `TrainingDiverged`
         (the checkpoints stay those of the last good epoch) and `CheckpointError`.
         """
-        with deterministic(), reuse_memory():
+        with deterministic(), reuse_memory(), matrix_products(self.config.train.tf32):
             last = self.run_dir / checkpoint.LAST
             if resume and last.is_file():
                 self._restore(last)
@@ -140,33 +144,32 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the train interactions; means of the loss and its parts over the steps."""
         self.model.train()
-        assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.train, epoch)
-        users, positives, negatives = self._triples(epoch)
+        assert self.optimizer is not None and self.step is not None
+        set_rate(self.optimizer, learning_rate(self.config.train, epoch))
+        triples = self._triples(epoch)
         window = LossWindow()
         begin = time.perf_counter()
-        for step, start in enumerate(range(0, len(users), self.batch_size)):
-            rows = slice(start, start + self.batch_size)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.model.loss(users[rows], positives[rows], negatives[rows])
-            loss.backward()
-            self.optimizer.step()
-            window.add(loss, self.model.loss_parts)
+        done = 0
+        for step, batch in enumerate(triples.split(self.batch_size, dim=1)):
+            window.add(self.step(batch))
+            done += batch.shape[1]
             if len(window) == READ_EVERY or step + 1 == self.n_steps:
                 newest = self._read(window, epoch, step)
-                speed = min(rows.stop, len(users)) / (time.perf_counter() - begin)
+                speed = done / (time.perf_counter() - begin)
                 self._emit(StepsDone(epoch, step + 1, self.n_steps, newest, speed))
         return window.means()
 
-    def _triples(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Train interactions `[E]` in this epoch's order, with one negative each; from (seed, epoch) only."""
+    def _triples(self, epoch: int) -> Tensor:
+        """Users, items and one negative each of the train interactions, `[3, E]`, in this epoch's order.
+
+        They depend on (seed, epoch) only.
+        """
         train, seed = self.dataset.train, self.config.train.seed
         generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
         order = torch.randperm(len(train.users), generator=generator)
         users = train.users[order].to(self.device)
         negatives = ops.sample_negatives(users, self.seen, self.candidates, seed=seed, offset=epoch)
-        return users, train.items[order].to(self.device), negatives
+        return torch.stack([users, train.items[order].to(self.device), negatives])
 
     def _read(self, window: LossWindow, epoch: int, last_step: int) -> dict[str, float]:
         """The newest losses, after a check that those since the last read are finite and that BPR moves."""
@@ -317,19 +320,34 @@ def check_data(fingerprint: str, dataset: Dataset, where: str) -> None:
 
 def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Recommender:
     """The model of a run on `device`."""
-    return MODELS[config.train.model](dataset, config.model).to(device)
+    return MODELS[config.train.model].on_device(dataset, config.model, device)
 
 
-def adam(model: Recommender, lr: float, fused: bool) -> torch.optim.Adam:
-    """Adam over what is trained; with `fused`, feature tables are stepped without forming their gradient."""
+def adam(model: Recommender, lr: float, fused: bool, capturable: bool = False) -> torch.optim.Adam:
+    """Adam over what is trained; with `fused`, feature tables are stepped without forming their gradient.
+
+    With `capturable`, a captured step may hold its step: the rate is then a tensor beside the parameters.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate = torch.tensor(lr, dtype=torch.float32, device=trainable[0].device) if capturable else lr
     if fused and (tables := model.feature_tables()):
-        return FactoredAdam(trainable, tables, lr=lr)
-    return torch.optim.Adam(trainable, lr=lr, fused=fused)
+        return FactoredAdam(trainable, tables, lr=rate, capturable=capturable)
+    return torch.optim.Adam(trainable, lr=rate, fused=fused, capturable=capturable)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of all parameters; a captured step reads it where it stands."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def usable_device(name: str) -> torch.device:
     """The torch device of that name; `ValueError` when there is none on this machine."""
+    # cuBLAS gives the same bits every time only with a workspace of fixed size, and reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -349,6 +367,17 @@ def reuse_memory() -> Iterator[None]:
         yield
     finally:
         set_host_cache(0)
+
+
+@contextmanager
+def matrix_products(tf32: bool) -> Iterator[None]:
+    """torch's float32 matrix products in TF32 on GPUs that have it, or in full float32, whatever was set before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

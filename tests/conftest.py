@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real data lies, and a thread count that no test leaves changed."""
+"""Shared fixtures: the device under test, where the real data lies, and a thread count that no test leaves changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ import pytest
 import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device on which ops, models and training are tested")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    name = config.getoption("--device")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise pytest.UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device under test: the CPU, or what --device says."""
+    return torch.device(request.config.getoption("--device"))
 
 
 @pytest.fixture(autouse=True)

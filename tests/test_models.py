@@ -43,17 +43,24 @@ def batch(dataset: Dataset, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, 
     return dataset.train.users[at], dataset.train.items[at], torch.randint(N_ITEMS, (128,), generator=generator)
 
 
-def three_of(make):
-    """One set of weights as native float32, reference float32 and reference float64."""
+def three_of(make, device):
+    """One set of weights as native float32 on the device under test, reference float32 and reference float64."""
     torch.manual_seed(4)
     native = make("native")
     plain, exact = make("reference"), make("reference").double()
     plain.load_state_dict(native.state_dict())
     exact.load_state_dict(native.state_dict())
-    return native, plain, exact
+    return native.to(device), plain, exact
+
+
+def loss_of(model, triples) -> torch.Tensor:
+    """The model's loss on a batch, which goes where the model is."""
+    device = next(model.parameters()).device
+    return model.loss(*(ids.to(device) for ids in triples))
 
 
 def assert_rule(ours, plain, exact, factor: float) -> None:
+    ours = ours.cpu()
     error, allowed = (ours.double() - exact).abs().max(), (plain.double() - exact).abs().max()
     unit = torch.finfo(torch.float32).eps * exact.abs().max()
     assert error <= factor * allowed + unit, f"error {error:.3e}, plain {allowed:.3e}"
@@ -72,9 +79,9 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_loss_and_every_gradient_match_the_reference(dataset: Dataset, name: str) -> None:
-    models = three_of(MAKERS[name](dataset))
-    losses = [model.loss(*batch(dataset)) for model in models]
+def test_loss_and_every_gradient_match_the_reference(dataset: Dataset, device: torch.device, name: str) -> None:
+    models = three_of(MAKERS[name](dataset), device)
+    losses = [loss_of(model, batch(dataset)) for model in models]
     assert_rule(*(loss.detach() for loss in losses), factor=2)
     grads = []
     for model, loss in zip(models, losses, strict=True):
@@ -92,27 +99,27 @@ def test_loss_and_every_gradient_match_the_reference(dataset: Dataset, name: str
 
 
 @pytest.mark.parametrize("name", ["smore-2", "lightgcn"])
-def test_twenty_adam_steps_match_the_reference(dataset: Dataset, name: str) -> None:
-    models = three_of(MAKERS[name](dataset))
+def test_twenty_adam_steps_match_the_reference(dataset: Dataset, device: torch.device, name: str) -> None:
+    models = three_of(MAKERS[name](dataset), device)
     for model in models:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
         for step in range(20):
             optimizer.zero_grad()
-            model.loss(*batch(dataset, step)).backward()
+            loss_of(model, batch(dataset, step)).backward()
             optimizer.step()
     for key, exact in models[2].state_dict().items():
         assert_rule(models[0].state_dict()[key], models[1].state_dict()[key], exact, factor=4)
 
 
-def test_factored_adam_steps_match_the_reference(dataset: Dataset) -> None:
+def test_factored_adam_steps_match_the_reference(dataset: Dataset, device: torch.device) -> None:
     """No table gets a gradient, and twenty steps stay within the rule of what torch's Adam does with one."""
-    models = three_of(MAKERS["smore-2"](dataset))
+    models = three_of(MAKERS["smore-2"](dataset), device)
     for i, model in enumerate(models):
         optimizer = adam(model, lr=1e-3, fused=True)
         assert isinstance(optimizer, FactoredAdam) == (i == 0)
         for step in range(20):
             optimizer.zero_grad()
-            model.loss(*batch(dataset, step)).backward()
+            loss_of(model, batch(dataset, step)).backward()
             assert all((p.grad is None) == (i == 0) for p in model.features.values())
             optimizer.step()
     for key, exact in models[2].state_dict().items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -138,6 +140,15 @@ ERRORS = {
         r"y must have the dtype of x \(Float\), got Double",
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def on_device(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> Iterator[None]:
+    """The inputs above, and tensors made in the calls, on the device under test."""
+    for name in ("X", "FILTER", "GRAPH", "IDS"):
+        monkeypatch.setitem(globals(), name, globals()[name].to(device))
+    with device:
+        yield
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -1,4 +1,8 @@
-"""Every op of the table: right, differentiable, traceable, and the same bits whatever the threads."""
+"""Every op of the table: right, differentiable, traceable, and the same bits whatever the threads.
+
+Inputs are made on the CPU and moved to the device under test (`--device`); what they are compared with, plain PyTorch
+in float32 and float64, is always computed on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import pytest
 import torch
 from op_cases import CASES, OpCase, differentiable_tensors, map_tensors
 
-from smore_ext import ops, reference
+from smore_ext import Graph, ops, reference
 
 FLOAT_CASES = [case for case in CASES if case.op != "sample_negatives"]
 GRADIENT_CASES = [case for case in CASES if case.differentiable]
@@ -21,10 +25,17 @@ def over(cases):
     return pytest.mark.parametrize("case", cases, ids=lambda case: f"{case.op}-{case.name}")
 
 
+def on(device: torch.device, value):
+    """Arguments on a device: tensors and graphs in (nested) lists; numbers stay."""
+    if isinstance(value, list | tuple):
+        return type(value)(on(device, v) for v in value)
+    return value.to(device) if isinstance(value, torch.Tensor | Graph) else value
+
+
 def gradients(case: OpCase, module, args, cotangents):
     args = map_tensors(args, lambda t: t.detach().clone().requires_grad_())
     outputs = [o for o in case.call(module, args) if o.is_floating_point()]
-    total = sum((o * c.to(o.dtype)).sum() for o, c in zip(outputs, cotangents, strict=True))
+    total = sum((o * c.to(o)).sum() for o, c in zip(outputs, cotangents, strict=True))
     return torch.autograd.grad(total, differentiable_tensors(case, args))
 
 
@@ -33,7 +44,7 @@ def assert_within(ours, plain, exact, factor: float, what: str) -> None:
 
     Where plain PyTorch happens to be (nearly) exact, one unit in the last place of the largest value is granted.
     """
-    for i, (o, p, e) in enumerate(zip(ours, plain, exact, strict=True)):
+    for i, (o, p, e) in enumerate(zip(on(torch.device("cpu"), ours), plain, exact, strict=True)):
         assert o.shape == e.shape and o.dtype == p.dtype, what
         if not o.is_floating_point() or e.numel() == 0:
             continue
@@ -46,33 +57,34 @@ def assert_within(ours, plain, exact, factor: float, what: str) -> None:
 
 
 @over(FLOAT_CASES)
-def test_forward_matches_reference(case: OpCase) -> None:
+def test_forward_matches_reference(case: OpCase, device: torch.device) -> None:
     args = case.make(torch.float32, seeded())
     exact = case.call(reference, map_tensors(args, torch.Tensor.double))
-    assert_within(case.call(ops, args), case.call(reference, args), exact, 2, "output")
+    assert_within(case.call(ops, on(device, args)), case.call(reference, args), exact, 2, "output")
 
 
 @over(FLOAT_CASES)
-def test_float64_matches_reference(case: OpCase) -> None:
+def test_float64_matches_reference(case: OpCase, device: torch.device) -> None:
     args = case.make(torch.float64, seeded())
-    for ours, exact in zip(case.call(ops, args), case.call(reference, args), strict=True):
-        torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12)
+    for ours, exact in zip(case.call(ops, on(device, args)), case.call(reference, args), strict=True):
+        torch.testing.assert_close(ours.cpu(), exact, rtol=1e-12, atol=1e-12)
 
 
 @over(GRADIENT_CASES)
-def test_gradients_match_reference(case: OpCase) -> None:
+def test_gradients_match_reference(case: OpCase, device: torch.device) -> None:
     args = case.make(torch.float32, seeded())
     generator = seeded().manual_seed(5)
     outputs = [o for o in case.call(reference, args) if o.is_floating_point()]
     cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64) for o in outputs]
     exact = gradients(case, reference, map_tensors(args, torch.Tensor.double), cotangents)
-    ours, plain = gradients(case, ops, args, cotangents), gradients(case, reference, args, cotangents)
+    ours = gradients(case, ops, on(device, args), cotangents)
+    plain = gradients(case, reference, args, cotangents)
     assert_within(ours, plain, exact, 4, "gradient")
 
 
 @over([case for case in GRADIENT_CASES if case.small])
-def test_gradcheck(case: OpCase) -> None:
-    args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())
+def test_gradcheck(case: OpCase, device: torch.device) -> None:
+    args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
     tensors = differentiable_tensors(case, args)
 
     def run(*_):
@@ -86,16 +98,16 @@ def test_gradcheck(case: OpCase) -> None:
 
 
 @over([case for case in CASES if case.op in ("spmm", "propagate") and case.small])
-def test_sparse_products_differentiate_twice(case: OpCase) -> None:
-    args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())
+def test_sparse_products_differentiate_twice(case: OpCase, device: torch.device) -> None:
+    args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
     if args[1].numel():
         assert torch.autograd.gradgradcheck(lambda x: case.call(ops, [args[0], x, *args[2:]])[0], [args[1]])
 
 
 @pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce", "table_linear"])
-def test_double_backward_is_refused(op: str) -> None:
+def test_double_backward_is_refused(op: str, device: torch.device) -> None:
     case = next(case for case in CASES if case.op == op and case.small)
-    args = map_tensors(case.make(torch.float64, seeded()), lambda t: t.requires_grad_())
+    args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
     tensors = differentiable_tensors(case, args)
     grads = torch.autograd.grad(sum(o.sum() for o in case.call(ops, args)), tensors, create_graph=True)
     with pytest.raises(RuntimeError, match=f"smore_ext::{op}_backward is not implemented"):
@@ -103,17 +115,17 @@ def test_double_backward_is_refused(op: str) -> None:
 
 
 @over(CASES)
-def test_opcheck(case: OpCase) -> None:
-    args = case.make(torch.float32, seeded())
+def test_opcheck(case: OpCase, device: torch.device) -> None:
+    args = on(device, case.make(torch.float32, seeded()))
     if case.differentiable:
         args = map_tensors(args, lambda t: t.requires_grad_())
     torch.library.opcheck(getattr(torch.ops.smore_ext, case.op).default, tuple(case.raw(args)))
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
-def test_compiles_without_graph_break(op: str) -> None:
+def test_compiles_without_graph_break(op: str, device: torch.device) -> None:
     case = next(case for case in CASES if case.op == op and "0x" not in case.name)
-    args = case.make(torch.float32, seeded())
+    args = on(device, case.make(torch.float32, seeded()))
     torch._dynamo.reset()
     compiled = torch.compile(lambda *a: case.call(ops, list(a)), fullgraph=True, backend="aot_eager")
     for ours, eager in zip(compiled(*args), case.call(ops, args), strict=True):
@@ -130,7 +142,7 @@ def test_compiles_without_graph_break(op: str) -> None:
 
 def spread_out(t: torch.Tensor) -> torch.Tensor:
     """The same values as every second column of a wider tensor, one element off alignment."""
-    wide = torch.zeros(t.numel() * 2 + 1, dtype=t.dtype)[1:].view(*t.shape, 2) if t.ndim else t
+    wide = torch.zeros(t.numel() * 2 + 1, dtype=t.dtype, device=t.device)[1:].view(*t.shape, 2) if t.ndim else t
     if t.ndim:
         wide[..., 0] = t
         return wide[..., 0]
@@ -138,16 +150,16 @@ def spread_out(t: torch.Tensor) -> torch.Tensor:
 
 
 @over(NEW_OUTPUT_CASES)
-def test_any_memory_layout(case: OpCase) -> None:
-    args = case.make(torch.float32, seeded())
+def test_any_memory_layout(case: OpCase, device: torch.device) -> None:
+    args = on(device, case.make(torch.float32, seeded()))
     for layout in (spread_out, lambda t: t.T.contiguous().T if t.ndim == 2 else t):
         for ours, plain in zip(case.call(ops, map_tensors(args, layout)), case.call(ops, args), strict=True):
             torch.testing.assert_close(ours, plain, rtol=0, atol=0)
 
 
 @over(CASES)
-def test_same_bits_for_any_number_of_threads(case: OpCase) -> None:
-    args = case.make(torch.float32, seeded())
+def test_same_bits_for_any_number_of_threads(case: OpCase, device: torch.device) -> None:
+    args = on(device, case.make(torch.float32, seeded()))
     results = []
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
@@ -160,10 +172,10 @@ def test_same_bits_for_any_number_of_threads(case: OpCase) -> None:
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in NEW_OUTPUT_CASES}))
-def test_autocast_computes_in_float32(op: str) -> None:
+def test_autocast_computes_in_float32(op: str, device: torch.device) -> None:
     case = next(case for case in FLOAT_CASES if case.op == op and "0x" not in case.name)
-    args = map_tensors(case.make(torch.float32, seeded()), torch.Tensor.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    args = map_tensors(on(device, case.make(torch.float32, seeded())), torch.Tensor.bfloat16)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         ours = case.call(ops, args)
     exact = case.call(ops, map_tensors(args, torch.Tensor.float))
     assert all(torch.equal(a, b) for a, b in zip(ours, exact, strict=True))
@@ -175,13 +187,13 @@ def test_every_op_has_cases_and_a_twin() -> None:
 
 
 @over([case for case in CASES if case.in_place])
-def test_in_place_ops_return_their_first_argument(case: OpCase) -> None:
-    args = case.make(torch.float32, seeded())
+def test_in_place_ops_return_their_first_argument(case: OpCase, device: torch.device) -> None:
+    args = on(device, case.make(torch.float32, seeded()))
     assert getattr(ops, case.op)(*args) is args[0]
 
 
-def test_info_nce_of_a_single_row_is_zero() -> None:
-    x, y = torch.randn(1, 8, requires_grad=True), torch.randn(1, 8, requires_grad=True)
+def test_info_nce_of_a_single_row_is_zero(device: torch.device) -> None:
+    x, y = (torch.randn(1, 8, device=device, requires_grad=True) for _ in range(2))
     loss = ops.info_nce(x, y, 0.5)
     assert abs(loss.item()) < 1e-6
     assert all(g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, (x, y)))
@@ -197,7 +209,7 @@ ROW_WIDTHS = pytest.mark.parametrize("d", [24, 64])  # 64 has kernels of its own
 
 
 @ROW_WIDTHS
-def test_rows_of_very_different_size_do_not_disturb_each_other(d: int) -> None:
+def test_rows_of_very_different_size_do_not_disturb_each_other(d: int, device: torch.device) -> None:
     """Two rows travel through one complex FFT: the error of each must still be relative to itself."""
     generator = seeded()
     scale = 10.0 ** torch.linspace(-12, 12, 70)[torch.randperm(70, generator=generator)][:, None]
@@ -206,61 +218,65 @@ def test_rows_of_very_different_size_do_not_disturb_each_other(d: int) -> None:
     weights = [torch.randn(d // 2 + 1, 2, generator=generator) for _ in range(3)]
     cotangents = [torch.randn(70, d, generator=generator) * s for s in (scale.sqrt(), 1, 1 / scale.sqrt())]
 
-    def run(module, dtype):
-        tensors = [x.to(dtype).requires_grad_() for x in xs]
-        filtered, fused = module.spectrum_fusion(tensors, [w.to(dtype) for w in weights[:2]], weights[2].to(dtype))
+    def run(module, dtype, where):
+        tensors = [x.to(where, dtype).requires_grad_() for x in xs]
+        *filters, fusion = (w.to(where, dtype) for w in weights)
+        filtered, fused = module.spectrum_fusion(tensors, filters, fusion)
         outputs = [*filtered, fused]
-        grads = torch.autograd.grad(outputs, tensors, [c.to(dtype) for c in cotangents])
-        return [o.detach() for o in outputs] + list(grads)
+        grads = torch.autograd.grad(outputs, tensors, [c.to(where, dtype) for c in cotangents])
+        return [t.detach().cpu() for t in (*outputs, *grads)]
 
-    for ours, exact in zip(run(ops, torch.float32), run(reference, torch.float64), strict=True):
+    for ours, exact in zip(run(ops, torch.float32, device), run(reference, torch.float64, "cpu"), strict=True):
         assert row_errors(ours, exact).max() < 5e-6
 
 
 @ROW_WIDTHS
-def test_nan_and_infinity_stay_in_their_row(d: int) -> None:
+def test_nan_and_infinity_stay_in_their_row(d: int, device: torch.device) -> None:
     x = torch.randn(40, d, generator=seeded())
     x[2, 3], x[19, 0] = float("nan"), float("inf")
-    y = ops.spectral_filter(x, torch.randn(d // 2 + 1, 2, generator=seeded()))
+    y = ops.spectral_filter(x.to(device), torch.randn(d // 2 + 1, 2, generator=seeded()).to(device))
     assert (~y.isfinite()).any(dim=1).nonzero()[:, 0].tolist() == [2, 19]
 
 
 @ROW_WIDTHS
-def test_zero_rows_stay_exactly_zero(d: int) -> None:
+def test_zero_rows_stay_exactly_zero(d: int, device: torch.device) -> None:
     x = torch.randn(40, d, generator=seeded())
     x[[0, 25]] = 0
-    assert not ops.spectral_filter(x, torch.randn(d // 2 + 1, 2, generator=seeded()))[[0, 25]].any()
+    y = ops.spectral_filter(x.to(device), torch.randn(d // 2 + 1, 2, generator=seeded()).to(device))
+    assert not y[[0, 25]].any()
 
 
-def test_complex_filters_are_taken_conjugated_ones_too() -> None:
-    x, weight = torch.randn(6, 8), torch.randn(5, dtype=torch.complex64, requires_grad=True)
+def test_complex_filters_are_taken_conjugated_ones_too(device: torch.device) -> None:
+    x = torch.randn(6, 8, device=device)
+    weight = torch.randn(5, dtype=torch.complex64, device=device, requires_grad=True)
     for w in (weight, weight.conj()):
         ours = torch.autograd.grad(ops.spectral_filter(x, w).square().sum(), weight)[0]
         exact = torch.autograd.grad(reference.spectral_filter(x, w).square().sum(), weight)[0]
         torch.testing.assert_close(ours, exact)
 
 
-def test_wide_rows_keep_the_tolerance_rule() -> None:
+def test_wide_rows_keep_the_tolerance_rule(device: torch.device) -> None:
     users, items = torch.rand(9, 6000, generator=seeded()), torch.rand(40, 6000, generator=seeded())
     exact = reference.masked_topk(users.double(), items.double(), 5)
-    assert_within(ops.masked_topk(users, items, 5), reference.masked_topk(users, items, 5), exact, 2, "score")
+    ours = ops.masked_topk(users.to(device), items.to(device), 5)
+    assert_within(ours, reference.masked_topk(users, items, 5), exact, 2, "score")
 
 
-def test_topk_never_chooses_nan() -> None:
+def test_topk_never_chooses_nan(device: torch.device) -> None:
     users, items = torch.ones(1, 2), torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [3.0, 0.0]])
     for module in (ops, reference):
-        score, index = module.masked_topk(users, items, 3)
+        score, index = module.masked_topk(users.to(device), items.to(device), 3)
         assert index.tolist() == [[2, 0, -1]] and score[0, 2] == -torch.inf
 
 
 @ROW_WIDTHS
 @pytest.mark.parametrize("size", [1e-39, 1e-44, 1e-30])
-def test_gradients_at_the_edge_of_float32_stay_finite(size: float, d: int) -> None:
+def test_gradients_at_the_edge_of_float32_stay_finite(size: float, d: int, device: torch.device) -> None:
     generator = seeded()
-    xs = [torch.randn(20, d, generator=generator).requires_grad_() for _ in range(2)]
-    weights = [torch.randn(d // 2 + 1, 2, generator=generator).requires_grad_() for _ in range(3)]
+    xs = [torch.randn(20, d, generator=generator).to(device).requires_grad_() for _ in range(2)]
+    weights = [torch.randn(d // 2 + 1, 2, generator=generator).to(device).requires_grad_() for _ in range(3)]
     filtered, fused = ops.spectrum_fusion(xs, weights[:2], weights[2])
-    cotangents = [torch.zeros(20, d), torch.full((20, d), size), torch.full((20, d), size)]
+    cotangents = [torch.full((20, d), value, device=device) for value in (0.0, size, size)]
     cotangents[2][::2] = 1.0
     grads = torch.autograd.grad([*filtered, fused], [*xs, *weights], cotangents)
     assert all(g.isfinite().all() for g in grads)

@@ -143,7 +143,7 @@ def test_an_epoch_takes_every_interaction_once_in_a_new_order(tmp_path: Path) ->
 def test_batches_follow_from_seed_and_epoch(tmp_path: Path) -> None:
     def batches(seed: int) -> list[Tensor]:
         run = Trainer(tiny.tiny_config(seed=seed, epochs=2), tiny.tiny_dataset(), tmp_path / str(seed))
-        return [torch.cat(run._triples(epoch)) for epoch in (0, 1)]
+        return [run._triples(epoch) for epoch in (0, 1)]
 
     first, again, other = batches(1), batches(1), batches(2)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -154,11 +154,11 @@ def test_batches_follow_from_seed_and_epoch(tmp_path: Path) -> None:
 def test_loss_window_reads_many_steps_at_once() -> None:
     window = LossWindow()
     for step in range(3):
-        window.add(torch.tensor(float(step)), {"bpr": torch.tensor(2.0 * step)})
+        window.add({"loss": torch.tensor(float(step)), "bpr": torch.tensor(2.0 * step)})
     assert len(window) == 3
     assert window.read()[2] == {"loss": 2.0, "bpr": 4.0}
     assert len(window) == 0
-    window.add(torch.tensor(5.0), {"bpr": torch.tensor(10.0)})
+    window.add({"loss": torch.tensor(5.0), "bpr": torch.tensor(10.0)})
     window.read()
     assert window.means() == {"loss": 2.0, "bpr": 4.0}
 

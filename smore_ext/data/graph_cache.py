@@ -29,7 +29,12 @@ FORMAT_VERSION = 1  # of the file; the package's version stands for how the grap
 _PARTS = ("rowptr", "col", "weight")
 
 
-def item_knn_graph(features: Tensor, k: int, cache_dir: str | os.PathLike[str] | None = None) -> Graph:
+def item_knn_graph(
+    features: Tensor,
+    k: int,
+    cache_dir: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "cpu",
+) -> Graph:
     """`Graph.knn(features, k)` (SPEC section 2), from `cache_dir` if it is there, else built and kept there.
 
     Args:
@@ -37,19 +42,20 @@ def item_knn_graph(features: Tensor, k: int, cache_dir: str | os.PathLike[str] |
         k: neighbours an item, itself included.
         cache_dir: folder of the cache, made when absent; None: nothing is read or written. When it cannot
             be written the graph is still returned, with a logged warning.
+        device: where it is computed; it is returned on the device of `features`.
 
     Raises:
         ValueError, TypeError: as `Graph.knn`.
     """
-    if cache_dir is None:
-        return Graph.knn(features, k)
     features = features.detach()
+    if cache_dir is None:
+        return Graph.knn(features.to(device), k).to(features.device)
     wanted = _metadata(features, k)
     key = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()
     path = Path(cache_dir) / f"knn-{key[:40]}.safetensors"
     graph = _load(path, wanted, len(features))
     if graph is None:
-        graph = Graph.knn(features, k)
+        graph = Graph.knn(features.to(device), k).to(features.device)
         _store(path, graph, wanted)
     return graph
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from smore_ext import ops, reference
+from smore_ext.data import Dataset
 from smore_ext.graph import Graph
 from smore_ext.models.table_linear import TableLinear
 
@@ -27,6 +29,25 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
 
 
+def distinct(nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct values of `nodes` [n], ascending, and the place of each node among them [n].
+
+    On a GPU the first is padded to n entries with its last value, so that no shape depends on values: reading their
+    number would make the host wait, which a captured step cannot.
+    """
+    return padded_distinct(nodes) if nodes.is_cuda else nodes.unique(return_inverse=True)
+
+
+def padded_distinct(nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """`distinct` with the first result padded to [n]; n >= 1."""
+    ascending, order = nodes.sort(stable=True)
+    first = torch.ones_like(ascending, dtype=torch.bool)
+    first[1:] = ascending[1:] != ascending[:-1]
+    slot = first.cumsum(0) - 1  # of each entry of `ascending`
+    values = ascending[-1:].repeat(nodes.shape[0]).scatter_(0, slot, ascending)
+    return values, torch.empty_like(slot).scatter_(0, order, slot)
+
+
 class Recommender(nn.Module):
     """Base of the models.
 
@@ -39,6 +60,16 @@ class Recommender(nn.Module):
     config_class: ClassVar[type]
     config: Any
     loss_parts: dict[str, Tensor]
+
+    @classmethod
+    def on_device(cls, dataset: Dataset, config: Any, device: torch.device) -> Self:
+        """The model on `device`; what is computed once on the way may be computed there."""
+        return cls(dataset, config).to(device)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `loss` makes the host wait for nothing and has shapes that depend on the batch's size alone."""
+        return getattr(self.config, "backend", None) == "native"
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Final embeddings (users [U, d], items [I, d]); a score is a dot product."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from smore_ext.data import Dataset
 from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.graph import Graph
-from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend
+from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend, distinct
 from smore_ext.models.smore_state import native_state_dict
 from smore_ext.models.table_linear import TableLinear
 
@@ -95,7 +96,10 @@ class SMORE(Recommender):
 
     config_class = SMOREConfig
 
-    def __init__(self, dataset: Dataset, config: SMOREConfig | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, config: SMOREConfig | None = None, knn_device: torch.device | str = "cpu"
+    ) -> None:
+        """On the CPU. Item graphs are computed on `knn_device`: they are the same from anywhere."""
         super().__init__()
         self.config = config = config or SMOREConfig()
         self.loss_parts = {}
@@ -105,7 +109,7 @@ class SMORE(Recommender):
 
         self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
         self.user_item = _user_item_block(self.bipartite, dataset.n_users)
-        self.item_graphs = {m: _item_graph(dataset, m, config) for m in self.modalities}
+        self.item_graphs = {m: _item_graph(dataset, m, config, knn_device) for m in self.modalities}
         self.fusion_graph = Graph.maximum(list(self.item_graphs.values()))
 
         self.user_embedding = nn.Embedding(dataset.n_users, d)
@@ -127,6 +131,10 @@ class SMORE(Recommender):
         self.preference_gate = nn.ModuleDict({m: _gate(d) for m in self.modalities})
         self.fusion_preference_gate = _gate(d)
         self.dropout = nn.Dropout(config.dropout)
+
+    @classmethod
+    def on_device(cls, dataset: Dataset, config: SMOREConfig, device: torch.device) -> Self:
+        return cls(dataset, config, knn_device=device).to(device)
 
     def _filters(self) -> tuple[list[Tensor], Tensor]:
         """The filters [d/2+1, 2] as `spectral` says."""
@@ -164,8 +172,9 @@ class SMORE(Recommender):
     def _of_nodes(self, views: Tensor, rows: Tensor | None) -> Tensor:
         """Step 4, users' part: the views [R, (M + 1) d] of nodes `rows`, ascending, from those of the items."""
         f = BACKENDS[self.config.backend]
-        if rows is None:
-            return torch.cat([f.spmm(self.user_item, views), views])
+        if rows is None or rows.is_cuda:  # a GPU computes all users sooner than it tells the host which ones
+            every = torch.cat([f.spmm(self.user_item, views), views])
+            return every if rows is None else F.embedding(rows, every)
         users = rows[rows < self.n_users]
         items = rows[users.shape[0] :] - self.n_users
         return torch.cat([f.spmm(self.user_item.rows(users), views), F.embedding(items, views)])
@@ -208,7 +217,7 @@ class SMORE(Recommender):
         f, config = BACKENDS[self.config.backend], self.config
         nodes = torch.cat([users, positives + self.n_users, negatives + self.n_users])  # [3 B]
         if config.backend == "native":  # each node of the batch once: one dropout mask a step, as for all nodes
-            rows, place = nodes.unique(return_inverse=True)
+            rows, place = distinct(nodes)
         else:  # as published: side information of every node
             rows, place = None, nodes
         behaviour, side = self(rows)  # [R, d] both
@@ -276,12 +285,12 @@ def _chosen_modalities(dataset: Dataset, config: SMOREConfig) -> list[str]:
     return chosen
 
 
-def _item_graph(dataset: Dataset, modality: str, config: SMOREConfig) -> Graph:
+def _item_graph(dataset: Dataset, modality: str, config: SMOREConfig, device: torch.device | str) -> Graph:
     if modality in dataset.graphs:
         return dataset.graphs[modality]
     k = config.knn_k[modality] if isinstance(config.knn_k, dict) else config.knn_k
     cache = Path(config.cache_dir) if config.cache_dir is not None else None
-    return item_knn_graph(dataset.features[modality], k, cache)
+    return item_knn_graph(dataset.features[modality], k, cache, device)
 
 
 def _user_item_block(bipartite: Graph, n_users: int) -> Graph:

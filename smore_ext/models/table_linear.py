@@ -60,7 +60,7 @@ class FactoredAdam(torch.optim.Adam):
     Args:
         params: as for `torch.optim.Adam`, the tables included.
         tables: pairs (table [N, D], the TableLinear that reads it); a layer reads one table.
-        lr, betas, eps: as for `torch.optim.Adam`. Weight decay is left out.
+        lr, betas, eps, capturable: as for `torch.optim.Adam`. Weight decay is left out.
 
     Raises:
         ValueError: a table that is not among `params`, or whose shape does not fit its layer.
@@ -70,11 +70,12 @@ class FactoredAdam(torch.optim.Adam):
         self,
         params: Iterable[Any],
         tables: Iterable[tuple[nn.Parameter, TableLinear]],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        capturable: bool = False,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True, capturable=capturable)
         self.tables = list(tables)
         for table, linear in self.tables:
             if self._group(table) is None:
@@ -121,7 +122,7 @@ class FactoredAdam(torch.optim.Adam):
             linear.grad_rows,
             linear.weight,
             state["step"],
-            float(group["lr"]),
+            group["lr"],
             *group["betas"],
             group["eps"],
         )

@@ -26,6 +26,7 @@
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define SMORE_CONCAT_(a, b) a##b
 #define SMORE_CONCAT(a, b) SMORE_CONCAT_(a, b)
 #define SMORE_SHARED(type, name, extent)                  \
@@ -220,5 +221,9 @@ inline long long __double_as_longlong(double value) { return smore_bit_cast<long
 inline double __longlong_as_double(long long bits) { return smore_bit_cast<double>(bits); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+inline void sincospi(double x, double* sine, double* cosine) {
+  const double angle = 3.14159265358979323846 * x;
+  *sine = std::sin(angle), *cosine = std::cos(angle);
+}
 using std::max;
 using std::min;
