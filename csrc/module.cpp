@@ -65,4 +65,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("build_info", &build_info, "How this library was built, and the SIMD level that it uses here.");
   m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"),
         "Reuse of large blocks of CPU memory; 0 stops it.");
+  m.def("reset_host_cache", &smore::reset_host_cache, "Reuse of what our own ops return only, as at the start.");
 }

@@ -366,7 +366,7 @@ def reuse_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        set_host_cache(0)
+        set_host_cache(None)
 
 
 @contextmanager

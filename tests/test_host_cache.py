@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from smore_ext import ops
 from smore_ext._native import set_host_cache
 
 LARGE = 3 << 20  # elements: 12 MB
@@ -15,7 +16,7 @@ LARGE = 3 << 20  # elements: 12 MB
 @pytest.fixture(autouse=True)
 def off_afterwards() -> Iterator[None]:
     yield
-    set_host_cache(0)
+    set_host_cache(None)
 
 
 def test_freed_memory_serves_the_next_tensor() -> None:
@@ -64,6 +65,26 @@ def test_threads_may_allocate_together() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(0, 400, 100)))
+
+
+def test_results_of_ops_are_reused_by_default_and_not_when_it_is_off() -> None:
+    def filtered(n: int) -> tuple[int, torch.Tensor]:
+        y = ops.spectral_filter(torch.ones(n, 64), torch.ones(33, 2))
+        return y.data_ptr(), y
+
+    set_host_cache(0)
+    set_host_cache(None)
+    at, y = filtered(8192)
+    copy = y.clone()
+    del y
+    again, y = filtered(8192)
+    assert again == at and torch.equal(y, copy)
+    other, z = filtered(8192)
+    assert other != again and torch.equal(z, y)
+    y.resize_(1 << 20)  # a result is an ordinary tensor
+    assert torch.equal(y.view(-1)[: z.numel()], z.view(-1))
+    set_host_cache(0)
+    assert torch.equal(z, copy)
 
 
 def test_a_negative_limit_is_an_error() -> None:

@@ -6,7 +6,7 @@
 #include <torch/library.h>
 
 #include "cpu/bpr_kernel.h"
-#include "cpu/huge_pages.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "ops/bpr_loss.h"
 

@@ -20,14 +20,17 @@ class HostCache final : public c10::Allocator {
  public:
   explicit HostCache(c10::Allocator* base) : base_(base) {}
 
-  c10::DataPtr allocate(std::size_t bytes) override {
+  c10::DataPtr allocate(std::size_t bytes) override { return allocate(bytes, false); }
+
+  // `output`: the memory of a result of our own ops, which is reused also while torch's own tensors are not.
+  c10::DataPtr allocate(std::size_t bytes, bool output) {
     if (bytes < kSmallest || bytes > kLargest) return base_->allocate(bytes);
     const std::size_t size = (bytes + kSmallest - 1) / kSmallest * kSmallest;
     void* block = nullptr;
     bool active = false;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      active = limit_ > 0;
+      active = limit_ > 0 && (output || every_tensor_);
       if (active) block = take(size);
     }
     if (!active) return base_->allocate(bytes);
@@ -43,30 +46,31 @@ class HostCache final : public c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* dest, const void* src, std::size_t count) const override { default_copy_data(dest, src, count); }
 
-  void limit(std::size_t max_bytes) {
+  void limit(std::size_t max_bytes, bool every_tensor) {
     std::list<Block> surplus;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       limit_ = max_bytes;
+      every_tensor_ = every_tensor;
       surplus = take_surplus();
     }
     free(surplus);
   }
 
-  // A child process must not inherit the mutex locked by a thread that it does not have.
-  void install() {
-    c10::SetCPUAllocator(this, 1);
-    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
-                   [] { instance().mutex_.unlock(); });
-  }
-
   static HostCache& instance() {
     // Never destroyed: tensors may outlive every static object.
-    static HostCache* cache = new HostCache(c10::GetCPUAllocator());
+    static HostCache* cache = made();
     return *cache;
   }
 
  private:
+  // A child process must not inherit the mutex locked by a thread that it does not have.
+  static HostCache* made() {
+    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                   [] { instance().mutex_.unlock(); });
+    return new HostCache(c10::GetCPUAllocator());
+  }
+
   struct Block {
     void* data;
     std::size_t size;
@@ -137,7 +141,8 @@ class HostCache final : public c10::Allocator {
 
   c10::Allocator* base_;
   std::mutex mutex_;
-  std::size_t limit_ = 0, bytes_ = 0;
+  std::size_t limit_ = kOutputCacheBytes, bytes_ = 0;
+  bool every_tensor_ = false;
   std::list<Block> kept_;  // oldest first
   std::unordered_map<void*, std::size_t> live_;
 };
@@ -146,8 +151,22 @@ class HostCache final : public c10::Allocator {
 
 void set_host_cache(std::size_t max_bytes) {
   static std::once_flag installed;
-  if (max_bytes > 0) std::call_once(installed, [] { HostCache::instance().install(); });
-  HostCache::instance().limit(max_bytes);
+  if (max_bytes > 0) std::call_once(installed, [] { c10::SetCPUAllocator(&HostCache::instance(), 1); });
+  HostCache::instance().limit(max_bytes, max_bytes > 0);
+}
+
+void reset_host_cache() { HostCache::instance().limit(kOutputCacheBytes, false); }
+
+c10::Allocator* output_allocator() {
+  class Outputs final : public c10::Allocator {
+    c10::DataPtr allocate(std::size_t bytes) override { return HostCache::instance().allocate(bytes, true); }
+    c10::DeleterFnPtr raw_deleter() const override { return HostCache::instance().raw_deleter(); }
+    void copy_data(void* dest, const void* src, std::size_t count) const override {
+      default_copy_data(dest, src, count);
+    }
+  };
+  static Outputs* outputs = new Outputs;
+  return outputs;
 }
 
 }  // namespace smore

@@ -1,14 +1,13 @@
 // CPU binding of info_nce: shares blocks of rows out over torch's threads.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include "cpu/aligned.h"
-#include "cpu/huge_pages.h"
 #include "cpu/info_nce_kernel.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "ops/info_nce.h"
 
@@ -55,7 +54,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
                                     double temperature) {
   const int64_t n = x.size(0), d = x.size(1);
   const UnitRows<T> ux(x, false), uy(y, true);
-  Tensor grad_x = at::empty(x.sizes(), x.options()), grad_y = at::empty(x.sizes(), x.options());
+  Tensor grad_x = empty_output(x.sizes(), x.options()), grad_y = empty_output(x.sizes(), x.options());
   if (n == 0) return {grad_x, grad_y};
   const double scale = static_cast<double>(*grad.const_data_ptr<T>()) / (static_cast<double>(n) * temperature);
   const Tensor log_sum = at::constant_pad_nd(lse, {0, nce_padded(n) - n});

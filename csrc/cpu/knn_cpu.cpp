@@ -1,13 +1,15 @@
 // CPU binding of knn: similarity blocks of the upper triangle by matrix product, offered to rows and columns
 // at once.
-#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
+#include "common/ieee_products.h"
+#include "common/knn_rules.h"
 #include "cpu/aligned.h"
 #include "cpu/knn_kernel.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "ops/knn.h"
 
@@ -25,40 +27,11 @@ int64_t block_rows(int64_t n, int64_t d) {
   return std::min(n, std::clamp<int64_t>(fitting, 16, 1024));
 }
 
-// How far a similarity from the matrix product may lie from the exact one. Rounding errors of a dot product
-// of length d grow as sqrt(d) u but for a probability below d exp(-lambda^2 / 2) (Higham, Mary, "A New
-// Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 2019); lambda = 10. Both the k-th
-// best and the candidate may be off.
-template <typename T>
-T margin(int64_t d) {
-  const double unit = 0.5 * static_cast<double>(std::numeric_limits<T>::epsilon());
-  return static_cast<T>(2 * 10 * unit * std::sqrt(static_cast<double>(d) + 4));
-}
-
-// Candidates are chosen by a margin for float32 rounding: products in bfloat16 or TF32, which a user may have allowed
-// globally, would lose neighbours.
-class IeeeProducts {
- public:
-  IeeeProducts() : before_(at::globalContext().float32MatmulPrecision()) {
-    at::globalContext().setFloat32MatmulPrecision("highest");
-  }
-  ~IeeeProducts() {
-    at::globalContext().setFloat32MatmulPrecision(before_ == at::Float32MatmulPrecision::HIGHEST ? "highest"
-                                                  : before_ == at::Float32MatmulPrecision::HIGH  ? "high"
-                                                                                                 : "medium");
-  }
-  IeeeProducts(const IeeeProducts&) = delete;
-  IeeeProducts& operator=(const IeeeProducts&) = delete;
-
- private:
-  at::Float32MatmulPrecision before_;
-};
-
 template <typename T>
 std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   const int64_t n = features.size(0), d = features.size(1);
-  Tensor similarity = at::empty({n, k}, features.options());
-  Tensor index = at::empty({n, k}, features.options().dtype(at::kLong));
+  Tensor similarity = empty_output({n, k}, features.options());
+  Tensor index = empty_output({n, k}, features.options().dtype(at::kLong));
   if (n == 0) return {similarity, index};
   const T* x = features.const_data_ptr<T>();
   const IeeeProducts ieee;
@@ -75,7 +48,7 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
   const AlignedBuffer<int32_t> indices(n * capacity), count(n);
   std::fill(count.get(), count.get() + n, 0);
   std::fill(bar.get(), bar.get() + n, -std::numeric_limits<T>::infinity());
-  KnnCandidates<T> lists{n, k, capacity, margin<T>(d), scores.get(), indices.get(), count.get(), bar.get()};
+  KnnCandidates<T> lists{n, k, capacity, knn_margin<T>(d), scores.get(), indices.get(), count.get(), bar.get()};
 
   const int64_t step = block_rows<T>(n, d);
   Tensor left = at::empty({step, d}, features.options()), right = at::empty({step, d}, features.options());

@@ -1,11 +1,11 @@
 // CPU binding of masked_topk: packs the items once and shares blocks of users out over torch's threads.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "cpu/aligned.h"
 #include "cpu/csr_check.h"
 #include "cpu/masked_topk_kernel.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "ops/masked_topk.h"
 
@@ -48,8 +48,8 @@ std::tuple<Tensor, Tensor> masked_topk_cpu(const Tensor& users, const Tensor& it
   const Tensor u = users.contiguous(), i = items.contiguous();
   const Tensor rowptr = seen_rowptr.has_value() ? seen_rowptr->contiguous() : Tensor();
   const Tensor col = seen_col.has_value() ? seen_col->contiguous() : Tensor();
-  Tensor score = at::empty({users.size(0), k}, users.options());
-  Tensor index = at::empty({users.size(0), k}, users.options().dtype(at::kLong));
+  Tensor score = empty_output({users.size(0), k}, users.options());
+  Tensor index = empty_output({users.size(0), k}, users.options().dtype(at::kLong));
   const bool narrow = rowptr.defined() && rowptr.scalar_type() == at::kInt;
   if (users.scalar_type() == at::kFloat) {
     narrow ? run<float, int32_t>(u, i, k, rowptr, col, score, index)

@@ -5,7 +5,7 @@
 #include <ATen/ops/view_as_real.h>
 #include <torch/library.h>
 
-#include "cpu/huge_pages.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "cpu/spectral_kernel.h"
 #include "ops/spectral.h"

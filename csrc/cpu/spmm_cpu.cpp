@@ -5,7 +5,7 @@
 
 #include <atomic>
 
-#include "cpu/huge_pages.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "cpu/spmm_kernel.h"
 #include "ops/spmm.h"

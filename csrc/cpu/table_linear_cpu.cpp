@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "cpu/aligned.h"
+#include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "cpu/table_linear_kernel.h"
 #include "ops/table_linear.h"
@@ -43,7 +44,7 @@ void backward(const Tensor& grad, const Tensor& table, Tensor& grad_weight, Tens
 
 Tensor table_linear_cpu(const Tensor& table, const Tensor& weight, const Tensor& bias) {
   check_table_linear(table, weight, bias);
-  Tensor out = at::empty({table.size(0), weight.size(0)}, table.options());
+  Tensor out = empty_output({table.size(0), weight.size(0)}, table.options());
   const Tensor t = table.contiguous(), w = weight.contiguous(), b = bias.contiguous();
   table.scalar_type() == at::kFloat ? forward<float>(t, w, b, out) : forward<double>(t, w, b, out);
   return out;
@@ -51,7 +52,7 @@ Tensor table_linear_cpu(const Tensor& table, const Tensor& weight, const Tensor&
 
 std::tuple<Tensor, Tensor> table_linear_backward_cpu(const Tensor& grad, const Tensor& table) {
   check_table_linear_backward(grad, table);
-  Tensor grad_weight = at::empty({grad.size(1), table.size(1)}, table.options());
+  Tensor grad_weight = empty_output({grad.size(1), table.size(1)}, table.options());
   Tensor grad_bias = at::empty({grad.size(1)}, table.options());
   const Tensor g = grad.contiguous(), t = table.contiguous();
   table.scalar_type() == at::kFloat ? backward<float>(g, t, grad_weight, grad_bias)
