@@ -192,7 +192,7 @@ def factored_adam_(
     grad_rows: Tensor,
     factor: Tensor,
     step: Tensor,
-    lr: float,
+    lr: float | Tensor,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
@@ -202,4 +202,4 @@ def factored_adam_(
     exp_avg.lerp_(grad, 1 - beta1)
     exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     size = exp_avg_sq.sqrt() / (1 - beta2**t) ** 0.5 + eps
-    return param.addcdiv_(exp_avg, size, value=-lr / (1 - beta1**t))
+    return param.addcdiv_(exp_avg, size, value=-float(lr) / (1 - beta1**t))

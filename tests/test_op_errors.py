@@ -38,6 +38,8 @@ ERRORS = {
     "adam-mixed": (lambda: adam(factor=torch.ones(2, 6).double()), TypeError, r"factor must have the dtype of param"),
     "adam-step": (lambda: adam(step=0.0), ValueError, "step must be at least 1, got 0"),
     "adam-lr": (lambda: adam(lr=float("nan")), ValueError, "lr must be at least 0 and finite, got nan"),
+    "adam-lr-tensor": (lambda: adam(lr=torch.tensor(-1.0)), ValueError, "lr must be at least 0 and finite, got -1"),
+    "adam-lr-shape": (lambda: adam(lr=torch.ones(2)), ValueError, r"lr must have one element, got shape \[2\]"),
     "filter-dtype": (
         lambda: ops.spectral_filter(X.half(), FILTER),
         TypeError,

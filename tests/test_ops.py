@@ -192,6 +192,13 @@ def test_in_place_ops_return_their_first_argument(case: OpCase, device: torch.de
     assert getattr(ops, case.op)(*args) is args[0]
 
 
+def test_factored_adam_takes_its_rate_as_a_tensor(device: torch.device) -> None:
+    case = next(case for case in CASES if case.in_place and "0x" not in case.name)
+    *args, lr = on(device, case.make(torch.float32, seeded()))
+    plain, tensor = case.call(ops, [*args, lr]), case.call(ops, [*args, torch.tensor(lr, device=device).double()])
+    assert all(torch.equal(a, b) for a, b in zip(plain, tensor, strict=True))
+
+
 def test_info_nce_of_a_single_row_is_zero(device: torch.device) -> None:
     x, y = (torch.randn(1, 8, device=device, requires_grad=True) for _ in range(2))
     loss = ops.info_nce(x, y, 0.5)

@@ -40,10 +40,17 @@ void run(const Tensor& param, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
                   [&](int64_t begin, int64_t end) { factored_adam(job, begin, end); });
 }
 
+double value_of(const Tensor& scalar) {
+  return scalar.scalar_type() == at::kFloat ? *scalar.const_data_ptr<float>() : *scalar.const_data_ptr<double>();
+}
+
 void factored_adam_cpu(const Tensor& param, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& grad_rows,
-                       const Tensor& factor, const Tensor& step, double lr, double beta1, double beta2, double eps) {
+                       const Tensor& factor, const Tensor& step, double lr, double beta1, double beta2, double eps,
+                       const std::optional<Tensor>& lr_tensor) {
+  check_learning_rate(lr_tensor);
+  if (lr_tensor.has_value()) lr = value_of(*lr_tensor);
   check_factored_adam(param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1, beta2, eps);
-  const double t = step.scalar_type() == at::kFloat ? *step.const_data_ptr<float>() : *step.const_data_ptr<double>();
+  const double t = value_of(step);
   SMORE_CHECK_VALUE(t >= 1, "factored_adam_", "step must be at least 1, got ", t);
   if (param.numel() == 0) return;
   param.scalar_type() == at::kFloat

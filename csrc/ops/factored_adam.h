@@ -2,12 +2,14 @@
 // torch.optim.Adam computes it) for a parameter whose gradient is grad_rows @ factor, which is never formed.
 //
 // param, exp_avg, exp_avg_sq [N, D], contiguous, changed in place; grad_rows [N, d]; factor [d, D]; all float32 or all
-// float64. step: one element, float32 or float64, the number of this step (1 at the first).
+// float64. step: one element, float32 or float64, the number of this step (1 at the first). lr_tensor: the learning rate
+// as one element of either dtype, in place of lr; a step captured in a CUDA graph reads it anew at each replay.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cmath>
+#include <optional>
 
 #include "common/check.h"
 
@@ -45,6 +47,13 @@ inline void check_factored_adam(const at::Tensor& param, const at::Tensor& exp_a
   SMORE_CHECK_VALUE(beta1 >= 0 && beta1 < 1, op, "beta1 must be in [0, 1), got ", beta1);
   SMORE_CHECK_VALUE(beta2 >= 0 && beta2 < 1, op, "beta2 must be in [0, 1), got ", beta2);
   SMORE_CHECK_VALUE(eps >= 0 && std::isfinite(eps), op, "eps must be at least 0 and finite, got ", eps);
+}
+
+inline void check_learning_rate(const std::optional<at::Tensor>& lr_tensor) {
+  constexpr const char* op = "factored_adam_";
+  if (!lr_tensor.has_value()) return;
+  check_floating(op, "lr", *lr_tensor);
+  SMORE_CHECK_VALUE(lr_tensor->numel() == 1, op, "lr must have one element, got shape ", lr_tensor->sizes());
 }
 
 }  // namespace smore

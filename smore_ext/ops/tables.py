@@ -37,7 +37,7 @@ def factored_adam_(
     grad_rows: Tensor,
     factor: Tensor,
     step: Tensor,
-    lr: float,
+    lr: float | Tensor,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
@@ -52,7 +52,8 @@ def factored_adam_(
         grad_rows: [N, d], same dtype; dL/dX.
         factor: [d, D], same dtype; the weight W that X was computed with.
         step: one element, float32 or float64; number of this step, 1 at the first.
-        lr, beta1, beta2, eps: as in `torch.optim.Adam`.
+        lr: float, or one element, float32 or float64, on the device of `param`: read at each replay of a CUDA graph.
+        beta1, beta2, eps: as in `torch.optim.Adam`.
 
     Returns:
         param. Not differentiable; autocast does not apply.
@@ -60,12 +61,17 @@ def factored_adam_(
     Raises:
         TypeError, ValueError: wrong dtype, shape, device, layout or setting (named), before anything is changed.
     """
-    _ops.factored_adam_(param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1, beta2, eps)
+    rate, rate_tensor = (0.0, lr) if isinstance(lr, Tensor) else (lr, None)
+    _ops.factored_adam_(
+        param, exp_avg, exp_avg_sq, grad_rows, factor, step, rate, beta1, beta2, eps, lr_tensor=rate_tensor
+    )
     return param
 
 
 @fake("factored_adam_")
-def _(param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1=0.9, beta2=0.999, eps=1e-8) -> None:
+def _(
+    param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, lr_tensor=None
+) -> None:
     return None
 
 
