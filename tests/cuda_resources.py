@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHS = (80, 90, 120)
 MAX_REGISTERS = 128  # a thread; with 128, blocks of 256 threads still come two to a multiprocessor
 # Kernels that may use more: name -> (registers, reason).
-EXCEPTIONS: dict[str, tuple[int, str]] = {}
+EXCEPTIONS: dict[str, tuple[int, str]] = {
+    "nce_gradient_kernel": (168, "two 8 x 8 accumulators a thread; shared memory limits its blocks, not registers"),
+}
 
 
 @dataclass

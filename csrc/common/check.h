@@ -47,4 +47,9 @@ inline void check_same_device(const char* op, const char* name, const at::Tensor
                     other.device(), "), got ", t.device());
 }
 
+inline void check_id(const char* op, const char* name, int64_t id, int64_t limit, int64_t position) {
+  SMORE_CHECK_INDEX(id >= 0 && id < limit, op, name, " must be in 0..", limit - 1, ", got ", id, " at position ",
+                    position);
+}
+
 }  // namespace smore

@@ -17,10 +17,7 @@ using at::Tensor;
 
 void check_ids(const char* name, const Tensor& ids, int64_t limit) {
   const int64_t* values = ids.const_data_ptr<int64_t>();
-  for (int64_t b = 0; b < ids.size(0); ++b) {
-    SMORE_CHECK_INDEX(values[b] >= 0 && values[b] < limit, "bpr_loss", name, " must be in 0..", limit - 1, ", got ",
-                      values[b], " at position ", b);
-  }
+  for (int64_t b = 0; b < ids.size(0); ++b) check_id("bpr_loss", name, values[b], limit, b);
 }
 
 // Contiguous inputs and the raw view of them.

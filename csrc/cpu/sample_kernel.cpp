@@ -2,27 +2,19 @@
 
 #include "cpu/sorted_row.h"
 
+namespace smore {
+
+inline constexpr int kPhiloxBlock = 16;
+struct PhiloxBlock {
+  uint32_t out[4][kPhiloxBlock];
+};
+
+}  // namespace smore
+
 #define SMORE_KERNEL_FILE "cpu/sample_kernel.inl"
 #include "cpu/simd/foreach_level.h"
 
 namespace smore {
-namespace {
-
-// floor(r * n / 2^64): a 64-bit draw scaled to 0..n-1, for n < 2^31.
-int64_t scale(uint32_t high, uint32_t low, int64_t n) {
-  const uint64_t m = static_cast<uint64_t>(n);
-  return static_cast<int64_t>((high * m + ((low * m) >> 32)) >> 32);
-}
-
-}  // namespace
-
-Philox philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
-  const uint32_t low[kPhiloxBlock] = {static_cast<uint32_t>(counter_low)};
-  PhiloxBlock block;
-  SMORE_DISPATCH(philox_block_at)(key, low, static_cast<uint32_t>(counter_low >> 32), counter_high, block);
-  return {{block.out[0][0], block.out[1][0], block.out[2][0], block.out[3][0]}};
-}
-
 namespace {
 
 // Most users have seen few items: comparing with all of them beats a search, whose branches nobody can foretell.
@@ -39,14 +31,10 @@ template <typename I>
 int64_t draw(const SampleJob<I>& job, int64_t b) {
   const I* row = job.seen_col + job.seen_rowptr[job.users[b]];
   const I* row_end = job.seen_col + job.seen_rowptr[job.users[b] + 1];
-  const auto generator = [&](int call) {
-    return philox(job.seed, static_cast<uint64_t>(b) | static_cast<uint64_t>(call) << 48, job.offset);
-  };
-  // One generator call gives two draws; the last call, number kSampleTries / 2, serves the exact draw.
   for (int call = 0; call < kSampleTries / 2; ++call) {
-    const Philox r = generator(call);
+    const Philox r = sample_words(job.seed, job.offset, b, call);
     for (int half = 0; half < 4; half += 2) {
-      const int64_t item = job.candidates[scale(r.out[half], r.out[half + 1], job.n_candidates)];
+      const int64_t item = job.candidates[scale_draw(r.out[half], r.out[half + 1], job.n_candidates)];
       if (!saw(row, row_end, item)) return item;
     }
   }
@@ -54,8 +42,8 @@ int64_t draw(const SampleJob<I>& job, int64_t b) {
   const auto unseen = [&](int64_t item) { return !contains(row, row_end, item); };
   for (int64_t c = 0; c < job.n_candidates; ++c) open += unseen(job.candidates[c]) ? 1 : 0;
   if (open == 0) return -1;
-  const Philox r = generator(kSampleTries / 2);
-  int64_t rank = scale(r.out[0], r.out[1], open);
+  const Philox r = sample_words(job.seed, job.offset, b, kSampleTries / 2);
+  int64_t rank = scale_draw(r.out[0], r.out[1], open);
   for (int64_t c = 0;; ++c) {
     if (unseen(job.candidates[c]) && rank-- == 0) return job.candidates[c];
   }
@@ -88,7 +76,7 @@ int64_t sample_range(const SampleJob<I>& job, int64_t begin, int64_t end) {
     for (int64_t l = 0; l < count; ++l) {
       const int64_t b = first + l;
       if (together) {  // nearly always the first of all draws will do
-        const int64_t item = job.candidates[scale(r.out[0][l], r.out[1][l], job.n_candidates)];
+        const int64_t item = job.candidates[scale_draw(r.out[0][l], r.out[1][l], job.n_candidates)];
         if (!saw(row[l], row_end[l], item)) {
           job.negatives[b] = item;
           continue;

@@ -4,20 +4,18 @@
 
 #include <cstdint>
 
-namespace smore {
+#include "common/philox.h"
 
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011).
-struct Philox {
-  uint32_t out[4];
-};
-inline constexpr int kPhiloxBlock = 16;
-struct PhiloxBlock {
-  uint32_t out[4][kPhiloxBlock];
-};
-Philox philox(uint64_t key, uint64_t counter_low, uint64_t counter_high);
+namespace smore {
 
 // Draws tried before the complement of the user's items is listed and drawn from exactly.
 inline constexpr int kSampleTries = 32;
+
+// Generator call number `call` of a position. One call gives two draws; the last, number kSampleTries / 2, serves the
+// exact draw.
+SMORE_HOST_DEVICE inline Philox sample_words(uint64_t seed, uint64_t offset, int64_t position, int call) {
+  return philox(seed, static_cast<uint64_t>(position) | static_cast<uint64_t>(call) << 48, offset);
+}
 
 template <typename I>
 struct SampleJob {

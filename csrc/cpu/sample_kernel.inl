@@ -5,8 +5,8 @@ namespace smore::SMORE_LEVEL {
 SMORE_INLINE void philox_round(uint32_t k0, uint32_t k1, PhiloxBlock& c) {
   PhiloxBlock n;
   for (int l = 0; l < kPhiloxBlock; ++l) {
-    const uint64_t p0 = static_cast<uint64_t>(0xD2511F53u) * c.out[0][l];
-    const uint64_t p1 = static_cast<uint64_t>(0xCD9E8D57u) * c.out[2][l];
+    const uint64_t p0 = static_cast<uint64_t>(kPhiloxMultiplier0) * c.out[0][l];
+    const uint64_t p1 = static_cast<uint64_t>(kPhiloxMultiplier1) * c.out[2][l];
     n.out[0][l] = static_cast<uint32_t>(p1 >> 32) ^ c.out[1][l] ^ k0;
     n.out[1][l] = static_cast<uint32_t>(p1);
     n.out[2][l] = static_cast<uint32_t>(p0 >> 32) ^ c.out[3][l] ^ k1;
@@ -23,7 +23,9 @@ inline void philox_block_at(uint64_t key, const uint32_t* low, uint32_t second, 
     block.out[3][l] = static_cast<uint32_t>(high >> 32);
   }
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) philox_round(k0, k1, block);
+  for (int round = 0; round < kPhiloxRounds; ++round, k0 += kPhiloxKeyStep0, k1 += kPhiloxKeyStep1) {
+    philox_round(k0, k1, block);
+  }
 }
 
 }  // namespace smore::SMORE_LEVEL

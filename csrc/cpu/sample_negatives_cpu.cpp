@@ -26,10 +26,7 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
                     std::numeric_limits<I>::max());
   bool known = true;
   for (int64_t b = 0; b < size; ++b) known &= static_cast<uint64_t>(ids[b]) < static_cast<uint64_t>(n_users);
-  for (int64_t b = 0; !known && b < size; ++b) {
-    SMORE_CHECK_INDEX(ids[b] >= 0 && ids[b] < n_users, kOp, "users must be in 0..", n_users - 1, ", got ", ids[b],
-                      " at position ", b);
-  }
+  for (int64_t b = 0; !known && b < size; ++b) check_id(kOp, "users", ids[b], n_users, b);
   for (int64_t c = 0; c < candidates.size(0); ++c) {
     SMORE_CHECK_INDEX(items[c] >= 0 && (c == 0 || items[c] > items[c - 1]), kOp,
                       "candidates must be at least 0 and ascend strictly, got ", items[c], " at position ", c);

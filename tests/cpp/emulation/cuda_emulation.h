@@ -225,5 +225,8 @@ inline void sincospi(double x, double* sine, double* cosine) {
   const double angle = 3.14159265358979323846 * x;
   *sine = std::sin(angle), *cosine = std::cos(angle);
 }
+// Products and sums that are not contracted; the emulation is compiled with -ffp-contract=off.
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
 using std::max;
 using std::min;

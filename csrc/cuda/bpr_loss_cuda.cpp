@@ -1,0 +1,117 @@
+// CUDA binding of bpr_loss.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "cuda/bpr_kernel.h"
+#include "cuda/index_check.h"
+#include "ops/bpr_loss.h"
+
+namespace smore {
+namespace {
+
+using at::Tensor;
+
+// Contiguous inputs and the raw view of them.
+struct Inputs {
+  Tensor user_rows, item_rows, users, positives, negatives;
+  Inputs(const Tensor& u, const Tensor& i, const Tensor& users, const Tensor& positives, const Tensor& negatives)
+      : user_rows(u.contiguous()),
+        item_rows(i.contiguous()),
+        users(users.contiguous()),
+        positives(positives.contiguous()),
+        negatives(negatives.contiguous()) {}
+  template <typename T>
+  BprBatch<T> view() const {
+    return {user_rows.const_data_ptr<T>(),
+            item_rows.const_data_ptr<T>(),
+            users.const_data_ptr<int64_t>(),
+            positives.const_data_ptr<int64_t>(),
+            negatives.const_data_ptr<int64_t>(),
+            users.size(0),
+            user_rows.size(1)};
+  }
+};
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> forward(const Inputs& in) {
+  const BprBatch<T> batch = in.view<T>();
+  const auto options = in.user_rows.options();
+  Tensor margin = at::empty({batch.size}, options);
+  if (batch.size == 0) return {at::zeros({}, options), at::zeros({}, options), margin};
+  Tensor bpr = at::empty({}, options), l2 = at::empty({}, options), outside = at::empty({}, in.users.options());
+  Tensor scratch = at::empty({cuda::bpr_loss_scratch(batch.size)}, options.dtype(at::kDouble));
+  const int64_t n_users = in.user_rows.size(0), n_items = in.item_rows.size(0);
+  cuda::bpr_loss(batch, n_users, n_items, margin.mutable_data_ptr<T>(), bpr.mutable_data_ptr<T>(),
+                 l2.mutable_data_ptr<T>(), outside.mutable_data_ptr<int64_t>(), scratch.mutable_data_ptr<double>(),
+                 c10::cuda::getCurrentCUDAStream());
+  // Ids are checked by the way: one number to read back, except from a graph, which runs later. Only if that says so is
+  // it found out which id is wrong.
+  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None &&
+      outside.item<int64_t>() > 0) {
+    cuda::check_ids_cuda("bpr_loss", "users", in.users, n_users);
+    cuda::check_ids_cuda("bpr_loss", "positives", in.positives, n_items);
+    cuda::check_ids_cuda("bpr_loss", "negatives", in.negatives, n_items);
+  }
+  return {bpr, l2, margin};
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, const Tensor& grad_bpr,
+                                    const Tensor& grad_l2) {
+  const BprBatch<T> batch = in.view<T>();
+  const auto options = in.user_rows.options();
+  if (batch.size == 0) return {at::zeros(in.user_rows.sizes(), options), at::zeros(in.item_rows.sizes(), options)};
+  Tensor grad_users = at::empty(in.user_rows.sizes(), options), grad_items = at::empty(in.item_rows.sizes(), options);
+  const int64_t n_users = in.user_rows.size(0), n_items = in.item_rows.size(0);
+  Tensor scratch = at::empty({cuda::bpr_backward_scratch(batch.size, n_users, n_items)}, options.dtype(at::kInt));
+  Tensor slope = at::empty({batch.size}, options);
+  const Tensor margins = margin.contiguous();
+  cuda::bpr_backward<T>(
+      {batch, n_users, n_items, margins.const_data_ptr<T>(), grad_bpr.const_data_ptr<T>(), grad_l2.const_data_ptr<T>(),
+       grad_users.mutable_data_ptr<T>(), grad_items.mutable_data_ptr<T>(), scratch.mutable_data_ptr<int32_t>(),
+       slope.mutable_data_ptr<T>()},
+      c10::cuda::getCurrentCUDAStream());
+  return {grad_users, grad_items};
+}
+
+std::tuple<Tensor, Tensor, Tensor> bpr_loss_cuda(const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                 const Tensor& users, const Tensor& positives,
+                                                 const Tensor& negatives) {
+  check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
+  const c10::cuda::CUDAGuard guard(user_embeddings.device());
+  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
+}
+
+std::tuple<Tensor, Tensor> bpr_loss_backward_cuda(const Tensor& grad_bpr, const Tensor& grad_l2,
+                                                  const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                  const Tensor& users, const Tensor& positives, const Tensor& negatives,
+                                                  const Tensor& margin) {
+  constexpr const char* op = "bpr_loss_backward";
+  check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
+  const std::pair<const char*, const Tensor*> values[] = {
+      {"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}, {"margin", &margin}};
+  for (const auto& [name, tensor] : values) {
+    check_shape(op, name, *tensor, tensor == &margin ? users.sizes() : at::IntArrayRef{});
+    check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
+    check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
+  }
+  const c10::cuda::CUDAGuard guard(user_embeddings.device());
+  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  return user_embeddings.scalar_type() == at::kFloat ? backward<float>(in, margin, grad_bpr, grad_l2)
+                                                     : backward<double>(in, margin, grad_bpr, grad_l2);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(smore_ext, CUDA, m) {
+  m.impl("bpr_loss", &bpr_loss_cuda);
+  m.impl("bpr_loss_backward", &bpr_loss_backward_cuda);
+}
+
+}  // namespace smore
