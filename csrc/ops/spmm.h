@@ -49,4 +49,14 @@ inline void check_propagate(const char* op, const at::Tensor& rowptr, const at::
   SMORE_CHECK_VALUE(n_layers >= 0, op, "n_layers must be at least 0, got ", n_layers);
 }
 
+inline void check_row_ends(const char* op, int64_t first, int64_t last, int64_t n_edges) {
+  SMORE_CHECK_INDEX(first == 0 && last == n_edges, op, "rowptr must run from 0 to the number of edges (", n_edges,
+                    "), got ", first, " to ", last);
+}
+
+inline void check_entries(const char* op, bool valid, int64_t n_cols) {
+  SMORE_CHECK_INDEX(valid, op, "rowptr must not decrease and every col must be in 0..", n_cols - 1,
+                    ", got an entry outside");
+}
+
 }  // namespace smore
