@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "common/knn_rules.h"
+
 namespace smore {
 
 // Candidate lists of all rows: [n][capacity].
@@ -21,8 +23,6 @@ struct KnnCandidates {
   int32_t* count;  // [n], -1: too many near ties
   T* bar;          // [n]: lower scores need not be kept
 };
-
-inline constexpr int64_t knn_capacity(int64_t k) { return k + (k > 48 ? k / 2 : 24); }
 
 // square[i] = |x_i|^2 in double, for rows [begin, end).
 template <typename T>

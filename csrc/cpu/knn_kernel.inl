@@ -118,17 +118,6 @@ void knn_offer_columns_at(KnnCandidates<T>& lists, const T* block, int64_t strid
   }
 }
 
-template <typename T>
-T cosine(double dot, int64_t i, int64_t j, const double* square) {
-  if (!(square[i] > 0) || !(square[j] > 0)) return T(0);
-  if (i == j) return T(1);
-  // sqrt(s * s) is s, so equal rows have a cosine of exactly 1; apart where the product leaves the range of double.
-  const double product = square[i] * square[j];
-  const bool in_range = product > 1e-280 && product < 1e280;
-  const double scale = in_range ? std::sqrt(product) : std::sqrt(square[i]) * std::sqrt(square[j]);
-  return static_cast<T>(std::min(1.0, std::max(-1.0, dot / scale)));
-}
-
 // The similarities of row i and found[0..count), whose indices are given.
 template <typename T>
 void measure(const T* x, int64_t d, const double* square, int64_t i, Neighbour<T>* found, int64_t count) {
@@ -139,7 +128,8 @@ void measure(const T* x, int64_t d, const double* square, int64_t i, Neighbour<T
     double dots[J];
     dot_double<T, J>(x + i * d, rows, d, dots);
     for (int64_t l = 0; l < std::min<int64_t>(J, count - c); ++l) {
-      found[c + l].similarity = cosine<T>(dots[l], i, found[c + l].index, square);
+      const int64_t j = found[c + l].index;
+      found[c + l].similarity = knn_cosine<T>(dots[l], square[i], square[j], i == j);
     }
   }
 }

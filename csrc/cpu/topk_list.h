@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <limits>
+
+#include "common/score_bits.h"
 
 namespace smore {
 
@@ -20,38 +21,27 @@ struct TopkKey;
 template <>
 struct TopkKey<float> {
   typedef uint64_t type;
-  typedef uint32_t Bits;
+  typedef ScoreBits<float>::type Bits;
   static constexpr int kIndexBits = 32;
 };
 
 template <>
 struct TopkKey<double> {
   typedef Unsigned128 type;
-  typedef uint64_t Bits;
+  typedef ScoreBits<double>::type Bits;
   static constexpr int kIndexBits = 64;
 };
 
 template <typename T>
 inline typename TopkKey<T>::type topk_key(T score, int64_t index) {
   typedef typename TopkKey<T>::Bits Bits;
-  constexpr Bits sign = Bits{1} << (8 * sizeof(Bits) - 1);
-  score += T(0);  // -0 is 0
-  Bits bits;
-  std::memcpy(&bits, &score, sizeof bits);
-  bits = (bits & sign) != 0 ? static_cast<Bits>(~bits) : static_cast<Bits>(bits | sign);
   const Bits rest = static_cast<Bits>(~static_cast<Bits>(index));
-  return static_cast<typename TopkKey<T>::type>(bits) << TopkKey<T>::kIndexBits | rest;
+  return static_cast<typename TopkKey<T>::type>(score_bits(score)) << TopkKey<T>::kIndexBits | rest;
 }
 
 template <typename T>
 inline T topk_score(typename TopkKey<T>::type key) {
-  typedef typename TopkKey<T>::Bits Bits;
-  constexpr Bits sign = Bits{1} << (8 * sizeof(Bits) - 1);
-  Bits bits = static_cast<Bits>(key >> TopkKey<T>::kIndexBits);
-  bits = (bits & sign) != 0 ? static_cast<Bits>(bits ^ sign) : static_cast<Bits>(~bits);
-  T score;
-  std::memcpy(&score, &bits, sizeof score);
-  return score;
+  return score_from_bits<T>(static_cast<typename TopkKey<T>::Bits>(key >> TopkKey<T>::kIndexBits));
 }
 
 template <typename T>
