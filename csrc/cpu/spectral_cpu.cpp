@@ -2,7 +2,6 @@
 // torch's threads.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/view_as_real.h>
 #include <torch/library.h>
 
 #include "cpu/output.h"
@@ -107,15 +106,13 @@ Gradients backward(TensorList grads, const Tensor* grad_fused, TensorList xs, Te
 }
 
 Tensor spectral_filter_cpu(const Tensor& x, const Tensor& weight) {
-  const Tensor real = weight.is_complex() ? at::view_as_real(weight.resolve_conj()) : weight;
+  const Tensor real = real_filter(weight);
   check_spectral_filter(x, real);
   return dispatch(x, [&](auto t) { return forward<decltype(t)>({x}, {real}, nullptr)[0]; });
 }
 
 std::tuple<Tensor, Tensor> spectral_filter_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& weight) {
-  check_spectral_filter(x, weight);
-  check_shape("spectral_filter_backward", "grad", grad, x.sizes());
-  check_same_type("spectral_filter_backward", "grad", grad, "x", x);
+  check_spectral_filter_backward(grad, x, weight);
   const Gradients g =
       dispatch(x, [&](auto t) { return backward<decltype(t)>({grad}, nullptr, {x}, {weight}, nullptr); });
   return {g.xs[0], g.weights[0]};
@@ -123,9 +120,8 @@ std::tuple<Tensor, Tensor> spectral_filter_backward_cpu(const Tensor& grad, cons
 
 std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, TensorList weights,
                                                             const Tensor& fusion_weight) {
-  std::vector<Tensor> real;
-  for (const Tensor& w : weights) real.push_back(w.is_complex() ? at::view_as_real(w.resolve_conj()) : w);
-  const Tensor fusion = fusion_weight.is_complex() ? at::view_as_real(fusion_weight.resolve_conj()) : fusion_weight;
+  const std::vector<Tensor> real = real_filters(weights);
+  const Tensor fusion = real_filter(fusion_weight);
   check_spectrum_fusion(xs, real, fusion);
   std::vector<Tensor> y = dispatch(xs[0], [&](auto t) { return forward<decltype(t)>(xs, real, &fusion); });
   Tensor fused = y.back();
@@ -135,16 +131,7 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, Tenso
 
 std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_backward_cpu(
     TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
-  constexpr const char* op = "spectrum_fusion_backward";
-  check_spectrum_fusion(xs, weights, fusion_weight);
-  SMORE_CHECK_VALUE(grads.size() == xs.size(), op, "grads must hold one tensor per tensor of xs (", xs.size(),
-                    "), got ", grads.size());
-  for (const Tensor& g : grads) {
-    check_shape(op, "grads", g, xs[0].sizes());
-    check_same_type(op, "grads", g, "xs[0]", xs[0]);
-  }
-  check_shape(op, "grad_fused", grad_fused, xs[0].sizes());
-  check_same_type(op, "grad_fused", grad_fused, "xs[0]", xs[0]);
+  check_spectrum_fusion_backward(grads, grad_fused, xs, weights, fusion_weight);
   Gradients g =
       dispatch(xs[0], [&](auto t) { return backward<decltype(t)>(grads, &grad_fused, xs, weights, &fusion_weight); });
   Tensor fusion = g.weights.back();

@@ -1,6 +1,5 @@
 #include "ops/spectral.h"
 
-#include <ATen/ops/view_as_real.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -12,16 +11,6 @@ using at::Tensor;
 using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-Tensor real_view(const Tensor& weight) {
-  return weight.is_complex() ? at::view_as_real(weight.resolve_conj()) : weight;
-}
-
-std::vector<Tensor> real_views(TensorList weights) {
-  std::vector<Tensor> result;
-  for (const Tensor& w : weights) result.push_back(real_view(w));
-  return result;
-}
 
 struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
@@ -78,15 +67,15 @@ struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
 };
 
 Tensor spectral_filter_autograd(const Tensor& x, const Tensor& weight) {
-  const Tensor real = real_view(weight);
+  const Tensor real = real_filter(weight);
   check_spectral_filter(x, real);
   return SpectralFilter::apply(x, real);
 }
 
 std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_autograd(TensorList xs, TensorList weights,
                                                                  const Tensor& fusion_weight) {
-  const std::vector<Tensor> real = real_views(weights);
-  const Tensor fusion = real_view(fusion_weight);
+  const std::vector<Tensor> real = real_filters(weights);
+  const Tensor fusion = real_filter(fusion_weight);
   check_spectrum_fusion(xs, real, fusion);
   variable_list outputs = SpectrumFusion::apply(xs, TensorList(real), fusion);
   Tensor fused = outputs.back();

@@ -8,10 +8,22 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/view_as_real.h>
 
 #include "common/check.h"
 
 namespace smore {
+
+// A filter as the kernels take it: real, [d/2+1, 2].
+inline at::Tensor real_filter(const at::Tensor& weight) {
+  return weight.is_complex() ? at::view_as_real(weight.resolve_conj()) : weight;
+}
+
+inline std::vector<at::Tensor> real_filters(at::TensorList weights) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& w : weights) result.push_back(real_filter(w));
+  return result;
+}
 
 inline void check_filter(const char* op, const char* name, const at::Tensor& weight, const at::Tensor& x) {
   check_same_type(op, name, weight, "x", x);
@@ -44,6 +56,28 @@ inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights, con
     check_filter(op, w_name.c_str(), weights[m], xs[0]);
   }
   check_filter(op, "fusion_weight", fusion_weight, xs[0]);
+}
+
+inline void check_gradient(const char* op, const char* name, const at::Tensor& grad, const char* x_name,
+                           const at::Tensor& x) {
+  check_shape(op, name, grad, x.sizes());
+  check_same_type(op, name, grad, x_name, x);
+  check_same_device(op, name, grad, x_name, x);
+}
+
+inline void check_spectral_filter_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight) {
+  check_spectral_filter(x, weight);
+  check_gradient("spectral_filter_backward", "grad", grad, "x", x);
+}
+
+inline void check_spectrum_fusion_backward(at::TensorList grads, const at::Tensor& grad_fused, at::TensorList xs,
+                                           at::TensorList weights, const at::Tensor& fusion_weight) {
+  constexpr const char* op = "spectrum_fusion_backward";
+  check_spectrum_fusion(xs, weights, fusion_weight);
+  SMORE_CHECK_VALUE(grads.size() == xs.size(), op, "grads must hold one tensor per tensor of xs (", xs.size(),
+                    "), got ", grads.size());
+  for (const at::Tensor& g : grads) check_gradient(op, "grads", g, "xs[0]", xs[0]);
+  check_gradient(op, "grad_fused", grad_fused, "xs[0]", xs[0]);
 }
 
 }  // namespace smore
