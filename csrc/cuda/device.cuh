@@ -13,7 +13,7 @@
 // Shared memory of a block: SMORE_SHARED(float, tile, [8][33]). Uninitialised, as __shared__ is.
 #define SMORE_SHARED(type, name, extent) __shared__ type name extent
 // The shared memory whose size a launch states.
-#define SMORE_DYNAMIC_SHARED(type, name)                       \
+#define SMORE_DYNAMIC_SHARED(type, name)                        \
   extern __shared__ __align__(16) unsigned char smore_shared[]; \
   type* name = reinterpret_cast<type*>(smore_shared)
 #endif

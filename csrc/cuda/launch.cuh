@@ -28,7 +28,8 @@ inline unsigned blocks_for(int64_t n, int64_t each) {
 }
 
 inline void check(const char* what, cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string("smore_ext: ") + what + ": " + cudaGetErrorString(error));
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("smore_ext: ") + what + ": " + cudaGetErrorString(error));
 }
 
 // Use through SMORE_LAUNCH. An empty grid is no launch.
@@ -42,7 +43,7 @@ void launch(const char* name, void (*kernel)(P...), const Launch& at, A... args)
     check(name, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(at.shared)));
   }
-  kernel<<<at.grid, at.block, at.shared, at.stream>>>(static_cast<P>(args)...);
+  kernel<<<at.grid, at.block, at.shared, at.stream> > >(static_cast<P>(args)...);
   check(name, cudaGetLastError());
 #endif
 }

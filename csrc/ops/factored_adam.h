@@ -2,8 +2,8 @@
 // torch.optim.Adam computes it) for a parameter whose gradient is grad_rows @ factor, which is never formed.
 //
 // param, exp_avg, exp_avg_sq [N, D], contiguous, changed in place; grad_rows [N, d]; factor [d, D]; all float32 or all
-// float64. step: one element, float32 or float64, the number of this step (1 at the first). lr_tensor: the learning rate
-// as one element of either dtype, in place of lr; a step captured in a CUDA graph reads it anew at each replay.
+// float64. step: one element, float32 or float64, the number of this step (1 at the first). lr_tensor: the learning
+// rate as one element of either dtype, in place of lr; a step captured in a CUDA graph reads it anew at each replay.
 #pragma once
 
 #include <ATen/core/Tensor.h>

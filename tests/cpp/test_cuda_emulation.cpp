@@ -33,8 +33,8 @@ __global__ void warp_sum(const int* from, int* to) {
   int sum = from[threadIdx.x];
   for (int bits = 16; bits > 0; bits /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bits);
   const unsigned odd = __ballot_sync(0xffffffffu, static_cast<int>(threadIdx.x & 1u));
-  to[threadIdx.x] = odd == 0xaaaaaaaau ? sum + 1000 * __shfl_down_sync(0xffffffffu, static_cast<int>(threadIdx.x), 1, 8)
-                                       : -7;
+  to[threadIdx.x] =
+      odd == 0xaaaaaaaau ? sum + 1000 * __shfl_down_sync(0xffffffffu, static_cast<int>(threadIdx.x), 1, 8) : -7;
 }
 
 __global__ void absent_lane(int* to) {

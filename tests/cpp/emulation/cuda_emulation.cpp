@@ -180,7 +180,8 @@ bool complete_collectives(int first_lane) {
       if (fiber.kind == Collective::ballot) fiber.result = votes;
       if (fiber.kind == Collective::shuffle) {
         if (fiber.source < 0 || fiber.source > 31 || (present >> fiber.source & 1u) == 0) {
-          fail("lane " + std::to_string(l) + " reads lane " + std::to_string(fiber.source) + ", which does not take part");
+          fail("lane " + std::to_string(l) + " reads lane " + std::to_string(fiber.source) +
+               ", which does not take part");
           fiber.source = l;
         }
         fiber.result = at(fiber.source).value;
@@ -275,7 +276,8 @@ uint64_t collective(Collective kind, unsigned mask, uint64_t value, int source) 
 void launch(const char* name, dim3 grid, dim3 block, size_t shared, const std::function<void()>& body) {
   Machine& m = machine();
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  if (threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535 || grid.x > INT32_MAX || shared > (227 << 10)) {
+  if (threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535 || grid.x > INT32_MAX ||
+      shared > (227 << 10)) {
     throw std::runtime_error(std::string(name) + ": invalid configuration");
   }
   m.kernels.insert(name);

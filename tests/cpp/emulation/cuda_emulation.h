@@ -4,8 +4,8 @@
 // One block runs at a time. Each of its threads is a fiber; a thread goes on until it reaches a barrier or a warp
 // collective, which must be reached by all threads that CUDA requires: else the launch throws and says who waits
 // where. Shared memory is allocated anew for every block, filled with 0xff (NaN, -1), and of the exact size, so that
-// AddressSanitizer sees an access beyond it. The order in which blocks and threads run is a setting: results that depend
-// on it show a missing barrier or a race between blocks.
+// AddressSanitizer sees an access beyond it. The order in which blocks and threads run is a setting: results that
+// depend on it show a missing barrier or a race between blocks.
 //
 // Not emulated: memory consistency (a missing fence), bank conflicts, time.
 #pragma once
@@ -29,7 +29,7 @@
 #define __grid_constant__
 #define SMORE_CONCAT_(a, b) a##b
 #define SMORE_CONCAT(a, b) SMORE_CONCAT_(a, b)
-#define SMORE_SHARED(type, name, extent)                  \
+#define SMORE_SHARED(type, name, extent)                    \
   static const char SMORE_CONCAT(name, _place_in_code) = 0; \
   auto& name = ::emulation::shared<type extent>(&SMORE_CONCAT(name, _place_in_code))
 #define SMORE_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(::emulation::dynamic_shared())
@@ -42,14 +42,10 @@ struct uint3 {
   unsigned x, y, z;
 };
 
-#define SMORE_VECTOR_TYPE(T, name, size)                                                                              \
-  struct alignas(2 * sizeof(T)) name##2 {                                                                             \
-    T x, y;                                                                                                           \
-  };                                                                                                                  \
-  struct alignas(size) name##4 {                                                                                      \
-    T x, y, z, w;                                                                                                     \
-  };                                                                                                                  \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                                          \
+#define SMORE_VECTOR_TYPE(T, name, size)                     \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; };         \
+  struct alignas(size) name##4 { T x, y, z, w; };            \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SMORE_VECTOR_TYPE(float, float, 16)
 SMORE_VECTOR_TYPE(double, double, 16)
@@ -70,8 +66,8 @@ namespace emulation {
 enum class Order { forward, reverse, shuffled };
 void set_order(Order order);
 
-// Runs body once for every thread of the grid. Throws std::runtime_error, with the kernel's name, on a barrier or a warp
-// collective that not all threads reach, on reading a lane that does not take part, and on __trap().
+// Runs body once for every thread of the grid. Throws std::runtime_error, with the kernel's name, on a barrier or a
+// warp collective that not all threads reach, on reading a lane that does not take part, and on __trap().
 void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
 
 struct Position {
