@@ -31,7 +31,7 @@ def fusion(rows: int, phase: str) -> Case:
         if not backward:
             peers["scipy.fft"] = SimpleNamespace(spectrum_fusion=scipy_fusion(setting.threads))
         floor = floors.fusion(n, WIDTH, 2, backward)
-        return op_comparison(fusion_case(2, n, WIDTH), peers, lambda _: floor, backward)
+        return op_comparison(fusion_case(2, n, WIDTH), peers, lambda _: floor, backward, setting.device)
 
     return Case(f"spectrum_fusion, {phase}", f"N = {rows:,}", make, quick=rows < 30_000)
 
@@ -40,7 +40,8 @@ def spectral_filter(width: int, phase: str) -> Case:
     def make(setting: Setting) -> Comparison:
         n, backward = shrunk(SIZES["clothing"].items, setting.shrink), PHASES[phase]
         floor = floors.spectral_filter(n, width, backward)
-        return op_comparison(filter_case(n, width), {"torch.fft": reference}, lambda _: floor, backward)
+        peers = {"torch.fft": reference}
+        return op_comparison(filter_case(n, width), peers, lambda _: floor, backward, setting.device)
 
     return Case(f"spectral_filter, {phase}", f"d = {width}", make, quick=width in (64, 100))
 
@@ -49,7 +50,7 @@ def loss(row: str, batch: int, op_case: Callable[[int, int], OpCase], floor: Cal
     def make(setting: Setting) -> Comparison:
         n = shrunk(batch, setting.shrink)
         case = op_case(n, setting.shrink)
-        return op_comparison(case, {"eager torch": reference}, lambda args: floor(args, n), True)
+        return op_comparison(case, {"eager torch": reference}, lambda args: floor(args, n), True, setting.device)
 
     return Case(f"{row}, forward + backward", f"batch {batch:,}", make, quick=batch == 2048)
 
@@ -83,15 +84,15 @@ def feature_table(rows: int) -> Case:
     """Linear forward, backward and Adam on a trained table, image features' width."""
 
     def make(setting: Setting) -> Comparison:
-        n, width = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"]
-        start, grad = torch.randn(n, width), torch.randn(n, WIDTH) / n
+        n, width, device = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"], setting.device
+        start, grad = torch.randn(n, width, device=device), torch.randn(n, WIDTH, device=device) / n
 
         def torch_adam(fused: bool) -> Contender:
-            linear, table = nn.Linear(width, WIDTH), nn.Parameter(start.clone())
+            linear, table = nn.Linear(width, WIDTH).to(device), nn.Parameter(start.clone())
             options = {"fused": True} if fused else {}
             return table_training(linear, table, torch.optim.Adam([table, *linear.parameters()], **options), grad)
 
-        linear, table = TableLinear(width, WIDTH), nn.Parameter(start.clone())
+        linear, table = TableLinear(width, WIDTH).to(device), nn.Parameter(start.clone())
         native = table_training(linear, table, FactoredAdam([table, *linear.parameters()], [(table, linear)]), grad)
         peers = {"fused Adam": torch_adam(True), "default Adam": torch_adam(False)}
         return Comparison(native, peers, floors.table_step(n, width, WIDTH))

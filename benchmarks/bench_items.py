@@ -59,14 +59,15 @@ def masked_topk(size: str) -> Case:
     def make(setting: Setting) -> Comparison:
         n = size_of(size, setting.shrink)
         users = shrunk(RANKED_USERS, setting.shrink)
-        seen = seen_items(n, users)
+        seen = seen_items(n, users).to(setting.device)
         case = OpCase(
             "masked_topk",
             size,
             lambda dtype, g: [rand(g, dtype, users, WIDTH), rand(g, dtype, n.items, WIDTH), RANKED, seen],
         )
         floor = floors.masked_topk(users, n.items, WIDTH, RANKED)
-        return op_comparison(case, {"torch matmul + mask + topk": BatchedTopk(seen)}, lambda _: floor, False)
+        peers = {"torch matmul + mask + topk": BatchedTopk(seen)}
+        return op_comparison(case, peers, lambda _: floor, False, setting.device)
 
     return Case("masked_topk", f"{size}, {SIZES[size].items:,} items", make, quick=size == "baby")
 
@@ -76,15 +77,16 @@ def sample_negatives(size: str) -> Case:
 
     def make(setting: Setting) -> Comparison:
         n = size_of(size, setting.shrink)
-        pairs, seen = interactions(n), seen_items(n)
-        candidates = torch.unique(pairs.items)
+        seen = seen_items(n).to(setting.device)
+        users, items = (ids.to(setting.device) for ids in interactions(n))
+        candidates = torch.unique(items)
         sets, ids, keys = seen_sets(seen), candidates.tolist(), SortedKeys(seen)
         peers = {
-            "Python loop": Contender(lambda: torch.tensor(python_sampler(pairs.users.tolist(), sets, ids))),
-            "vectorised torch": Contender(lambda: keys.sample(pairs.users, candidates)),
+            "Python loop": Contender(lambda: torch.tensor(python_sampler(users.tolist(), sets, ids))),
+            "vectorised torch": Contender(lambda: keys.sample(users, candidates)),
         }
-        native = Contender(lambda: ops.sample_negatives(pairs.users, seen, candidates, seed=1))
-        return Comparison(native, peers, floors.sample_negatives(len(pairs.users), seen.n_edges))
+        native = Contender(lambda: ops.sample_negatives(users, seen, candidates, seed=1))
+        return Comparison(native, peers, floors.sample_negatives(len(users), seen.n_edges))
 
     return Case("sample_negatives", size, make, quick=size == "baby")
 

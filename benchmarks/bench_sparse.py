@@ -54,7 +54,7 @@ def spmm(name: str, backward: bool) -> Case:
             peers["torch_sparse"] = module and SimpleNamespace(spmm=torch_sparse_product(module))
         case = graph_case(name, lambda: GRAPHS[name](setting.shrink), WIDTH)
         floor = floors.spmm_step if backward else floors.spmm
-        return op_comparison(case, peers, lambda args: floor(args[0], WIDTH), backward)
+        return op_comparison(case, peers, lambda args: floor(args[0], WIDTH), backward, setting.device)
 
     phase = "forward + backward" if backward else "forward"
     return Case(f"spmm, {phase}", name, make, quick=name in ("bipartite baby", "knn10 baby"))

@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
+from device import CPU, synchronize
 
+from smore_ext.trainer import matrix_products
+
+DEVICE_CALLS = 10  # in a row on a GPU, so that launching them does not count
 IN_CACHE = 16 << 20  # bytes; a case that touches less is held against the in-cache copy rate
 
 
@@ -23,6 +27,13 @@ class Ceilings:
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class DeviceCeilings(Ceilings):
+    """Of a GPU: `sgemm_gflop_s` is in full float32."""
+
+    tf32_gflop_s: float
 
 
 @dataclass(frozen=True)
@@ -64,37 +75,52 @@ class Floor:
         return times[bound], bound
 
 
-def best_seconds(run: Callable[[], object], repeats: int) -> float:
+def best_seconds(run: Callable[[], object], repeats: int, device: torch.device = CPU) -> float:
     """The shortest of some runs: a ceiling is what the machine can do when nothing disturbs it."""
+    calls = 1 if device == CPU else DEVICE_CALLS
     run()
     seconds = []
     for _ in range(repeats):
+        synchronize(device)
         begin = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - begin)
+        for _ in range(calls):
+            run()
+        synchronize(device)
+        seconds.append((time.perf_counter() - begin) / calls)
     return min(seconds)
 
 
-def copy_rate(megabytes: int, repeats: int) -> float:
-    source = torch.ones(megabytes << 18)
+def copy_rate(megabytes: int, repeats: int, device: torch.device = CPU) -> float:
+    source = torch.ones(megabytes << 18, device=device)
     target = torch.empty_like(source)
-    return 2 * 4 * source.numel() / best_seconds(lambda: target.copy_(source), repeats) / 1e9
+    return 2 * 4 * source.numel() / best_seconds(lambda: target.copy_(source), repeats, device) / 1e9
 
 
-def read_rate(megabytes: int, repeats: int) -> float:
+def read_rate(megabytes: int, repeats: int, device: torch.device = CPU) -> float:
     """The better of a sum and a matrix-vector product: both read each number once."""
-    table, vector = torch.ones(megabytes << 8, 1024), torch.ones(1024)
-    seconds = min(best_seconds(table.sum, repeats), best_seconds(lambda: table @ vector, repeats))
+    table, vector = torch.ones(megabytes << 8, 1024, device=device), torch.ones(1024, device=device)
+    seconds = min(best_seconds(table.sum, repeats, device), best_seconds(lambda: table @ vector, repeats, device))
     return 4 * table.numel() / seconds / 1e9
 
 
-def sgemm_rate(size: int, repeats: int) -> float:
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    out = torch.empty(size, size)
-    return 2 * size**3 / best_seconds(lambda: torch.mm(left, right, out=out), repeats) / 1e9
+def sgemm_rate(size: int, repeats: int, device: torch.device = CPU) -> float:
+    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    out = torch.empty(size, size, device=device)
+    return 2 * size**3 / best_seconds(lambda: torch.mm(left, right, out=out), repeats, device) / 1e9
 
 
 @lru_cache(maxsize=1)
 def measured() -> Ceilings:
     """Measured at the first call, with torch's threads as they are then; about two seconds."""
     return Ceilings(copy_rate(256, 7), copy_rate(4, 200), read_rate(8, 200), sgemm_rate(2048, 7))
+
+
+@lru_cache(maxsize=1)
+def measured_on(device: torch.device, shrink: int = 1) -> DeviceCeilings:
+    """The same of a GPU, measured at the first call. shrink: divides what is copied and multiplied (smoke form)."""
+    size, copied, cached = 4096 // shrink, 1024 // shrink, 8
+    with matrix_products(tf32=True):
+        tf32 = sgemm_rate(size, 5, device)
+    with matrix_products(tf32=False):
+        rates = [copy_rate(copied, 5, device), copy_rate(cached, 10, device), read_rate(cached, 10, device)]
+        return DeviceCeilings(*rates, sgemm_rate(size, 5, device), tf32)

@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import device as devices  # noqa: E402
 import summary  # noqa: E402
-from ceilings import measured  # noqa: E402
+from ceilings import measured, measured_on  # noqa: E402
 from interleave import Case, Setting, compare  # noqa: E402
 
 import smore_ext  # noqa: E402
 
 THREADS = int(os.environ.get("SMORE_BENCH_THREADS", "2"))
 SHRINK_IN_SMOKE = 16  # with --benchmark-disable every count is divided by this (inputs.py says which)
-SECONDS_A_CASE, SECONDS_A_QUICK_CASE = 4.0, 1.0
+SECONDS_A_CASE, SECONDS_A_QUICK_CASE, SECONDS_A_SMOKE_CASE = 4.0, 1.0, 0.05
 RESULTS = pytest.StashKey[list[dict[str, Any]]]()
+DEVICE = pytest.StashKey[dict[str, Any]]()  # what was measured on besides the CPU
 PACKAGES = ("numpy", "scipy", "faiss-cpu", "torch-sparse", "pytest-benchmark")
 
 
@@ -53,18 +56,27 @@ def pinned_threads(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest, benchmark: Any, tmp_path: Path) -> Callable[[Case], None]:
-    """Runs one case and keeps its result for the report at the end."""
-    quick = request.config.getoption("--quick")
+def measure(request: pytest.FixtureRequest, benchmark: Any, tmp_path: Path) -> Callable[..., None]:
+    """Runs one case, on the CPU or on a device, and keeps its result for the report at the end."""
+    config = request.config
+    quick = config.getoption("--quick")
 
-    def run(case: Case) -> None:
-        setting = Setting(SHRINK_IN_SMOKE if benchmark.disabled else 1, THREADS, tmp_path)
+    def run(case: Case, device: torch.device | None = None) -> None:
+        smoke = benchmark.disabled or (device is not None and devices.is_smoke())
+        setting = Setting(SHRINK_IN_SMOKE if smoke else 1, THREADS, tmp_path, device or devices.CPU)
         torch.manual_seed(0)
-        info = compare(case, setting, benchmark, SECONDS_A_QUICK_CASE if quick else SECONDS_A_CASE)
+        if device is None:
+            info = compare(case, setting, benchmark, SECONDS_A_QUICK_CASE if quick else SECONDS_A_CASE)
+        else:
+            seconds = SECONDS_A_SMOKE_CASE if smoke else SECONDS_A_QUICK_CASE
+            ceilings = partial(measured_on, device, setting.shrink)
+            info = compare(case, setting, benchmark, seconds, ceilings)
+            if info is not None:
+                config.stash[DEVICE] = {"name": devices.name(device), "ceilings": ceilings().as_dict()}
         if info is not None:
             stats = benchmark.stats.stats
             native = {"median": stats.median, "iqr": stats.iqr, "rounds": stats.rounds}
-            request.config.stash[RESULTS].append(summary.case_result(info, native))
+            config.stash[RESULTS].append(summary.case_result(info, native))
 
     return run
 
@@ -86,6 +98,8 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     }
     machine_info["threads"] = THREADS
     machine_info["ceilings"] = measured().as_dict()
+    if DEVICE in config.stash:
+        machine_info["device"] = config.stash[DEVICE]
     machine_info["command"] = shlex.join(["python", "-m", "pytest", *words])
 
 

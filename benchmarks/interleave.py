@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ceilings import Floor, measured
+import torch
+from ceilings import Ceilings, Floor, measured
+from device import CPU, peak_mb, synchronize
 from pytest_benchmark.fixture import BenchmarkFixture
 
 WARM_UP, LEAST_ROUNDS, MOST_ROUNDS = 4, 5, 300
+WARM_CALLS, MOST_CALLS, SECONDS_A_MEASUREMENT = 5, 100, 3e-3  # on a GPU
 
 
 class Setting(NamedTuple):
@@ -23,6 +27,7 @@ class Setting(NamedTuple):
     shrink: int
     threads: int
     folder: Path
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,29 @@ class Contender:
     context: held while it runs; entering and leaving is not timed.
     settle: run it once, untimed, after entering: for a context that takes effect from the second run on.
     rounds: take part in so many rounds only, and warm up with none of them: for work of many seconds.
+    calls: run does the work so many times (`queued`); times are those of one.
+    peak_mb: memory that the work takes on a GPU.
     """
 
     run: Callable[[], Any]
     context: Callable[[], AbstractContextManager] = nullcontext
     settle: bool = False
     rounds: int | None = None
+    calls: int = 1
+    peak_mb: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours, the peers by name (None: not installed here, skipped by name), and the floor of the work."""
+    """Ours, the peers by name (None: not installed here, skipped by name), and the floor of the work.
+
+    notes: by a peer's name, what it was in this run where that depends on the run.
+    """
 
     native: Contender
     peers: dict[str, Contender | None]
     floor: Floor
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,38 @@ class Turns:
         return time.perf_counter() - begin
 
 
+def queued(contender: Contender, device: torch.device) -> Contender:
+    """The contender as it is measured on a GPU: several calls in a row, then a wait for the device.
+
+    The host launches ahead of the device, as it does in real use. So launching counts where it is what limits, and the
+    wait is shared by all calls. It warms up here, for compilers, plans and captured graphs.
+    """
+
+    @contextmanager
+    def idle() -> Iterator[None]:
+        with contender.context():
+            synchronize(device)  # nothing that was launched before may run into the measurement
+            yield
+
+    with idle():
+        for _ in range(WARM_CALLS):
+            contender.run()
+        synchronize(device)
+        begin = time.perf_counter()
+        contender.run()
+        synchronize(device)
+        calls = min(math.ceil(SECONDS_A_MEASUREMENT / (time.perf_counter() - begin)), MOST_CALLS)
+        peak = peak_mb(contender.run, device)
+
+    def run() -> Any:
+        for _ in range(calls):
+            result = contender.run()
+        synchronize(device)
+        return result
+
+    return replace(contender, run=run, context=idle, calls=calls, peak_mb=peak)
+
+
 def planned_rounds(contenders: Sequence[Contender], turns: Turns, budget: float) -> int:
     """How many rounds fill the budget, from a warm-up of those that are not limited; the first of them is native."""
     limits = [c.rounds for c in contenders if c.rounds is not None]
@@ -104,7 +149,13 @@ def planned_rounds(contenders: Sequence[Contender], turns: Turns, budget: float)
     return max(LEAST_ROUNDS, *limits, min(MOST_ROUNDS, int(budget / min(tries))))
 
 
-def compare(case: Case, setting: Setting, benchmark: BenchmarkFixture, budget: float) -> dict[str, Any] | None:
+def compare(
+    case: Case,
+    setting: Setting,
+    benchmark: BenchmarkFixture,
+    budget: float,
+    ceilings: Callable[[], Ceilings] = measured,
+) -> dict[str, Any] | None:
     """Times a case and leaves its results in `benchmark.extra_info`, which is returned; None where timing is off.
 
     Each round runs every peer once, then native, which pytest-benchmark times. The number of rounds fills `budget`
@@ -119,7 +170,7 @@ def compare(case: Case, setting: Setting, benchmark: BenchmarkFixture, budget: f
     def peers_turn() -> None:
         for name, peer in peers.items():
             if peer.rounds is None or len(times[name]) < peer.rounds:
-                times[name].append(turns.seconds(peer))
+                times[name].append(turns.seconds(peer) / peer.calls)
         turns.enter(native)
 
     if not benchmark.disabled:
@@ -131,7 +182,7 @@ def compare(case: Case, setting: Setting, benchmark: BenchmarkFixture, budget: f
         turns.leave()
     if benchmark.disabled:
         return None
-    floor_ms, bound = comparison.floor.milliseconds(measured())
+    floor_ms, bound = comparison.floor.milliseconds(ceilings())
     benchmark.extra_info |= {
         "row": case.row,
         "case": case.size,
@@ -145,6 +196,10 @@ def compare(case: Case, setting: Setting, benchmark: BenchmarkFixture, budget: f
         "peers": {name: spread(seconds) for name, seconds in times.items()},
         "skipped": [name for name, peer in comparison.peers.items() if peer is None],
     }
+    peaks = {name: c.peak_mb for name, c in {"native": native, **peers}.items() if c.peak_mb is not None}
+    # Said only where there is something to say: the results of a CPU have none of it.
+    further = {"calls": native.calls if native.calls > 1 else None, "peak_mb": peaks, "notes": dict(comparison.notes)}
+    benchmark.extra_info |= {key: value for key, value in further.items() if value}
     return benchmark.extra_info
 
 

@@ -7,22 +7,27 @@ from typing import Any
 
 import torch
 from ceilings import Floor
+from device import CPU
 from interleave import Comparison, Contender
-from op_cases import Args, OpCase, differentiable_tensors, map_tensors
+from op_cases import Args, OpCase, differentiable_tensors, map_tensors, on
 
 from smore_ext import ops
 
 
-def arguments(case: OpCase, backward: bool) -> Args:
-    args = case.make(torch.float32, torch.Generator().manual_seed(0))
+def arguments(case: OpCase, backward: bool, device: torch.device = CPU) -> Args:
+    args = on(device, case.make(torch.float32, torch.Generator().manual_seed(0)))
     return map_tensors(args, torch.Tensor.requires_grad_) if backward else args
 
 
 def op_comparison(
-    case: OpCase, peers: Mapping[str, Any | None], floor: Callable[[Args], Floor], backward: bool
+    case: OpCase,
+    peers: Mapping[str, Any | None],
+    floor: Callable[[Args], Floor],
+    backward: bool,
+    device: torch.device = CPU,
 ) -> Comparison:
     """peers: what has a function of the op's name, or None; floor: from the arguments."""
-    args = arguments(case, backward)
+    args = arguments(case, backward, device)
     runner = both if backward else forward
     contenders = {
         name: None if module is None else Contender(runner(case, module, args)) for name, module in peers.items()

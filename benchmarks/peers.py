@@ -148,7 +148,7 @@ class BatchedTopk:
     def __init__(self, seen: Graph, batch: int = 4096) -> None:
         self.batches = []
         for first in range(0, seen.n_rows, batch):
-            part = seen.rows(torch.arange(first, min(first + batch, seen.n_rows)))
+            part = seen.rows(torch.arange(first, min(first + batch, seen.n_rows), device=seen.col.device))
             self.batches.append((slice(first, first + batch), part.row.long(), part.col.long()))
 
     def masked_topk(self, users: Tensor, items: Tensor, k: int, seen: Graph) -> tuple[Tensor, Tensor]:
@@ -185,10 +185,10 @@ class SortedKeys:
 
     def sample(self, users: Tensor, candidates: Tensor) -> Tensor:
         offsets = users * self.n_items
-        draws = candidates[torch.randint(len(candidates), users.shape)]
+        draws = candidates[torch.randint(len(candidates), users.shape, device=users.device)]
         bad = self._seen(offsets + draws).nonzero()[:, 0]
         while len(bad):
-            again = candidates[torch.randint(len(candidates), bad.shape)]
+            again = candidates[torch.randint(len(candidates), bad.shape, device=users.device)]
             draws[bad] = again
             bad = bad[self._seen(offsets[bad] + again)]
         return draws

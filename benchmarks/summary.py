@@ -48,29 +48,66 @@ TARGETS = (
     Target("epoch", "published", 6),
     Target("before the first step", "published", 10),
 )
-ROWS = list(dict.fromkeys(target.row for target in TARGETS))
+FLOOR = "the floor"  # a target against it: the share of the device's measured rates that is reached
+CUDA_TARGETS = (
+    Target("CUDA spectrum_fusion large, forward", "torch.fft", 6),
+    Target("CUDA spectrum_fusion large, forward", FLOOR, 0.75),
+    Target("CUDA spectrum_fusion large, forward + backward", "torch.fft", 6),
+    Target("CUDA spectrum_fusion large, forward + backward", FLOOR, 0.75),
+    Target("CUDA spectrum_fusion small, forward", "torch.fft", 8),
+    Target("CUDA spectrum_fusion small, forward + backward", "torch.fft", 8),
+    Target("CUDA spectral_filter, forward", "torch.fft", 1, 1),
+    Target("CUDA spectral_filter, forward", "own cuFFT path", 1.5),
+    Target("CUDA spmm, forward", "torch CSR", 1.4, 1),
+    Target("CUDA spmm, forward", "torch COO", 3),
+    Target("CUDA knn", "torch mm + topk", 1.5),
+    Target("CUDA knn", "torch mm alone", round(1 / 1.3, 3)),  # at most 1.3 times its time
+    Target("CUDA feature table step", "fused Adam", 1.4),
+    Target("CUDA feature table step", "default Adam", 2.2),
+    Target("CUDA training step, baby", "published", 8),
+    Target("CUDA training step, baby", "compiled, fused Adam", 2.5),
+    Target("CUDA training step, clothing", "published", 3),
+    Target("CUDA training step, clothing", "compiled, fused Adam", 1.5),
+)
+ROWS = list(dict.fromkeys(target.row for target in TARGETS + CUDA_TARGETS))
 
 
 def case_result(info: dict[str, Any], native: dict[str, Any]) -> dict[str, Any]:
     """One case in milliseconds. info: a benchmark's extra_info (interleave.py); native: its statistics in seconds."""
-    median = native["median"] * 1e3
+    calls = info.get("calls", 1)  # a measurement
+    seconds, iqr = native["median"] / calls, native["iqr"] / calls
+    median = seconds * 1e3
     peers = {
         name: {
             "median_ms": peer["median_s"] * 1e3,
             "iqr_ms": peer["iqr_s"] * 1e3,
             "rounds": peer["rounds"],
-            "ratio": peer["median_s"] / native["median"],
+            "ratio": peer["median_s"] / seconds,
         }
         for name, peer in info["peers"].items()
     }
     return {
         "row": info["row"],
         "case": info["case"],
-        "native": {"median_ms": median, "iqr_ms": native["iqr"] * 1e3, "rounds": native["rounds"]},
+        "native": {"median_ms": median, "iqr_ms": iqr * 1e3, "rounds": native["rounds"]},
         "floor": {**info["floor"], "times": median / info["floor"]["ms"]},
         "peers": peers,
         "skipped": info["skipped"],
+        **{key: info[key] for key in ("peak_mb", "notes") if key in info},
     }
+
+
+def targets_for(results: Iterable[dict[str, Any]]) -> list[Target]:
+    """The CPU's targets, those for a GPU, or both, as was measured."""
+    rows = {result["row"] for result in results}
+    lists = [targets for targets in (TARGETS, CUDA_TARGETS) if rows & {target.row for target in targets}]
+    return [target for targets in lists or [TARGETS] for target in targets]
+
+
+def ratio_to(target: Target, result: dict[str, Any]) -> float | None:
+    if target.peer == FLOOR:
+        return 1 / result["floor"]["times"]
+    return result["peers"][target.peer]["ratio"] if target.peer in result["peers"] else None
 
 
 def in_order(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,13 +120,12 @@ def in_order(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(results, key=place)
 
 
-def against_targets(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def against_targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each target with what was measured; `cases` is 0 and the rest None where nothing was."""
     lines = []
-    for target in TARGETS:
-        ratios = [
-            r["peers"][target.peer]["ratio"] for r in results if r["row"] == target.row and target.peer in r["peers"]
-        ]
+    for target in targets_for(results):
+        found = [ratio_to(target, r) for r in results if r["row"] == target.row]
+        ratios = [ratio for ratio in found if ratio is not None]
         line: dict[str, Any] = {"row": target.row, "peer": target.peer, "cases": len(ratios)}
         line |= {"target_geomean": target.geomean, "target_minimum": target.minimum}
         geomean = prod(ratios) ** (1 / len(ratios)) if ratios else None
@@ -140,14 +176,21 @@ def markdown_table(head: str, rows: list[list[str]]) -> list[str]:
 
 
 def case_row(result: dict[str, Any]) -> list[str]:
-    floor = result["floor"]
-    peers = [f"{name} {with_spread(peer)}, **{number(peer['ratio'])}x**" for name, peer in result["peers"].items()]
-    peers += [f"{name}: not installed" for name in result["skipped"]]
+    floor, notes, peaks = result["floor"], result.get("notes", {}), result.get("peak_mb", {})
+
+    def timed(name: str, figures: dict[str, Any]) -> str:
+        return with_spread(figures) + (f", {number(peaks[name])} MB" if name in peaks else "")
+
+    peers = [
+        f"{name} {timed(name, peer)}, **{number(peer['ratio'])}x**" + (f" ({notes[name]})" if name in notes else "")
+        for name, peer in result["peers"].items()
+    ]
+    peers += [f"{name}: {notes.get(name, 'not installed')}" for name in result["skipped"]]
     limit = f"{number(floor['ms'])} ({floor['bound']})"
     return [
         result["row"],
         result["case"],
-        with_spread(result["native"]),
+        timed("native", result["native"]),
         limit,
         number(floor["times"]),
         "; ".join(peers),
@@ -164,6 +207,19 @@ def text(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def device_lines(summary: dict[str, Any]) -> list[str]:
+    """What a GPU's cases, those named "CUDA", were measured on."""
+    if "device" not in summary:
+        return []
+    ceilings = summary["device"]["ceilings"]
+    return [
+        "",
+        f"Cases named CUDA: {summary['device']['name']}; copy {number(ceilings['copy_gb_s'])} GB/s (in cache "
+        f"{number(ceilings['cached_copy_gb_s'])}), float32 products {number(ceilings['sgemm_gflop_s'])} GFLOP/s, TF32 "
+        f"{number(ceilings['tf32_gflop_s'])}. MB: memory that one call takes at its peak, results included.",
+    ]
+
+
 def markdown(summary: dict[str, Any]) -> str:
     results, ceilings = summary["cases"], summary["ceilings"]
     behind = slower(results)
@@ -174,6 +230,7 @@ def markdown(summary: dict[str, Any]) -> str:
         f"Command: `{summary['command']}`. Ceilings in this session: copy {number(ceilings['copy_gb_s'])} GB/s "
         f"(read and write counted; in cache {number(ceilings['cached_copy_gb_s'])}), reading in cache "
         f"{number(ceilings['cached_read_gb_s'])} GB/s, sgemm {number(ceilings['sgemm_gflop_s'])} GFLOP/s.",
+        *device_lines(summary),
         "",
         "Ratios: median time of the peer / median time of ours, in turns in one process. Above 1, ours is faster.",
         "",
@@ -207,6 +264,7 @@ def summarise(report: dict[str, Any]) -> dict[str, Any]:
         "versions": machine["versions"],
         "command": machine["command"],
         "ceilings": machine["ceilings"],
+        **{key: machine[key] for key in ("device",) if key in machine},
         "targets": against_targets(results),
         "cases": in_order(results),
     }

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import floors
 import torch
+from device import CPU
 from inputs import Size
 from peers import csr_product, csr_product_with_transpose, sparse_backend
 from torch import Tensor
 
-from smore_ext import SMORE, Dataset, SMOREConfig
+from smore_ext import SMORE, Dataset, SMOREConfig, step
 from smore_ext.models.base import BACKENDS
 from smore_ext.trainer import adam, deterministic, reuse_memory
 
@@ -32,31 +33,31 @@ def as_trained() -> Iterator[None]:
         yield
 
 
-def random_batches(data: Dataset, batch_size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def random_batches(data: Dataset, batch_size: int) -> list[Tensor]:
+    """Users, positives, negatives [3, B] each."""
     g = torch.Generator().manual_seed(3)
     batches = []
     for _ in range(BATCHES):
         at = torch.randint(len(data.train.users), (batch_size,), generator=g)
         negatives = torch.randint(data.n_items, (batch_size,), generator=g)
-        batches.append((data.train.users[at], data.train.items[at], negatives))
+        batches.append(torch.stack([data.train.users[at], data.train.items[at], negatives]))
     return batches
 
 
 def make_step(
-    data: Dataset, config: SMOREConfig, backend: str, fused: bool
+    data: Dataset, config: SMOREConfig, backend: str, fused: bool, device: torch.device = CPU
 ) -> tuple[SMORE, torch.optim.Adam, Callable[[], None]]:
-    """A model on that backend, its optimizer (the trainer's choice), and one training step on the next batch."""
+    """A model on that backend, its optimizer (the trainer's choice), and one training step on the next batch.
+
+    On a GPU ours is captured, as the trainer captures it.
+    """
     torch.manual_seed(0)
-    model = SMORE(data, replace(config, backend=backend))
-    optimizer = adam(model, 1e-3, fused)
-    batches = itertools.cycle(random_batches(data, config.batch_size))
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model.loss(*next(batches)).backward()
-        optimizer.step()
-
-    return model, optimizer, step
+    model = SMORE(data, replace(config, backend=backend)).to(device)
+    captured = device.type == "cuda" and model.capturable
+    optimizer = adam(model, 1e-3, fused, captured)
+    take = step.make_step(model, optimizer, amp=False, captured=captured)
+    batches = itertools.cycle([batch.to(device) for batch in random_batches(data, config.batch_size)])
+    return model, optimizer, lambda: take(next(batches))
 
 
 def step_floor(model: SMORE, size: Size) -> floors.Floor:

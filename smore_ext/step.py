@@ -92,7 +92,7 @@ class CapturedStep(Step):
         except RuntimeError as error:
             raise RuntimeError(
                 f"the training step could not be captured as a CUDA graph ({str(error).splitlines()[0]}); "
-                "--cuda-graph false runs it kernel by kernel"
+                "--no-cuda-graph runs it kernel by kernel"
             ) from error
         return graph, place, list(losses), values
 

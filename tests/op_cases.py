@@ -68,6 +68,21 @@ def differentiable_tensors(case: OpCase, args: Args) -> list[Tensor]:
     return [t for i in case.differentiable for t in (args[i] if isinstance(args[i], list) else [args[i]])]
 
 
+def on(device: torch.device, value: Any) -> Any:
+    """Arguments on a device: tensors and graphs in (nested) lists; numbers stay."""
+    if isinstance(value, list | tuple):
+        return type(value)(on(device, v) for v in value)
+    return value.to(device) if isinstance(value, Tensor | Graph) else value
+
+
+def gradients(case: OpCase, module: ModuleType, args: Args, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of all that is differentiable in args, given the gradients that come in at the floating outputs."""
+    args = map_tensors(args, lambda t: t.detach().clone().requires_grad_())
+    outputs = [o for o in case.call(module, args) if o.is_floating_point()]
+    total = sum((o * c.to(o)).sum() for o, c in zip(outputs, cotangents, strict=True))
+    return torch.autograd.grad(total, differentiable_tensors(case, args))
+
+
 def rand(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 

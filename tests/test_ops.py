@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_cases import CASES, OpCase, differentiable_tensors, map_tensors
+from op_cases import CASES, OpCase, differentiable_tensors, gradients, map_tensors, on
 
-from smore_ext import Graph, ops, reference
+from smore_ext import ops, reference
 
 FLOAT_CASES = [case for case in CASES if case.op != "sample_negatives"]
 GRADIENT_CASES = [case for case in CASES if case.differentiable]
@@ -23,20 +23,6 @@ def seeded() -> torch.Generator:
 
 def over(cases):
     return pytest.mark.parametrize("case", cases, ids=lambda case: f"{case.op}-{case.name}")
-
-
-def on(device: torch.device, value):
-    """Arguments on a device: tensors and graphs in (nested) lists; numbers stay."""
-    if isinstance(value, list | tuple):
-        return type(value)(on(device, v) for v in value)
-    return value.to(device) if isinstance(value, torch.Tensor | Graph) else value
-
-
-def gradients(case: OpCase, module, args, cotangents):
-    args = map_tensors(args, lambda t: t.detach().clone().requires_grad_())
-    outputs = [o for o in case.call(module, args) if o.is_floating_point()]
-    total = sum((o * c.to(o)).sum() for o, c in zip(outputs, cotangents, strict=True))
-    return torch.autograd.grad(total, differentiable_tensors(case, args))
 
 
 def assert_within(ours, plain, exact, factor: float, what: str) -> None:
