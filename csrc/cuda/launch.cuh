@@ -43,7 +43,9 @@ void launch(const char* name, void (*kernel)(P...), const Launch& at, A... args)
     check(name, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(at.shared)));
   }
-  kernel<<<at.grid, at.block, at.shared, at.stream> > >(static_cast<P>(args)...);
+  // clang-format off: it would take the brackets apart
+  kernel<<<at.grid, at.block, at.shared, at.stream>>>(static_cast<P>(args)...);
+  // clang-format on
   check(name, cudaGetLastError());
 #endif
 }
