@@ -7,7 +7,6 @@ import torch
 
 from smore_ext import ops, reference
 
-
 DEVICE = torch.device("cpu")
 
 
