@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SMORE_HOST_DEVICE __host__ __device__
-#else
-#define SMORE_HOST_DEVICE
-#endif
+#include "common/host_device.h"
 
 namespace smore {
 

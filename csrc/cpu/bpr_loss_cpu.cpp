@@ -9,6 +9,7 @@
 #include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "ops/bpr_loss.h"
+#include "ops/bpr_run.h"
 
 namespace smore {
 namespace {
@@ -20,33 +21,17 @@ void check_ids(const char* name, const Tensor& ids, int64_t limit) {
   for (int64_t b = 0; b < ids.size(0); ++b) check_id("bpr_loss", name, values[b], limit, b);
 }
 
-// Contiguous inputs and the raw view of them.
-struct Inputs {
-  Tensor user_rows, item_rows, users, positives, negatives;
-  Inputs(const Tensor& u, const Tensor& i, const Tensor& users, const Tensor& positives, const Tensor& negatives)
-      : user_rows(u.contiguous()),
-        item_rows(i.contiguous()),
-        users(users.contiguous()),
-        positives(positives.contiguous()),
-        negatives(negatives.contiguous()) {
-    check_ids("users", this->users, u.size(0));
-    check_ids("positives", this->positives, i.size(0));
-    check_ids("negatives", this->negatives, i.size(0));
-  }
-  template <typename T>
-  BprBatch<T> view() const {
-    return {user_rows.const_data_ptr<T>(),
-            item_rows.const_data_ptr<T>(),
-            users.const_data_ptr<int64_t>(),
-            positives.const_data_ptr<int64_t>(),
-            negatives.const_data_ptr<int64_t>(),
-            users.size(0),
-            user_rows.size(1)};
-  }
-};
+BprInputs checked_inputs(const Tensor& user_rows, const Tensor& item_rows, const Tensor& users, const Tensor& positives,
+                         const Tensor& negatives) {
+  BprInputs in(user_rows, item_rows, users, positives, negatives);
+  check_ids("users", in.users, user_rows.size(0));
+  check_ids("positives", in.positives, item_rows.size(0));
+  check_ids("negatives", in.negatives, item_rows.size(0));
+  return in;
+}
 
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor> forward(const Inputs& in) {
+std::tuple<Tensor, Tensor, Tensor> forward(const BprInputs& in) {
   const BprBatch<T> batch = in.view<T>();
   const auto options = in.user_rows.options();
   Tensor margin = at::empty({batch.size}, options), square = at::empty({batch.size}, options);
@@ -63,7 +48,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Inputs& in) {
 }
 
 template <typename T>
-std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, const Tensor& grad_bpr,
+std::tuple<Tensor, Tensor> backward(const BprInputs& in, const Tensor& margin, const Tensor& grad_bpr,
                                     const Tensor& grad_l2) {
   const BprBatch<T> batch = in.view<T>();
   Tensor grad_users = empty_output(in.user_rows.sizes(), in.user_rows.options());
@@ -90,7 +75,7 @@ std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, cons
 std::tuple<Tensor, Tensor, Tensor> bpr_loss_cpu(const Tensor& user_embeddings, const Tensor& item_embeddings,
                                                 const Tensor& users, const Tensor& positives, const Tensor& negatives) {
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
-  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  const BprInputs in = checked_inputs(user_embeddings, item_embeddings, users, positives, negatives);
   return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
 }
 
@@ -107,7 +92,7 @@ std::tuple<Tensor, Tensor> bpr_loss_backward_cpu(const Tensor& grad_bpr, const T
   }
   check_shape(op, "margin", margin, users.sizes());
   check_same_type(op, "margin", margin, "user_embeddings", user_embeddings);
-  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  const BprInputs in = checked_inputs(user_embeddings, item_embeddings, users, positives, negatives);
   return user_embeddings.scalar_type() == at::kFloat ? backward<float>(in, margin, grad_bpr, grad_l2)
                                                      : backward<double>(in, margin, grad_bpr, grad_l2);
 }

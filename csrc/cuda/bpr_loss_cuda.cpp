@@ -10,35 +10,15 @@
 #include "cuda/bpr_kernel.h"
 #include "cuda/index_check.h"
 #include "ops/bpr_loss.h"
+#include "ops/bpr_run.h"
 
 namespace smore {
 namespace {
 
 using at::Tensor;
 
-// Contiguous inputs and the raw view of them.
-struct Inputs {
-  Tensor user_rows, item_rows, users, positives, negatives;
-  Inputs(const Tensor& u, const Tensor& i, const Tensor& users, const Tensor& positives, const Tensor& negatives)
-      : user_rows(u.contiguous()),
-        item_rows(i.contiguous()),
-        users(users.contiguous()),
-        positives(positives.contiguous()),
-        negatives(negatives.contiguous()) {}
-  template <typename T>
-  BprBatch<T> view() const {
-    return {user_rows.const_data_ptr<T>(),
-            item_rows.const_data_ptr<T>(),
-            users.const_data_ptr<int64_t>(),
-            positives.const_data_ptr<int64_t>(),
-            negatives.const_data_ptr<int64_t>(),
-            users.size(0),
-            user_rows.size(1)};
-  }
-};
-
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor> forward(const Inputs& in) {
+std::tuple<Tensor, Tensor, Tensor> forward(const BprInputs& in) {
   const BprBatch<T> batch = in.view<T>();
   const auto options = in.user_rows.options();
   Tensor margin = at::empty({batch.size}, options);
@@ -61,7 +41,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Inputs& in) {
 }
 
 template <typename T>
-std::tuple<Tensor, Tensor> backward(const Inputs& in, const Tensor& margin, const Tensor& grad_bpr,
+std::tuple<Tensor, Tensor> backward(const BprInputs& in, const Tensor& margin, const Tensor& grad_bpr,
                                     const Tensor& grad_l2) {
   const BprBatch<T> batch = in.view<T>();
   const auto options = in.user_rows.options();
@@ -84,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> bpr_loss_cuda(const Tensor& user_embeddings, 
                                                  const Tensor& negatives) {
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
   const c10::cuda::CUDAGuard guard(user_embeddings.device());
-  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  const BprInputs in(user_embeddings, item_embeddings, users, positives, negatives);
   return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
 }
 
@@ -102,7 +82,7 @@ std::tuple<Tensor, Tensor> bpr_loss_backward_cuda(const Tensor& grad_bpr, const 
     check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
   }
   const c10::cuda::CUDAGuard guard(user_embeddings.device());
-  const Inputs in(user_embeddings, item_embeddings, users, positives, negatives);
+  const BprInputs in(user_embeddings, item_embeddings, users, positives, negatives);
   return user_embeddings.scalar_type() == at::kFloat ? backward<float>(in, margin, grad_bpr, grad_l2)
                                                      : backward<double>(in, margin, grad_bpr, grad_l2);
 }

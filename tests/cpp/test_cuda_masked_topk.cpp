@@ -1,47 +1,15 @@
 // The CUDA side of masked_topk against the CPU kernel, bit for bit on scores that are whole numbers, and on NaN and
 // infinities.
-#include "cpu/aligned.h"
-#include "cpu/masked_topk_kernel.h"
 #include "cuda/masked_topk_kernel.h"
 #include "cuda_harness.h"
+#include "topk_problem.h"
 
 namespace {
 
 using smore::cuda::TopkShape;
 
-template <typename T, typename I>
-struct Problem {
-  int64_t n_users, n_items, d, k;
-  std::vector<T> users, items;
-  std::vector<I> rowptr, col;  // rowptr empty: nothing masked
-};
-
-template <typename T>
-struct Ranked {
-  std::vector<T> score;
-  std::vector<int64_t> index;
-};
-
-template <typename T, typename I>
-Ranked<T> rank_cpu(const Problem<T, I>& p) {
-  const int64_t panels = smore::topk_panels<T>(p.n_items);
-  const smore::AlignedBuffer<T> packed(panels * smore::topk_panel_elements<T>(p.d));
-  smore::topk_pack(p.items.data(), p.n_items, p.d, packed.get(), 0, panels);
-  Ranked<T> out{std::vector<T>(p.n_users * p.k), std::vector<int64_t>(p.n_users * p.k)};
-  const bool masked = !p.rowptr.empty();
-  const smore::TopkJob<T, I> job{p.users.data(),
-                                 p.n_users,
-                                 p.n_items,
-                                 p.d,
-                                 p.k,
-                                 packed.get(),
-                                 masked ? p.rowptr.data() : nullptr,
-                                 masked ? p.col.data() : nullptr,
-                                 out.score.data(),
-                                 out.index.data()};
-  smore::topk_users(job, 0, smore::topk_blocks(p.n_users));
-  return out;
-}
+using harness::Problem;
+using harness::Ranked;
 
 // As the binding does it.
 template <typename T, typename I>
@@ -72,7 +40,7 @@ Ranked<T> rank_cuda(const Problem<T, I>& p, const TopkShape& shape) {
 
 template <typename T, typename I>
 void compare(const Problem<T, I>& p, const std::vector<TopkShape>& shapes) {
-  const Ranked<T> wanted = rank_cpu(p);
+  const Ranked<T> wanted = harness::rank(p, 1);
   for (const TopkShape& shape : shapes) {
     harness::each_order([&] {
       const Ranked<T> got = rank_cuda(p, shape);

@@ -3,48 +3,14 @@
 
 #include <limits>
 
-#include "cpu/aligned.h"
 #include "cpu/sorted_row.h"
-#include "harness.h"
+#include "topk_problem.h"
 
 namespace {
 
-template <typename T, typename I>
-struct Problem {
-  int64_t n_users, n_items, d, k;
-  std::vector<T> users, items;
-  std::vector<I> rowptr, col;  // rowptr empty: nothing masked
-};
-
-template <typename T>
-struct Ranked {
-  std::vector<T> score;
-  std::vector<int64_t> index;
-};
-
-template <typename T, typename I>
-Ranked<T> rank(const Problem<T, I>& p, int threads) {
-  const int64_t panels = smore::topk_panels<T>(p.n_items);
-  const smore::AlignedBuffer<T> packed(panels * smore::topk_panel_elements<T>(p.d));
-  harness::run_ranges(panels, threads, [&](int64_t begin, int64_t end) {
-    smore::topk_pack(p.items.data(), p.n_items, p.d, packed.get(), begin, end);
-  });
-  Ranked<T> out{std::vector<T>(p.n_users * p.k), std::vector<int64_t>(p.n_users * p.k)};
-  const bool masked = !p.rowptr.empty();
-  const smore::TopkJob<T, I> job{p.users.data(),
-                                 p.n_users,
-                                 p.n_items,
-                                 p.d,
-                                 p.k,
-                                 packed.get(),
-                                 masked ? p.rowptr.data() : nullptr,
-                                 masked ? p.col.data() : nullptr,
-                                 out.score.data(),
-                                 out.index.data()};
-  harness::run_ranges(smore::topk_blocks(p.n_users), threads,
-                      [&](int64_t begin, int64_t end) { smore::topk_users(job, begin, end); });
-  return out;
-}
+using harness::Problem;
+using harness::rank;
+using harness::Ranked;
 
 template <typename T, typename I>
 void compare(const Problem<T, I>& p) {
