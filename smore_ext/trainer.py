@@ -80,7 +80,7 @@ class Trainer:
         With `resume` it goes on from the `last` checkpoint, when there is one. Raises `TrainingDiverged`
         (the checkpoints stay those of the last good epoch) and `CheckpointError`.
         """
-        with deterministic(), reuse_memory(), matrix_products(self.config.train.tf32):
+        with deterministic(), reuse_memory(), matrix_products(self.config.train.tf32 and self.device.type == "cuda"):
             last = self.run_dir / checkpoint.LAST
             if resume and last.is_file():
                 self._restore(last)
