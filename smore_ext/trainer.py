@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,8 @@ class Trainer:
         With `resume` it goes on from the `last` checkpoint, when there is one. Raises `TrainingDiverged`
         (the checkpoints stay those of the last good epoch) and `CheckpointError`.
         """
-        with deterministic(), reuse_memory(), matrix_products(self.config.train.tf32 and self.device.type == "cuda"):
+        tf32 = self.config.train.tf32 and self.device.type == "cuda"
+        with deterministic(), reuse_memory(), matrix_products(tf32=True) if tf32 else nullcontext():
             last = self.run_dir / checkpoint.LAST
             if resume and last.is_file():
                 self._restore(last)

@@ -15,8 +15,11 @@ KERNEL = re.compile(r"__global__\s+(?:void\s+)?(?:__launch_bounds__\([^;{]*?\)\s
 
 
 def kernels_of(text: str) -> set[str]:
-    """Names of the kernels that a source defines."""
-    return set(KERNEL.findall(text))
+    """Names of the kernels that a source defines. Raises ValueError where one is written in a way not known here."""
+    names = KERNEL.findall(text)
+    if len(names) != len(re.findall(r"\b__global__\b", text)):
+        raise ValueError(f"expected a name for every __global__, got {names}")
+    return set(names)
 
 
 def never_run(kernels: Iterable[str], log: str) -> list[str]:

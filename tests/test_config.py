@@ -218,6 +218,13 @@ def test_stored_settings_read_back() -> None:
     assert (again.train, again.model) == (absolute.train, config.model)
 
 
+def test_a_setting_that_did_not_exist_had_its_default() -> None:
+    now = resolve({"dataset": "x"}).to_dict()
+    stored = {name: value for name, value in now.items() if name not in ("amp", "tf32", "cuda_graph")}
+    assert changed_settings(stored, now) == {}
+    assert changed_settings(stored, now | {"amp": True}) == {"amp": (False, True)}
+
+
 def test_changed_settings() -> None:
     old = resolve({"dataset": "x"}).to_dict()
     new = resolve({"dataset": "x", "lr": "0.5", "epochs": "3", "threads": "1", "data_path": "y"}).to_dict()

@@ -1,8 +1,10 @@
-"""tests/cuda_resources.py reads ptxas's report as it is meant: on captured text, so that no nvcc is needed."""
+"""The gates on the CUDA kernels read what they are given as it is meant: captured text, so that no nvcc is needed."""
 
 from __future__ import annotations
 
 import cuda_resources
+import pytest
+from cuda_kernels import kernels_of, never_run
 from cuda_resources import Kernel, complaints, nvcc_flags, parse, short_name
 
 REPORT = """\
@@ -63,3 +65,15 @@ def test_names_are_short() -> None:
 
 def test_flags_are_those_of_the_build() -> None:
     assert "-std=c++20" in nvcc_flags()
+
+
+def test_kernels_that_no_test_ran_are_named() -> None:
+    source = (
+        "__global__ void plain(int* x) {\n"
+        "__global__ void __launch_bounds__(kThreads, S::kBlocks)\n    bounded(const Job<T> job) {\n"
+        "__global__ __launch_bounds__(kWarps* kWarp, 5) void first(Lists<T> lists) {\n"
+    )
+    assert kernels_of(source) == {"plain", "bounded", "first"}
+    assert never_run(kernels_of(source), "plain\n(bounded<float, 64>)\n") == ["first"]
+    with pytest.raises(ValueError, match="a name for every __global__"):
+        kernels_of("__global__ auto strange() -> void {}")
