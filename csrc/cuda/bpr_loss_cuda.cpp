@@ -2,12 +2,12 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
 #include "cuda/bpr_kernel.h"
+#include "cuda/capture.h"
 #include "cuda/index_check.h"
 #include "ops/bpr_loss.h"
 #include "ops/bpr_run.h"
@@ -31,8 +31,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const BprInputs& in) {
                  c10::cuda::getCurrentCUDAStream());
   // Ids are checked by the way: one number to read back, except from a graph, which runs later. Only if that says so is
   // it found out which id is wrong.
-  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None &&
-      outside.item<int64_t>() > 0) {
+  if (!cuda::capturing() && outside.item<int64_t>() > 0) {
     cuda::check_ids_cuda("bpr_loss", "users", in.users, n_users);
     cuda::check_ids_cuda("bpr_loss", "positives", in.positives, n_items);
     cuda::check_ids_cuda("bpr_loss", "negatives", in.negatives, n_items);

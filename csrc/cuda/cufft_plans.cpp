@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cufft.h>
 
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "cuda/capture.h"
 
 namespace smore::cuda {
 namespace {
@@ -108,15 +108,15 @@ class Plan {
 class PlanCache {
  public:
   std::shared_ptr<Plan> get(const char* op, const Key& key) {
-    const bool capturing = c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
+    const bool in_capture = capturing();
     const std::lock_guard<std::mutex> lock(mutex_);
     for (auto at = plans_.begin(); at != plans_.end(); ++at) {
       if (!(at->first == key)) continue;
       plans_.splice(plans_.begin(), plans_, at);
-      if (capturing) keep(at->second);
+      if (in_capture) keep(at->second);
       return at->second;
     }
-    TORCH_CHECK(!capturing, "smore_ext::", op, ": no cuFFT plan for ", key.n, " rows of ", key.d,
+    TORCH_CHECK(!in_capture, "smore_ext::", op, ": no cuFFT plan for ", key.n, " rows of ", key.d,
                 " yet, and none can be made while a CUDA graph is captured: run the op once before capturing");
     auto plan = std::make_shared<Plan>(op, key);
     if (max_size_ > 0) plans_.emplace_front(key, plan);

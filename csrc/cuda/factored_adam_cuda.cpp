@@ -1,10 +1,10 @@
 // CUDA binding of factored_adam_.
 #include <ATen/core/Tensor.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "cuda/capture.h"
 #include "cuda/factored_adam_kernel.h"
 #include "ops/factored_adam.h"
 
@@ -20,8 +20,7 @@ constexpr const char* kOp = "factored_adam_";
 cuda::Scalar read(const char* name, const Tensor& scalar, const Tensor& param, double unknown) {
   if (scalar.is_cpu()) return {scalar.item().toDouble()};
   check_same_device(kOp, name, scalar, "param", param);
-  const bool capturing = c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
-  cuda::Scalar out{capturing ? unknown : scalar.item().toDouble()};
+  cuda::Scalar out{cuda::capturing() ? unknown : scalar.item().toDouble()};
   if (scalar.scalar_type() == at::kFloat) {
     out.float_on_device = scalar.const_data_ptr<float>();
   } else {

@@ -2,7 +2,6 @@
 #include "cuda/index_check.h"
 
 #include <ATen/ops/empty.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "cpu/csr_check.h"
+#include "cuda/capture.h"
 #include "cuda/index_check_kernel.h"
 #include "ops/spmm.h"
 
@@ -17,8 +17,6 @@ namespace smore::cuda {
 namespace {
 
 using at::Tensor;
-
-bool capturing() { return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None; }
 
 // A tensor as it was when it was seen, without keeping it alive.
 class Seen {

@@ -3,7 +3,6 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
@@ -11,6 +10,7 @@
 #include <limits>
 
 #include "common/ieee_products.h"
+#include "cuda/capture.h"
 #include "cuda/knn_kernel.h"
 #include "ops/knn.h"
 
@@ -21,7 +21,7 @@ using at::Tensor;
 
 // Reads the verdict back, unless a graph is being captured, which runs later.
 void check_finite(const Tensor& not_finite, const Tensor& square) {
-  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) return;
+  if (cuda::capturing()) return;
   const int64_t found = not_finite.item<int32_t>();
   if (found == 0) return;
   const int64_t row = std::numeric_limits<int32_t>::max() - found;

@@ -61,8 +61,7 @@ __device__ int64_t draw_exactly(const int64_t* __restrict__ candidates, int64_t 
 
 template <typename I>
 __global__ void __launch_bounds__(kThreads)
-    sample_kernel(SampleJob<I> job, int64_t size, int64_t n_users, const int64_t* __restrict__ more_offset,
-                  SampleVerdict* verdict) {
+    sample_kernel(SampleJob<I> job, int64_t size, int64_t n_users, SampleVerdict* verdict) {
   const int64_t b = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (verdict != nullptr) {
     for (int64_t c = b; c < job.n_candidates; c += static_cast<int64_t>(gridDim.x) * kThreads) {
@@ -70,7 +69,6 @@ __global__ void __launch_bounds__(kThreads)
       if (item < 0 || item <= before) note(&verdict->bad_candidate, c);
     }
   }
-  const uint64_t offset = job.offset + (more_offset != nullptr ? static_cast<uint64_t>(*more_offset) : 0);
   const int64_t user = b < size ? job.users[b] : -1;
   const bool known = user >= 0 && user < n_users;
   if (b < size && !known && verdict != nullptr) note(&verdict->unknown_user, b);
@@ -80,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
 
   int64_t drawn = -1;
   for (int call = 0; known && drawn < 0 && call < kSampleTries / 2; ++call) {
-    const Philox r = sample_words(job.seed, offset, b, call);
+    const Philox r = sample_words(job.seed, job.offset, b, call);
     const int64_t first = job.candidates[scale_draw(r.out[0], r.out[1], job.n_candidates)];
     const int64_t second = job.candidates[scale_draw(r.out[2], r.out[3], job.n_candidates)];
     if (!saw(row, length, first)) {
@@ -93,7 +91,7 @@ __global__ void __launch_bounds__(kThreads)
   for (unsigned left = __ballot_sync(kAllLanes, static_cast<int>(known && drawn < 0)); left != 0; left &= left - 1) {
     const int owner = __ffs(static_cast<int>(left)) - 1;
     const int64_t position = __shfl_sync(kAllLanes, b, owner);
-    const Philox r = sample_words(job.seed, offset, position, kSampleTries / 2);
+    const Philox r = sample_words(job.seed, job.offset, position, kSampleTries / 2);
     const int64_t item =
         draw_exactly(job.candidates, job.n_candidates, job.seen_col + __shfl_sync(kAllLanes, begin, owner),
                      __shfl_sync(kAllLanes, length, owner), r.out[0], r.out[1]);
@@ -106,19 +104,17 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 template <typename I>
-void sample_negatives(const SampleJob<I>& job, int64_t size, int64_t n_users, const int64_t* more_offset,
-                      SampleVerdict* verdict, cudaStream_t stream) {
+void sample_negatives(const SampleJob<I>& job, int64_t size, int64_t n_users, SampleVerdict* verdict,
+                      cudaStream_t stream) {
   unsigned blocks = blocks_for(size, kThreads);
   if (verdict != nullptr) {
     check("sample_negatives", cudaMemsetAsync(verdict, 0x7f, sizeof(SampleVerdict), stream));
     blocks = std::max(blocks, std::min(kCheckBlocks, blocks_for(job.n_candidates, kThreads)));
   }
-  SMORE_LAUNCH((sample_kernel<I>), (Launch{blocks, kThreads, stream}), job, size, n_users, more_offset, verdict);
+  SMORE_LAUNCH((sample_kernel<I>), (Launch{blocks, kThreads, stream}), job, size, n_users, verdict);
 }
 
-template void sample_negatives<int32_t>(const SampleJob<int32_t>&, int64_t, int64_t, const int64_t*, SampleVerdict*,
-                                        cudaStream_t);
-template void sample_negatives<int64_t>(const SampleJob<int64_t>&, int64_t, int64_t, const int64_t*, SampleVerdict*,
-                                        cudaStream_t);
+template void sample_negatives<int32_t>(const SampleJob<int32_t>&, int64_t, int64_t, SampleVerdict*, cudaStream_t);
+template void sample_negatives<int64_t>(const SampleJob<int64_t>&, int64_t, int64_t, SampleVerdict*, cudaStream_t);
 
 }  // namespace smore::cuda

@@ -13,11 +13,10 @@ struct SampleVerdict {
   int64_t no_choice;      // its user has seen every candidate
 };
 
-// Draws for positions 0..size-1; where that fails, -1 is left. All pointers are on the device. `more_offset`, if given,
-// is added to job.offset when the kernel runs, so that a captured graph can draw anew at every replay. `verdict` may be
-// null: nothing is reported then, and candidates are not checked.
+// Draws for positions 0..size-1; where that fails, -1 is left. All pointers are on the device. `verdict` may be null:
+// nothing is reported then, and candidates are not checked.
 template <typename I>
-void sample_negatives(const SampleJob<I>& job, int64_t size, int64_t n_users, const int64_t* more_offset,
-                      SampleVerdict* verdict, cudaStream_t stream);
+void sample_negatives(const SampleJob<I>& job, int64_t size, int64_t n_users, SampleVerdict* verdict,
+                      cudaStream_t stream);
 
 }  // namespace smore::cuda

@@ -1,13 +1,13 @@
 // CUDA binding of sample_negatives.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
 #include <limits>
 
+#include "cuda/capture.h"
 #include "cuda/index_check.h"
 #include "cuda/sample_kernel.h"
 #include "ops/sample_negatives.h"
@@ -48,12 +48,12 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
                          negatives.mutable_data_ptr<int64_t>()};
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   // A graph that is being captured runs later: nothing can be read back, and positions without a draw keep -1.
-  if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
-    cuda::sample_negatives<I>(job, users.size(0), n_users, nullptr, nullptr, stream);
+  if (cuda::capturing()) {
+    cuda::sample_negatives<I>(job, users.size(0), n_users, nullptr, stream);
     return negatives;
   }
   Tensor verdict = at::empty({3}, users.options());
-  cuda::sample_negatives<I>(job, users.size(0), n_users, nullptr,
+  cuda::sample_negatives<I>(job, users.size(0), n_users,
                             reinterpret_cast<cuda::SampleVerdict*>(verdict.mutable_data_ptr<int64_t>()), stream);
   raise(verdict, users, candidates, n_users);
   return negatives;

@@ -48,14 +48,14 @@ struct Drawn {
 
 template <typename I>
 Drawn on_device(const std::vector<int64_t>& users, const Seen<I>& seen, const std::vector<int64_t>& candidates,
-                uint64_t seed, uint64_t offset, const int64_t* more_offset = nullptr, bool report = true) {
+                uint64_t seed, uint64_t offset, bool report = true) {
   const harness::Array<int64_t> u(users), c(candidates);
   const harness::Array<I> rowptr(seen.rowptr), col(seen.col);
   harness::Array<int64_t> negatives(static_cast<int64_t>(users.size()));
   harness::Array<SampleVerdict> verdict(1);
   const smore::SampleJob<I> job{u.data(), rowptr.data(), col.data(), c.data(),
                                 c.size(), seed,          offset,     negatives.data()};
-  smore::cuda::sample_negatives(job, u.size(), seen.users(), more_offset, report ? verdict.data() : nullptr, nullptr);
+  smore::cuda::sample_negatives(job, u.size(), seen.users(), report ? verdict.data() : nullptr, nullptr);
   return {negatives.values(), verdict[0]};
 }
 
@@ -91,9 +91,7 @@ void compare(int64_t n_items, int64_t every, int64_t size) {
       CHECK(got.negatives == wanted);
       CHECK(got.verdict.unknown_user > kNone && got.verdict.bad_candidate > kNone && got.verdict.no_choice > kNone);
     });
-    const harness::Array<int64_t> more(std::vector<int64_t>{3});
-    CHECK(on_device(users, seen, candidates, seed, 2, more.data()).negatives == wanted);
-    CHECK(on_device(users, seen, candidates, seed, 5, nullptr, false).negatives == wanted);
+    CHECK(on_device(users, seen, candidates, seed, 5, false).negatives == wanted);
   }
 }
 
@@ -135,6 +133,6 @@ TEST(what_is_wrong_is_reported_with_its_first_position) {
     CHECK(on_device({}, seen, many, 0, 0).verdict.bad_candidate == 301);
     CHECK(on_device({0}, seen, {-1, 0}, 0, 0).verdict.bad_candidate == 0);
   });
-  const harness::Array<int64_t> more(std::vector<int64_t>{0});  // as in a graph: nothing is reported, -1 stays
-  CHECK(on_device({1, 0}, seen, candidates, 0, 0, more.data(), false).negatives == std::vector<int64_t>({-1, 1}));
+  // As in a graph: nothing is reported, -1 stays.
+  CHECK(on_device({1, 0}, seen, candidates, 0, 0, false).negatives == std::vector<int64_t>({-1, 1}));
 }

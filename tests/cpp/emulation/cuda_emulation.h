@@ -24,7 +24,6 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __noinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define SMORE_CONCAT_(a, b) a##b
@@ -49,8 +48,6 @@ struct uint3 {
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SMORE_VECTOR_TYPE(float, float, 16)
 SMORE_VECTOR_TYPE(double, double, 16)
-SMORE_VECTOR_TYPE(int, int, 16)
-SMORE_VECTOR_TYPE(unsigned, uint, 16)
 #undef SMORE_VECTOR_TYPE
 
 typedef struct EmulatedStream* cudaStream_t;
@@ -110,11 +107,9 @@ T shuffle(unsigned mask, T value, int source) {
 
 inline void __syncthreads() { emulation::block_barrier(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { emulation::collective(emulation::Collective::sync, mask, 0, 0); }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 [[noreturn]] inline void __trap() { emulation::trap(); }
 
-// Sources of the four shuffles, within groups of `width` lanes, as the CUDA C++ Programming Guide defines them.
+// Sources of the shuffles, within groups of `width` lanes, as the CUDA C++ Programming Guide defines them.
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
   const int lane = emulation::lane(), first = lane / width * width;
@@ -130,16 +125,10 @@ T __shfl_down_sync(unsigned mask, T value, unsigned step, int width = 32) {
   const int lane = emulation::lane(), other = lane + static_cast<int>(step);
   return emulation::shuffle(mask, value, other / width != lane / width ? lane : other);
 }
-template <typename T>
-T __shfl_up_sync(unsigned mask, T value, unsigned step, int width = 32) {
-  const int lane = emulation::lane(), other = lane - static_cast<int>(step);
-  return emulation::shuffle(mask, value, other < lane / width * width ? lane : other);
-}
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return static_cast<unsigned>(emulation::collective(emulation::Collective::ballot, mask, predicate != 0, 0));
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
-inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 
 // One thread runs at a time, so atomics are plain operations.
 template <typename T>
@@ -161,24 +150,6 @@ T atomicMax(T* at, T value) {
   *at = std::max(old, value);
   return old;
 }
-template <typename T>
-T atomicOr(T* at, T value) {
-  const T old = *at;
-  *at = old | value;
-  return old;
-}
-template <typename T>
-T atomicExch(T* at, T value) {
-  const T old = *at;
-  *at = value;
-  return old;
-}
-template <typename T>
-T atomicCAS(T* at, T compare, T value) {
-  const T old = *at;
-  if (old == compare) *at = value;
-  return old;
-}
 
 template <typename T>
 T __ldg(const T* from) {
@@ -193,30 +164,7 @@ void __stcs(T* to, T value) {
   *to = value;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
-inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
-inline unsigned __brev(unsigned bits) {
-  unsigned reversed = 0;
-  for (int i = 0; i < 32; ++i) reversed |= ((bits >> i) & 1u) << (31 - i);
-  return reversed;
-}
-inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }
-template <typename To, typename From>
-To smore_bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-inline unsigned __float_as_uint(float value) { return smore_bit_cast<unsigned>(value); }
-inline int __float_as_int(float value) { return smore_bit_cast<int>(value); }
-inline float __uint_as_float(unsigned bits) { return smore_bit_cast<float>(bits); }
-inline float __int_as_float(int bits) { return smore_bit_cast<float>(bits); }
-inline long long __double_as_longlong(double value) { return smore_bit_cast<long long>(value); }
-inline double __longlong_as_double(long long bits) { return smore_bit_cast<double>(bits); }
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 inline void sincospi(double x, double* sine, double* cosine) {
   const double angle = 3.14159265358979323846 * x;
   *sine = std::sin(angle), *cosine = std::cos(angle);
