@@ -22,7 +22,6 @@ from smore_ext.events import EpochDone, Event, RunFinished, RunStarted, StepsDon
 from smore_ext.graph import Graph
 from smore_ext.models import MODELS
 from smore_ext.models.smore import SMOREConfig
-from smore_ext.progress import LossWindow, Progress
 from smore_ext.protocol import Evaluator, embeddings
 from smore_ext.report import ConsoleReport, JsonReport, bar_text, result_table, seeds_table, write_json
 from smore_ext.results import summarise
@@ -66,18 +65,6 @@ def test_stops_when_more_than_patience_epochs_bring_nothing(tmp_path: Path) -> N
 def test_an_improvement_resets_the_count(tmp_path: Path) -> None:
     result, _ = scripted_run(tmp_path, [0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1], patience=2)
     assert (result["best_epoch"], result["epochs_run"]) == (3, 7)
-
-
-def test_values_are_rounded_and_must_be_strictly_greater() -> None:
-    progress = Progress()
-    values = [0.10004, 0.10001, 0.10006, 0.10014, 0.1002]
-    improved = [progress.observe(epoch, {"recall@20": value}, "recall@20") for epoch, value in enumerate(values)]
-    assert improved == [True, False, True, False, True]  # 0.1000, 0.1000, 0.1001, 0.1001, 0.1002
-    assert (progress.best_epoch, progress.best_value, progress.bad_epochs) == (4, 0.1002, 0)
-
-
-def test_a_first_value_of_zero_is_a_best_epoch() -> None:
-    assert Progress().observe(0, {"recall@20": 0.0}, "recall@20")
 
 
 def test_stops_at_the_last_epoch(tmp_path: Path) -> None:
@@ -149,18 +136,6 @@ def test_batches_follow_from_seed_and_epoch(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], other[0])
-
-
-def test_loss_window_reads_many_steps_at_once() -> None:
-    window = LossWindow()
-    for step in range(3):
-        window.add({"loss": torch.tensor(float(step)), "bpr": torch.tensor(2.0 * step)})
-    assert len(window) == 3
-    assert window.read()[2] == {"loss": 2.0, "bpr": 4.0}
-    assert len(window) == 0
-    window.add({"loss": torch.tensor(5.0), "bpr": torch.tensor(10.0)})
-    window.read()
-    assert window.means() == {"loss": 2.0, "bpr": 4.0}
 
 
 def test_training_learns(tmp_path: Path) -> None:
