@@ -158,14 +158,18 @@ def use_cuda(torch_version: str, torch_cuda: str | None, toolkit: str | None, cu
     return chosen
 
 
-def set_cuda_archs(torch) -> str:
-    """Returns TORCH_CUDA_ARCH_LIST, set first where it is unset, as torch then fails without a GPU."""
+def set_cuda_archs(torch, toolkit: str) -> str:
+    """Returns TORCH_CUDA_ARCH_LIST, set first where it is unset, as torch then fails without a GPU.
+
+    It is set to the GPUs at hand or, without one, to what this nvcc knows of those that training runs on.
+    """
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
         count = torch.cuda.device_count()
         archs = sorted({torch.cuda.get_device_capability(i) for i in range(count)})
         if not archs:
-            new = tuple(int(part) for part in torch.version.cuda.split(".")[:2]) >= (12, 8)
-            archs = [(8, 0), (9, 0)] + [(12, 0)] * new
+            command = [os.path.join(toolkit, "bin", "nvcc"), "--list-gpu-code"]
+            known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            archs = [(major, minor) for major, minor in ((8, 0), (9, 0), (12, 0)) if f"sm_{major}{minor}" in known]
         os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(f"{major}.{minor}" for major, minor in archs) + "+PTX"
     return os.environ["TORCH_CUDA_ARCH_LIST"]
 
@@ -192,7 +196,7 @@ def make_extension(torch):
         flags.append("-g0")  # Python's own flags bring -g: with torch's headers, most of an object file
     macros = {"SMORE_BUILD_TORCH": torch.__version__, "SMORE_BUILD_FLAGS": " ".join(flags)}
     if cuda:
-        macros |= {"SMORE_BUILD_CUDA": torch.version.cuda, "SMORE_BUILD_CUDA_ARCHS": set_cuda_archs(torch)}
+        macros |= {"SMORE_BUILD_CUDA": torch.version.cuda, "SMORE_BUILD_CUDA_ARCHS": set_cuda_archs(torch, toolkit)}
     # As system folders: -Wextra is for our code, not for torch's headers.
     flags += [f"-isystem{path}" for path in cpp_extension.include_paths()]
     if cuda:

@@ -88,7 +88,9 @@ class TrainConfig:
     checkpoint_every: int = _setting(1, "epochs between two 'last' checkpoints")
     device: str = _setting("cpu", "torch device")
     cuda_graph: bool = _setting(True, "on a GPU, capture the training step as a CUDA graph (backend native)")
-    amp: bool = _setting(False, "run the gates and attention in bfloat16; kernels, losses and Adam stay float32")
+    amp: bool = _setting(
+        False, "bfloat16 for gates, attention and rows of graph products; sums, losses, Adam stay float32"
+    )
     tf32: bool = _setting(False, "on a GPU, matrix products of float32 in TF32: faster, about three digits")
     threads: int | None = _setting(None, "CPU threads; default as torch chooses")
     tensorboard: bool = _setting(False, "also write TensorBoard logs into the output directory")

@@ -63,14 +63,18 @@ def _sparse(graph: Any, like: Tensor) -> Tensor:
     return graph if graph.dtype == like.dtype else graph.to(like.dtype)
 
 
-def spmm(graph: Any, x: Tensor) -> Tensor:
-    """A x. graph [R, C], x [C, d] -> [R, d]."""
+def spmm(graph: Any, x: Tensor, gate: Tensor | None = None) -> Tensor:
+    """A x, or A (x * gate). graph [R, C], x and gate [C, d] -> [R, d]. bfloat16 is summed in float32."""
+    if gate is not None:
+        x = x * gate
+    if x.dtype == torch.bfloat16:
+        return spmm(graph, x.float()).bfloat16()
     return torch.sparse.mm(_sparse(graph, x), x)
 
 
-def propagate(graph: Any, x: Tensor, n_layers: int, reduce: str = "mean") -> Tensor:
-    """mean of A^0 x .. A^L x ("mean"), or A^L x ("last"). graph [N, N], x [N, d] -> [N, d]."""
-    layers = [x]
+def propagate(graph: Any, x: Tensor, n_layers: int, reduce: str = "mean", gate: Tensor | None = None) -> Tensor:
+    """mean of A^0 x .. A^L x ("mean"), or A^L x ("last"); with a gate, of x * gate. graph [N, N] -> [N, d]."""
+    layers = [x if gate is None else x * gate]
     for _ in range(n_layers):
         layers.append(spmm(graph, layers[-1]))
     return torch.stack(layers, dim=1).mean(dim=1) if reduce == "mean" else layers[-1]

@@ -25,7 +25,8 @@ class Step:
     Args:
         model: in training mode when a step is taken.
         optimizer: over its parameters.
-        amp: run torch's own layers in bfloat16 (autocast); this package's ops and the optimizer stay in float32.
+        amp: autocast to bfloat16: torch's layers compute in it, graph products hold their rows in it. Sums, the other
+            ops of this package and the optimizer stay in float32.
     """
 
     def __init__(self, model: Recommender, optimizer: torch.optim.Optimizer, amp: bool = False) -> None:

@@ -118,24 +118,31 @@ def fusion_case(modalities: int, n: int, d: int) -> OpCase:
     return OpCase("spectrum_fusion", f"{modalities}x{n}x{d}", make, (0, 1, 2), small=n * d <= 40)
 
 
-def _raw_sparse(args: Args) -> Args:
-    graph, x, *rest = args
-    return [*_parts(graph, x), x, *rest[:1], *(r == "mean" for r in rest[1:])]
+def _raw_spmm(args: Args) -> Args:
+    return [*_parts(args[0], args[1]), *args[1:]]
 
 
-def spmm_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False) -> OpCase:
+def _raw_propagate(args: Args) -> Args:
+    graph, x, layers, reduce, *gate = args
+    return [*_parts(graph, x), x, layers, reduce == "mean", *gate]
+
+
+def spmm_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False, gated: bool = False) -> OpCase:
     def make(dtype, g):
-        return [random_graph(g, n_rows, n_cols, edges, wide), rand(g, dtype, n_cols, d)]
+        graph = random_graph(g, n_rows, n_cols, edges, wide)
+        return [graph, *(rand(g, dtype, n_cols, d) for _ in range(1 + gated))]
 
-    name = f"{n_rows}x{n_cols}x{d}{'-int64' if wide else ''}"
-    return OpCase("spmm", name, make, (1,), _raw_sparse, small=edges <= 14)
+    name = f"{n_rows}x{n_cols}x{d}{'-int64' if wide else ''}{'-gated' if gated else ''}"
+    return OpCase("spmm", name, make, (1, 2) if gated else (1,), _raw_spmm, small=edges <= 14)
 
 
-def propagate_case(n: int, edges: int, d: int, layers: int, reduce: str) -> OpCase:
+def propagate_case(n: int, edges: int, d: int, layers: int, reduce: str, gated: bool = False) -> OpCase:
     def make(dtype, g):
-        return [random_graph(g, n, n, edges), rand(g, dtype, n, d), layers, reduce]
+        graph = random_graph(g, n, n, edges)
+        return [graph, rand(g, dtype, n, d), layers, reduce, *(rand(g, dtype, n, d) for _ in range(gated))]
 
-    return OpCase("propagate", f"{n}x{d}-{layers}-{reduce}", make, (1,), _raw_sparse, small=edges <= 12)
+    name = f"{n}x{d}-{layers}-{reduce}{'-gated' if gated else ''}"
+    return OpCase("propagate", name, make, (1, 4) if gated else (1,), _raw_propagate, small=edges <= 12)
 
 
 def graph_case(name: str, graph: Callable[[], Graph], d: int, layers: int | None = None) -> OpCase:
@@ -145,7 +152,9 @@ def graph_case(name: str, graph: Callable[[], Graph], d: int, layers: int | None
         matrix = graph()
         return [matrix, rand(g, dtype, matrix.n_cols, d), *([] if layers is None else [layers, "mean"])]
 
-    return OpCase("spmm" if layers is None else "propagate", name, make, (1,), _raw_sparse)
+    if layers is None:
+        return OpCase("spmm", name, make, (1,), _raw_spmm)
+    return OpCase("propagate", name, make, (1,), _raw_propagate)
 
 
 def knn_case(n: int, d: int, k: int) -> OpCase:
@@ -243,6 +252,10 @@ CASES: Sequence[OpCase] = [
     spmm_case(90, 70, 800, 63, wide=True),
     spmm_case(300, 200, 9000, 192),
     spmm_case(50, 60, 400, 17),
+    spmm_case(6, 4, 14, 3, gated=True),
+    spmm_case(4, 0, 0, 3, gated=True),
+    spmm_case(300, 200, 9000, 64, gated=True),
+    spmm_case(90, 70, 800, 17, wide=True, gated=True),
     propagate_case(5, 12, 3, 3, "mean"),
     propagate_case(5, 12, 3, 2, "last"),
     propagate_case(4, 9, 2, 0, "mean"),
@@ -250,6 +263,11 @@ CASES: Sequence[OpCase] = [
     propagate_case(0, 0, 3, 2, "mean"),
     propagate_case(250, 4000, 64, 4, "mean"),
     propagate_case(250, 4000, 33, 3, "last"),
+    propagate_case(5, 12, 3, 3, "mean", gated=True),
+    propagate_case(5, 12, 3, 2, "last", gated=True),
+    propagate_case(5, 12, 3, 0, "mean", gated=True),
+    propagate_case(250, 4000, 64, 1, "last", gated=True),
+    propagate_case(250, 4000, 33, 2, "mean", gated=True),
     *(knn_case(*size) for size in ((1, 3, 1), (6, 2, 6), (50, 7, 10), (700, 40, 10), (1300, 20, 40))),
     topk_case(3, 5, 4, 5, 9),
     topk_case(0, 5, 4, 2, 0),

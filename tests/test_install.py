@@ -207,6 +207,30 @@ def test_the_toolkit_is_where_nvcc_says_not_where_the_file_on_path_lies(setup_mo
     assert setup_module.cuda_toolkit() is None
 
 
+@pytest.mark.parametrize(
+    "gpus, known, archs",
+    [
+        ([], "sm_75 sm_80 sm_90 sm_120", "8.0;9.0;12.0+PTX"),
+        ([], "sm_70 sm_80 sm_90", "8.0;9.0+PTX"),  # CUDA 12.4
+        ([(9, 0), (8, 6), (9, 0)], "sm_80", "8.6;9.0+PTX"),
+    ],
+)
+def test_architectures_are_those_of_the_gpus_or_those_that_nvcc_knows(
+    setup_module, monkeypatch, tmp_path, gpus, known, archs
+):
+    (tmp_path / "bin").mkdir()
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.write_text(f"#!/bin/sh\nprintf '%s\\n' {known}\n")
+    nvcc.chmod(0o755)
+    torch_here = SimpleNamespace(
+        cuda=SimpleNamespace(device_count=lambda: len(gpus), get_device_capability=lambda i: gpus[i])
+    )
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "")
+    assert setup_module.set_cuda_archs(torch_here, str(tmp_path)) == archs
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    assert setup_module.set_cuda_archs(torch_here, str(tmp_path)) == "7.5"
+
+
 def test_cufft_of_the_toolkit_goes_before_the_one_beside_torch(setup_module, tmp_path):
     torch_package = SimpleNamespace(__file__=str(tmp_path / "site" / "torch" / "__init__.py"))
     toolkit, package = tmp_path / "cuda", tmp_path / "site" / "nvidia" / "cu13"

@@ -86,8 +86,9 @@ def test_gradcheck(case: OpCase, device: torch.device) -> None:
 @over([case for case in CASES if case.op in ("spmm", "propagate") and case.small])
 def test_sparse_products_differentiate_twice(case: OpCase, device: torch.device) -> None:
     args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
+    tensors = differentiable_tensors(case, args)
     if args[1].numel():
-        assert torch.autograd.gradgradcheck(lambda x: case.call(ops, [args[0], x, *args[2:]])[0], [args[1]])
+        assert torch.autograd.gradgradcheck(lambda *_: case.call(ops, args)[0], tensors)
 
 
 @pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce", "table_linear"])
@@ -157,7 +158,46 @@ def test_same_bits_for_any_number_of_threads(case: OpCase, device: torch.device)
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("op", sorted({case.op for case in NEW_OUTPUT_CASES}))
+SPARSE_CASES = [case for case in CASES if case.op in ("spmm", "propagate")]
+
+
+@over(SPARSE_CASES)
+def test_bfloat16_is_storage_only(case: OpCase, device: torch.device) -> None:
+    """As near to float64 as plain PyTorch is that rounds what each product writes and nothing else."""
+    args = map_tensors(case.make(torch.float32, seeded()), torch.Tensor.bfloat16)
+    exact_args = map_tensors(args, torch.Tensor.double)
+    exact = case.call(reference, exact_args)
+    cotangents = [torch.randn(o.shape, generator=seeded(), dtype=torch.float64).bfloat16() for o in exact]
+    assert_within(case.call(ops, on(device, args)), case.call(reference, args), exact, 2, "output")
+    ours = gradients(case, ops, on(device, args), [c.to(device) for c in cotangents])
+    plain = gradients(case, reference, args, cotangents)
+    assert_within(ours, plain, gradients(case, reference, exact_args, cotangents), 4, "gradient")
+
+
+@over([case for case in CASES if case.op == "spmm" and len(case.differentiable) == 1])
+def test_bfloat16_products_are_float32_ones_rounded_once(case: OpCase, device: torch.device) -> None:
+    args = map_tensors(on(device, case.make(torch.float32, seeded())), torch.Tensor.bfloat16)
+    (ours,), (wide,) = case.call(ops, args), case.call(ops, map_tensors(args, torch.Tensor.float))
+    assert torch.equal(ours, wide.bfloat16())
+
+
+@pytest.mark.parametrize("op", ["spmm", "propagate"])
+def test_autocast_holds_graph_inputs_in_bfloat16(op: str, device: torch.device) -> None:
+    case = next(case for case in SPARSE_CASES if case.op == op and "gated" in case.name and "0x" not in case.name)
+    args = on(device, case.make(torch.float32, seeded()))
+    narrow = case.call(ops, map_tensors(args, torch.Tensor.bfloat16))[0]
+    leaf = args[1].clone().requires_grad_()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        ours = case.call(ops, [args[0], leaf, *args[2:]])[0]
+        assert case.call(ops, map_tensors(args, torch.Tensor.double))[0].dtype == torch.float64
+    assert ours.dtype == torch.bfloat16 and torch.equal(ours, narrow)
+    assert torch.autograd.grad(ours.sum(), leaf)[0].dtype == torch.float32
+    with torch.autocast(device.type, dtype=torch.float16):
+        assert torch.equal(case.call(ops, args)[0], case.call(ops, args)[0].float())
+        assert case.call(ops, map_tensors(args, torch.Tensor.half))[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("op", sorted({case.op for case in NEW_OUTPUT_CASES} - {"spmm", "propagate"}))
 def test_autocast_computes_in_float32(op: str, device: torch.device) -> None:
     case = next(case for case in FLOAT_CASES if case.op == op and "0x" not in case.name)
     args = map_tensors(on(device, case.make(torch.float32, seeded())), torch.Tensor.bfloat16)

@@ -5,10 +5,10 @@
 
 namespace smore {
 
-template <typename T, typename I>
-bool spmm_rows(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
-               int64_t end) {
-  return SMORE_DISPATCH(spmm_rows_at<T, I>)(a, x, width, out, begin, end);
+template <typename S, typename I>
+bool spmm_rows(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
+               int64_t begin, int64_t end) {
+  return SMORE_DISPATCH(spmm_rows_at<S, I>)(a, x, width, out, begin, end);
 }
 
 template <typename I>
@@ -28,12 +28,15 @@ int64_t balanced_row(const I* rowptr, int64_t n_rows, int64_t part, int64_t part
   return low;
 }
 
-#define SMORE_INSTANTIATE(T, I) \
-  template bool spmm_rows<T, I>(const CsrMatrix<T, I>&, const T*, int64_t, const SpmmOutput<T>&, int64_t, int64_t);
+#define SMORE_INSTANTIATE(S, I)                                                                                        \
+  template bool spmm_rows<S, I>(const CsrMatrix<Accumulator<S>, I>&, const S*, int64_t, const SpmmOutput<S>&, int64_t, \
+                                int64_t);
 SMORE_INSTANTIATE(float, int32_t)
 SMORE_INSTANTIATE(float, int64_t)
 SMORE_INSTANTIATE(double, int32_t)
 SMORE_INSTANTIATE(double, int64_t)
+SMORE_INSTANTIATE(BFloat16, int32_t)
+SMORE_INSTANTIATE(BFloat16, int64_t)
 #undef SMORE_INSTANTIATE
 template int64_t balanced_row<int32_t>(const int32_t*, int64_t, int64_t, int64_t);
 template int64_t balanced_row<int64_t>(const int64_t*, int64_t, int64_t, int64_t);

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "common/bfloat16.h"
+
 namespace smore {
 
 template <typename T, typename I>
@@ -15,22 +17,23 @@ struct CsrMatrix {
   int64_t n_edges;
 };
 
-// Where a row of the product goes. Every pointer is [n_rows, width], row-major, and may be null where not
-// needed.
-template <typename T>
+// Where a row of the product goes: value = (addend + A x) * scale. Every pointer is [n_rows, width], row-major. S is
+// the type in memory.
+template <typename S>
 struct SpmmOutput {
-  T* product;       // A x
-  const T* addend;  // with sum: sum = (addend + A x) * scale
-  T* sum;
-  T scale;
+  S* y = nullptr;             // the value; null if only its products are wanted
+  const S* addend = nullptr;  // null: nothing is added
+  Accumulator<S> scale = 1;
+  const S* factor[2] = {};  // factor[i] null: no such product
+  S* scaled[2] = {};        // scaled[i] = value * factor[i]
 };
 
 // Computes rows [begin, end). A row is summed in stored order (a long one: its even edges, then its odd ones), whatever
 // the range: the result does not depend on how rows are shared out. Returns false (rows touched by it undefined) if a
-// row pointer or a column is out of range.
-template <typename T, typename I>
-bool spmm_rows(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
-               int64_t end);
+// row pointer or a column is out of range. Sums are of the accumulator's type.
+template <typename S, typename I>
+bool spmm_rows(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
+               int64_t begin, int64_t end);
 
 // First row of part `part` of `parts`, so that parts hold about equally many edges plus rows. Needs a valid
 // rowptr.

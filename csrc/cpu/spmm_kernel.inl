@@ -1,31 +1,41 @@
+#include "cpu/simd/bfloat16.inl"
+
 namespace smore::SMORE_LEVEL {
 
 inline constexpr int64_t kPrefetchEdges = 8;
 inline constexpr int64_t kLongRow = 64;  // edges
 inline constexpr int kMaxVectors = 8;    // accumulators that stay in registers
 
-template <typename T>
-SMORE_INLINE void emit(const SpmmOutput<T>& out, int64_t at, Vec<T> value) {
-  if (out.product != nullptr) store(out.product + at, value);
-  if (out.sum != nullptr) store(out.sum + at, (load(out.addend + at) + value) * broadcast(out.scale));
+// One vector of a row, at index `at` of its outputs.
+template <typename S>
+SMORE_INLINE void emit(const SpmmOutput<S>& out, int64_t at, Vec<Accumulator<S>> value) {
+  if (out.addend != nullptr) value = (load(out.addend + at) + value) * broadcast(out.scale);
+  if (out.y != nullptr) store(out.y + at, value);
+  for (int i = 0; i < 2; ++i) {
+    if (out.factor[i] != nullptr) store(out.scaled[i] + at, value * load(out.factor[i] + at));
+  }
 }
 
-template <typename T>
-SMORE_INLINE void emit_scalar(const SpmmOutput<T>& out, int64_t at, T value) {
-  if (out.product != nullptr) out.product[at] = value;
-  if (out.sum != nullptr) out.sum[at] = (out.addend[at] + value) * out.scale;
+template <typename S>
+SMORE_INLINE void emit_scalar(const SpmmOutput<S>& out, int64_t at, Accumulator<S> value) {
+  if (out.addend != nullptr) value = (widened(out.addend[at]) + value) * out.scale;
+  if (out.y != nullptr) out.y[at] = narrowed<S>(value);
+  for (int i = 0; i < 2; ++i) {
+    if (out.factor[i] != nullptr) out.scaled[i][at] = narrowed<S>(value * widened(out.factor[i][at]));
+  }
 }
 
 // Sums edges begin, begin + Step, .. below end into acc: columns [first, first + NV * width).
-template <typename T, typename I, int NV, int Step>
-SMORE_INLINE void sum_edges(const CsrMatrix<T, I>& a, const T* x, int64_t width, int64_t first, int64_t begin,
-                            int64_t end, Vec<T> (&acc)[NV]) {
+template <typename S, typename I, int NV, int Step>
+SMORE_INLINE void sum_edges(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, int64_t first,
+                            int64_t begin, int64_t end, Vec<Accumulator<S>> (&acc)[NV]) {
+  typedef Accumulator<S> T;
   constexpr int W = kWidth<T>;
   for (int64_t e = begin; e < end; e += Step) {
     const char* ahead = reinterpret_cast<const char*>(
         x + static_cast<int64_t>(a.col[std::min(e + kPrefetchEdges * Step, a.n_edges - 1)]) * width + first);
-    for (int line = 0; line < NV * SMORE_VECTOR_BYTES; line += 64) __builtin_prefetch(ahead + line);
-    const T* source = x + static_cast<int64_t>(a.col[e]) * width + first;
+    for (int line = 0; line < NV * W * static_cast<int>(sizeof(S)); line += 64) __builtin_prefetch(ahead + line);
+    const S* source = x + static_cast<int64_t>(a.col[e]) * width + first;
     const Vec<T> w = broadcast(a.weight[e]);
     for (int v = 0; v < NV; ++v) acc[v] = fma(w, load(source + v * W), acc[v]);
   }
@@ -33,44 +43,47 @@ SMORE_INLINE void sum_edges(const CsrMatrix<T, I>& a, const T* x, int64_t width,
 
 // A long row, even and odd edges apart: errors grow more slowly. A function of its own, so that the short rows' loop
 // stays short.
-template <typename T, typename I, int NV>
-__attribute__((noinline)) void long_row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width,
-                                              const SpmmOutput<T>& out, int64_t row, int64_t first) {
+template <typename S, typename I, int NV>
+__attribute__((noinline)) void long_row_block(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width,
+                                              const SpmmOutput<S>& out, int64_t row, int64_t first) {
+  typedef Accumulator<S> T;
   Vec<T> even[NV] = {}, odd[NV] = {};
-  sum_edges<T, I, NV, 2>(a, x, width, first, a.rowptr[row], a.rowptr[row + 1], even);
-  sum_edges<T, I, NV, 2>(a, x, width, first, a.rowptr[row] + 1, a.rowptr[row + 1], odd);
+  sum_edges<S, I, NV, 2>(a, x, width, first, a.rowptr[row], a.rowptr[row + 1], even);
+  sum_edges<S, I, NV, 2>(a, x, width, first, a.rowptr[row] + 1, a.rowptr[row + 1], odd);
   for (int v = 0; v < NV; ++v) emit(out, row * width + first + v * kWidth<T>, even[v] + odd[v]);
 }
 
 // Columns [first, first + NV * width) of one row.
-template <typename T, typename I, int NV>
-SMORE_INLINE void row_block(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
-                            int64_t first) {
+template <typename S, typename I, int NV>
+SMORE_INLINE void row_block(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
+                            int64_t row, int64_t first) {
+  typedef Accumulator<S> T;
   constexpr int W = kWidth<T>;
   const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
-  if (end - begin >= kLongRow) return long_row_block<T, I, NV>(a, x, width, out, row, first);
+  if (end - begin >= kLongRow) return long_row_block<S, I, NV>(a, x, width, out, row, first);
   Vec<T> acc[NV] = {};
-  sum_edges<T, I, NV, 1>(a, x, width, first, begin, end, acc);
+  sum_edges<S, I, NV, 1>(a, x, width, first, begin, end, acc);
   for (int v = 0; v < NV; ++v) emit(out, row * width + first + v * W, acc[v]);
 }
 
-template <typename T, typename I, int NV>
-SMORE_INLINE void row_rest(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
-                           int64_t first, int64_t vectors) {
+template <typename S, typename I, int NV>
+SMORE_INLINE void row_rest(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
+                           int64_t row, int64_t first, int64_t vectors) {
   if constexpr (NV > 0) {
     if (vectors == NV) {
-      row_block<T, I, NV>(a, x, width, out, row, first);
+      row_block<S, I, NV>(a, x, width, out, row, first);
     } else {
-      row_rest<T, I, NV - 1>(a, x, width, out, row, first, vectors);
+      row_rest<S, I, NV - 1>(a, x, width, out, row, first, vectors);
     }
   }
 }
 
 // The columns that do not fill a vector: the last full vector's worth is read again, its known part is
 // dropped.
-template <typename T, typename I>
-SMORE_INLINE void row_tail(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t row,
-                           int64_t first) {
+template <typename S, typename I>
+SMORE_INLINE void row_tail(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
+                           int64_t row, int64_t first) {
+  typedef Accumulator<S> T;
   constexpr int W = kWidth<T>;
   const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
   T lanes[W];
@@ -85,7 +98,9 @@ SMORE_INLINE void row_tail(const CsrMatrix<T, I>& a, const T* x, int64_t width, 
   } else {
     for (int64_t i = 0; i < width - first; ++i) {
       T acc = 0;
-      for (int64_t e = begin; e < end; ++e) acc += a.weight[e] * x[static_cast<int64_t>(a.col[e]) * width + first + i];
+      for (int64_t e = begin; e < end; ++e) {
+        acc += a.weight[e] * widened(x[static_cast<int64_t>(a.col[e]) * width + first + i]);
+      }
       lanes[i] = acc;
     }
   }
@@ -101,18 +116,18 @@ bool valid_row(const CsrMatrix<T, I>& a, int64_t row) {
   return ok;
 }
 
-template <typename T, typename I>
-bool spmm_rows_at(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, int64_t begin,
-                  int64_t end) {
-  constexpr int W = kWidth<T>;
+template <typename S, typename I>
+bool spmm_rows_at(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
+                  int64_t begin, int64_t end) {
+  constexpr int W = kWidth<Accumulator<S>>;
   const int64_t whole = width / W * W;
   for (int64_t row = begin; row < end; ++row) {
     if (!valid_row(a, row)) return false;
     int64_t first = 0;
     for (; first + kMaxVectors * W <= whole; first += kMaxVectors * W) {
-      row_block<T, I, kMaxVectors>(a, x, width, out, row, first);
+      row_block<S, I, kMaxVectors>(a, x, width, out, row, first);
     }
-    row_rest<T, I, kMaxVectors - 1>(a, x, width, out, row, first, (whole - first) / W);
+    row_rest<S, I, kMaxVectors - 1>(a, x, width, out, row, first, (whole - first) / W);
     if (whole < width) row_tail(a, x, width, out, row, whole);
   }
   return true;

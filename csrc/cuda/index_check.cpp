@@ -109,15 +109,14 @@ void check_ids_cuda(const char* op, const char* name, const Tensor& ids, int64_t
 RowLengths check_csr_cuda(const char* op, const char* name, const Tensor& rowptr, const Tensor& col, int64_t n_cols,
                           bool sorted) {
   const c10::cuda::CUDAGuard guard(rowptr.device());
-  const bool in_capture = capturing();
   const bool has_versions = !rowptr.is_inference() && !col.is_inference();
   if (has_versions) {
     const std::lock_guard<std::mutex> lock(mutex);
     if (const RowLengths* known = sound_graphs().find(rowptr, col, n_cols, sorted); known != nullptr) {
-      return in_capture ? RowLengths{.longest = known->longest} : *known;
+      return *known;
     }
   }
-  if (in_capture) return {};
+  if (capturing()) return {};
   const bool narrow = rowptr.scalar_type() == at::kInt;
   const CsrVerdict verdict =
       narrow ? judge<int32_t>(rowptr, col, n_cols, sorted) : judge<int64_t>(rowptr, col, n_cols, sorted);

@@ -22,27 +22,30 @@ constexpr int64_t kAlign = 256;
 template <typename T>
 constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
 
-// Columns of a group: G lanes with P packs of V elements each.
-template <typename T_, typename I_, int V_, int G_, int P_>
+// Columns of a group: G lanes with P packs of V elements each. M is the type in memory, T that of the sums.
+template <typename M_, typename I_, int V_, int G_, int P_>
 struct Shape {
-  using T = T_;
+  using M = M_;
+  using T = Accumulator<M>;
   using I = I_;
   static constexpr int V = V_, G = G_, P = P_;
   static constexpr int kGroups = kThreads / G;
   static constexpr int kColumns = G * P * V;
-  static constexpr int kAhead = P == 1 ? 8 : 4;                       // rows of x that are under way at a time
-  static constexpr int kBlocks = P > 1 ? 4 : sizeof(T) == 4 ? 6 : 5;  // a multiprocessor at least
+  static constexpr int kAhead = P == 1 ? 8 : 4;                                // rows of x that are under way at a time
+  static constexpr int kBlocks = P > 1 || V > 4 ? 4 : sizeof(T) == 4 ? 6 : 5;  // a multiprocessor at least
 };
 
-template <typename T, typename I>
+template <typename M, typename I>
 struct Job {
+  using T = Accumulator<M>;
   CsrMatrix<T, I> a;
-  SpmmOutput<T> out;
+  SpmmOutput<M> out;
   int64_t fixed;     // the length of every row, or -1
   int log_chunk;     // a chunk has 2^log_chunk edges
   int64_t n_chunks;  // 0: rows are not cut
-  T* piece;          // [n_chunks, width]
   int64_t* begins;   // [n_chunks]: the long row whose first piece the chunk is, or -1
+  T* head;           // [n_chunks, width]: what the row that begins[c] names sums before chunk c
+  T* piece;          // [n_chunks, width]: what it sums in chunk c
   int width;
 
   __device__ int64_t chunk() const { return int64_t{1} << log_chunk; }
@@ -54,16 +57,16 @@ struct Range {
   int64_t begin, end;
 };
 
-template <typename T, typename I>
-__device__ __forceinline__ Range edges_of(const Job<T, I>& job, int64_t row) {
+template <typename M, typename I>
+__device__ __forceinline__ Range edges_of(const Job<M, I>& job, int64_t row) {
   if (job.fixed >= 0) return {row * job.fixed, (row + 1) * job.fixed};
   const int64_t begin = min(max(int64_t{job.a.rowptr[row]}, int64_t{0}), job.a.n_edges);
   return {begin, max(min(int64_t{job.a.rowptr[row + 1]}, job.a.n_edges), begin)};
 }
 
 // The row that holds the edge; n_rows if there is none.
-template <typename T, typename I>
-__device__ int64_t row_of(const Job<T, I>& job, int64_t edge) {
+template <typename M, typename I>
+__device__ int64_t row_of(const Job<M, I>& job, int64_t edge) {
   if (job.fixed > 0) return edge / job.fixed;
   int64_t low = 0, high = job.a.n_rows;
   while (low < high) {
@@ -80,10 +83,15 @@ __device__ int64_t row_of(const Job<T, I>& job, int64_t edge) {
 __device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
 
-// What a lane holds of a row: P packs, whose columns begin at `first`, `first` + G * V, ..
+// What a lane holds of a row: P packs, whose columns begin at `first`, `first` + G * V, .. As memory has them, and as
+// sums.
 template <typename S>
 struct Part {
-  Pack<typename S::T, S::V> pack[S::P] = {};
+  Pack<typename S::M, S::V> pack[S::P] = {};
+};
+template <typename S>
+struct Sum {
+  typename S::T at[S::P][S::V] = {};
 };
 
 template <typename S>
@@ -94,7 +102,7 @@ __device__ __forceinline__ int first_column() {
 // Packs that lie in the row, if there is one; the others are left as they are. One condition a pack: it becomes a
 // predicate of the load, not a branch.
 template <typename S>
-__device__ __forceinline__ void load_part(Part<S>& part, const typename S::T* row, int width, bool there = true) {
+__device__ __forceinline__ void load_part(Part<S>& part, const typename S::M* row, int width, bool there = true) {
   const int first = first_column<S>();
 #pragma unroll
   for (int p = 0; p < S::P; ++p) {
@@ -103,23 +111,52 @@ __device__ __forceinline__ void load_part(Part<S>& part, const typename S::T* ro
   }
 }
 
+// Adds w * x or, without x's row (w is 0 or NaN then), w * 0.
 template <typename S>
-__device__ __forceinline__ void store_part(const Part<S>& part, typename S::T* row, int width) {
-  const int first = first_column<S>();
+__device__ __forceinline__ void add(Sum<S>& sum, typename S::T w, const Part<S>& x) {
 #pragma unroll
   for (int p = 0; p < S::P; ++p) {
-    const int column = first + p * S::G * S::V;
-    if (column < width) store_pack(row + column, part.pack[p]);
+#pragma unroll
+    for (int v = 0; v < S::V; ++v) sum.at[p][v] = fused(w, widened(x.pack[p].at[v]), sum.at[p][v]);
   }
 }
 
-// Adds w * x or, without x's row (w is 0 or NaN then), w * 0.
+// Sums in scratch memory, in packs of 16 bytes if rows of x go in packs.
 template <typename S>
-__device__ __forceinline__ void add(Part<S>& sum, typename S::T w, const Part<S>& x) {
+inline constexpr int kSumPack = S::V < kFullPack<typename S::T> ? S::V : kFullPack<typename S::T>;
+
+template <typename S>
+__device__ __forceinline__ void add_stored(Sum<S>& sum, const typename S::T* row, int width, bool there = true) {
+  const int first = first_column<S>();
+  constexpr int N = kSumPack<S>;
 #pragma unroll
   for (int p = 0; p < S::P; ++p) {
+    const int column = first + p * S::G * S::V;
+    if (!(there & (column < width))) continue;
 #pragma unroll
-    for (int v = 0; v < S::V; ++v) sum.pack[p].at[v] = fused(w, x.pack[p].at[v], sum.pack[p].at[v]);
+    for (int v = 0; v < S::V; v += N) {
+      const Pack<typename S::T, N> pack = load_pack<N>(row + column + v);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum.at[p][v + i] += pack.at[i];
+    }
+  }
+}
+
+template <typename S>
+__device__ __forceinline__ void store_sum(const Sum<S>& sum, typename S::T* row, int width) {
+  const int first = first_column<S>();
+  constexpr int N = kSumPack<S>;
+#pragma unroll
+  for (int p = 0; p < S::P; ++p) {
+    const int column = first + p * S::G * S::V;
+    if (column >= width) continue;
+#pragma unroll
+    for (int v = 0; v < S::V; v += N) {
+      Pack<typename S::T, N> pack;
+#pragma unroll
+      for (int i = 0; i < N; ++i) pack.at[i] = sum.at[p][v + i];
+      store_pack(row + column + v, pack);
+    }
   }
 }
 
@@ -141,15 +178,15 @@ __device__ __forceinline__ Edge<T, I> load_edge(const CsrMatrix<T, I>& a, int64_
 // The sum over the group's edges, in order. The groups of a warp go through their edges in step: each lane loads one
 // edge at a time and hands it to its group, kAhead rows of x are asked for before the first is used.
 template <typename S>
-__device__ __forceinline__ Part<S> sum_edges(const Job<typename S::T, typename S::I>& job,
-                                             const typename S::T* __restrict__ x, Range edges) {
+__device__ __forceinline__ Sum<S> sum_edges(const Job<typename S::M, typename S::I>& job,
+                                            const typename S::M* __restrict__ x, Range edges) {
   using T = typename S::T;
   using I = typename S::I;
   int64_t length = edges.end - edges.begin;
 #pragma unroll
   for (int other = S::G; other < kWarp; other *= 2) length = max(length, __shfl_xor_sync(kAllLanes, length, other));
   const int64_t mine = edges.begin + static_cast<int>(threadIdx.x) % S::G;
-  Part<S> sum;
+  Sum<S> sum;
   Edge<T, I> next = load_edge(job.a, mine, edges.end);
   for (int64_t first = 0; first < length; first += S::G) {
     const Edge<T, I> edge = next;
@@ -176,30 +213,40 @@ __device__ __forceinline__ Part<S> sum_edges(const Job<typename S::T, typename S
 }
 
 template <typename S>
-__device__ __forceinline__ void emit(const SpmmOutput<typename S::T>& out, int64_t row, int width,
-                                     const Part<S>& product) {
-  if (out.product != nullptr) store_part(product, out.product + row * width, width);
-  if (out.sum == nullptr) return;
-  Part<S> sum;
-  load_part(sum, out.addend + row * width, width);
+__device__ __forceinline__ void emit(const SpmmOutput<typename S::M>& out, int64_t row, int width, Sum<S> value) {
+  using M = typename S::M;
+  const int first = first_column<S>();
 #pragma unroll
   for (int p = 0; p < S::P; ++p) {
+    const int column = first + p * S::G * S::V;
+    if (column >= width) continue;
+    const int64_t at = row * width + column;
+    if (out.addend != nullptr) {
+      const Pack<M, S::V> addend = load_pack<S::V>(out.addend + at);
 #pragma unroll
-    for (int v = 0; v < S::V; ++v) sum.pack[p].at[v] = (sum.pack[p].at[v] + product.pack[p].at[v]) * out.scale;
+      for (int v = 0; v < S::V; ++v) value.at[p][v] = (value.at[p][v] + widened(addend.at[v])) * out.scale;
+    }
+    Pack<M, S::V> pack;
+    if (out.y != nullptr) {
+#pragma unroll
+      for (int v = 0; v < S::V; ++v) pack.at[v] = narrowed<M>(value.at[p][v]);
+      store_pack(out.y + at, pack);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (out.factor[i] == nullptr) continue;
+      const Pack<M, S::V> factor = load_pack<S::V>(out.factor[i] + at);
+#pragma unroll
+      for (int v = 0; v < S::V; ++v) pack.at[v] = narrowed<M>(value.at[p][v] * widened(factor.at[v]));
+      store_pack(out.scaled[i] + at, pack);
+    }
   }
-  store_part(sum, out.sum + row * width, width);
-}
-
-// Where a long row's first edges wait for the others: its place in an output.
-template <typename T, typename I>
-__device__ __forceinline__ T* head_of(const Job<T, I>& job, int64_t row) {
-  return (job.out.product != nullptr ? job.out.product : job.out.sum) + row * job.width;
 }
 
 // The first `piece_blocks` blocks sum chunks (they have the longest sums, so they go first), the others rows.
 template <typename S>
 __global__ void __launch_bounds__(kThreads, S::kBlocks)
-    spmm_kernel(const Job<typename S::T, typename S::I> job, const typename S::T* __restrict__ x,
+    spmm_kernel(const Job<typename S::M, typename S::I> job, const typename S::M* __restrict__ x,
                 unsigned piece_blocks) {
   const int group = static_cast<int>(threadIdx.x) / S::G;
   const bool of_chunk = blockIdx.x < piece_blocks;
@@ -217,11 +264,11 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   } else if (is_long) {
     edges.end = job.chunks_up_to(edges.begin) << job.log_chunk;
   }
-  const Part<S> sum = sum_edges<S>(job, x, edges);
+  const Sum<S> sum = sum_edges<S>(job, x, edges);
   if (of_chunk && is_long) {
-    store_part(sum, job.piece + number * job.width, job.width);
+    store_sum(sum, job.piece + number * job.width, job.width);
   } else if (is_long) {
-    store_part(sum, head_of(job, row), job.width);
+    store_sum(sum, job.head + job.chunks_up_to(edges.begin) * job.width, job.width);
   } else if (known && !of_chunk) {
     emit(job.out, row, job.width, sum);
   }
@@ -229,23 +276,16 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
 
 // A group for each chunk that begins a long row: its head, then its pieces.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, S::kBlocks) add_pieces_kernel(const Job<typename S::T, typename S::I> job) {
+__global__ void __launch_bounds__(kThreads, S::kBlocks) add_pieces_kernel(const Job<typename S::M, typename S::I> job) {
   const int64_t first = int64_t{blockIdx.x} * S::kGroups + static_cast<int>(threadIdx.x) / S::G;
   if (first >= job.n_chunks) return;
   const int64_t row = job.begins[first];
   if (row < 0) return;
   const int64_t last = job.chunks_up_to(edges_of(job, row).end);
-  Part<S> sum;
-  load_part(sum, head_of(job, row), job.width);
-  for (int64_t c = first; c < last; c += S::kAhead) {
-    Part<S> piece[S::kAhead];
-#pragma unroll
-    for (int i = 0; i < S::kAhead; ++i) {
-      load_part(piece[i], job.piece + (c + i) * job.width, job.width, c + i < last);
-    }
-#pragma unroll
-    for (int i = 0; i < S::kAhead; ++i) add(sum, typename S::T(1), piece[i]);
-  }
+  Sum<S> sum;
+  add_stored(sum, job.head + first * job.width, job.width);
+#pragma unroll 4
+  for (int64_t c = first; c < last; ++c) add_stored(sum, job.piece + c * job.width, job.width);
   emit(job.out, row, job.width, sum);
 }
 
@@ -260,7 +300,7 @@ int64_t chunks_for(int64_t n_edges, const RowLengths& lengths) {
 int64_t begins_bytes(int64_t n_chunks) { return ceil_div(n_chunks * int64_t{sizeof(int64_t)}, kAlign) * kAlign; }
 
 template <typename S>
-void run(const Job<typename S::T, typename S::I>& job, const typename S::T* x, cudaStream_t stream) {
+void run(const Job<typename S::M, typename S::I>& job, const typename S::M* x, cudaStream_t stream) {
   const unsigned tiles = blocks_for(job.width, S::kColumns);
   const unsigned pieces = blocks_for(job.n_chunks, S::kGroups);
   const unsigned blocks = blocks_for(job.a.n_rows + int64_t{pieces} * S::kGroups, S::kGroups);
@@ -269,55 +309,59 @@ void run(const Job<typename S::T, typename S::I>& job, const typename S::T* x, c
 }
 
 // The narrowest group that holds a row; of tiles for wider ones, those that cover it with the least waste.
-template <int V, typename T, typename I>
-void run_width(const Job<T, I>& job, const T* x, cudaStream_t stream) {
+template <int V, typename M, typename I>
+void run_width(const Job<M, I>& job, const M* x, cudaStream_t stream) {
   const int packs = ceil_div(job.width, V);
-  if (packs <= 8) return run<Shape<T, I, V, 8, 1>>(job, x, stream);
-  if (packs <= 16) return run<Shape<T, I, V, 16, 1>>(job, x, stream);
-  if (ceil_div(packs, 32) * 32 < ceil_div(packs, 48) * 48) return run<Shape<T, I, V, 16, 2>>(job, x, stream);
-  run<Shape<T, I, V, 16, 3>>(job, x, stream);
+  if (packs <= 8) return run<Shape<M, I, V, 8, 1>>(job, x, stream);
+  if (packs <= 16) return run<Shape<M, I, V, 16, 1>>(job, x, stream);
+  if constexpr (V > 4) {  // registers do not suffice for more
+    run<Shape<M, I, V, 16, 2>>(job, x, stream);
+  } else if (ceil_div(packs, 32) * 32 < ceil_div(packs, 48) * 48) {
+    run<Shape<M, I, V, 16, 2>>(job, x, stream);
+  } else {
+    run<Shape<M, I, V, 16, 3>>(job, x, stream);
+  }
 }
 
 }  // namespace
 
-template <typename T>
+template <typename M>
 int64_t spmm_scratch_bytes(int64_t n_edges, int64_t width, const RowLengths& lengths) {
   const int64_t n_chunks = chunks_for(n_edges, lengths);
-  return begins_bytes(n_chunks) + n_chunks * width * int64_t{sizeof(T)};
+  return begins_bytes(n_chunks) + 2 * n_chunks * width * int64_t{sizeof(Accumulator<M>)};
 }
 
-template <typename T, typename I>
-void spmm(const CsrMatrix<T, I>& a, const T* x, int64_t width, const SpmmOutput<T>& out, const RowLengths& lengths,
-          void* scratch, cudaStream_t stream) {
+template <typename M, typename I>
+void spmm(const CsrMatrix<Accumulator<M>, I>& a, const M* x, int64_t width, const SpmmOutput<M>& out,
+          const RowLengths& lengths, void* scratch, cudaStream_t stream) {
+  using T = Accumulator<M>;
   if (a.n_rows == 0 || width == 0) return;
   if (width > INT32_MAX / 2) throw std::length_error("smore_ext: spmm of width " + std::to_string(width));
   const int64_t n_chunks = chunks_for(a.n_edges, lengths);
   char* const bytes = static_cast<char*>(scratch);
-  T* const piece = n_chunks > 0 ? reinterpret_cast<T*>(bytes + begins_bytes(n_chunks)) : nullptr;
-  const Job<T, I> job{a,
-                      out,
-                      lengths.fixed,
-                      log_chunk_for(a.n_edges),
-                      n_chunks,
-                      piece,
-                      reinterpret_cast<int64_t*>(bytes),
-                      static_cast<int>(width)};
-  if (packs_fit<T>(width, x, out.product, out.addend, out.sum, piece)) {
-    run_width<kFullPack<T>>(job, x, stream);
+  T* const head = n_chunks > 0 ? reinterpret_cast<T*>(bytes + begins_bytes(n_chunks)) : nullptr;
+  T* const piece = n_chunks > 0 ? head + n_chunks * width : nullptr;
+  const Job<M, I> job{
+      a,    out,   lengths.fixed,          log_chunk_for(a.n_edges), n_chunks, reinterpret_cast<int64_t*>(bytes),
+      head, piece, static_cast<int>(width)};
+  if (packs_fit<M>(width, x, out.y, out.addend, out.factor[0], out.factor[1], out.scaled[0], out.scaled[1])) {
+    run_width<kFullPack<M>>(job, x, stream);
   } else {
     run_width<1>(job, x, stream);
   }
 }
 
-template int64_t spmm_scratch_bytes<float>(int64_t, int64_t, const RowLengths&);
-template int64_t spmm_scratch_bytes<double>(int64_t, int64_t, const RowLengths&);
-#define SMORE_INSTANTIATE(T, I)                                                                                       \
-  template void spmm<T, I>(const CsrMatrix<T, I>&, const T*, int64_t, const SpmmOutput<T>&, const RowLengths&, void*, \
-                           cudaStream_t);
-SMORE_INSTANTIATE(float, int32_t)
-SMORE_INSTANTIATE(float, int64_t)
-SMORE_INSTANTIATE(double, int32_t)
-SMORE_INSTANTIATE(double, int64_t)
+#define SMORE_INSTANTIATE(M, I)                                                                          \
+  template void spmm<M, I>(const CsrMatrix<Accumulator<M>, I>&, const M*, int64_t, const SpmmOutput<M>&, \
+                           const RowLengths&, void*, cudaStream_t);
+#define SMORE_INSTANTIATE_BOTH(M)                                              \
+  template int64_t spmm_scratch_bytes<M>(int64_t, int64_t, const RowLengths&); \
+  SMORE_INSTANTIATE(M, int32_t)                                                \
+  SMORE_INSTANTIATE(M, int64_t)
+SMORE_INSTANTIATE_BOTH(float)
+SMORE_INSTANTIATE_BOTH(double)
+SMORE_INSTANTIATE_BOTH(BFloat16)
+#undef SMORE_INSTANTIATE_BOTH
 #undef SMORE_INSTANTIATE
 
 }  // namespace smore::cuda

@@ -1,5 +1,7 @@
 #include "ops/spmm.h"
 
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -7,91 +9,154 @@ namespace smore {
 namespace {
 
 using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-Tensor call_spmm(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                 const Tensor& t_col, const Tensor& t_weight, const Tensor& x) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("smore_ext::spmm", "")
-                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                           const Tensor&, const Tensor&)>();
-  return op.call(rowptr, col, weight, t_rowptr, t_col, t_weight, x);
-}
+// A graph and its transpose, as they travel.
+struct GraphTensors {
+  Tensor rowptr, col, weight, t_rowptr, t_col, t_weight;
+  GraphTensors t() const { return {t_rowptr, t_col, t_weight, rowptr, col, weight}; }
+};
 
-Tensor call_propagate(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean) {
+// What is multiplied: x by A (spmm), or by the mean of A^0 .. A^L or by A^L (propagate).
+struct Power {
+  bool is_spmm;
+  int64_t n_layers = 1;
+  bool mean = false;
+};
+
+Tensor call_product(const GraphTensors& g, const Tensor& x, const Power& power, const OptionalTensor& gate) {
+  if (power.is_spmm) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("smore_ext::spmm", "")
+                               .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                             const Tensor&, const Tensor&, const OptionalTensor&)>();
+    return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, x, gate);
+  }
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("smore_ext::propagate", "")
                              .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                           const Tensor&, const Tensor&, int64_t, bool)>();
-  return op.call(rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, mean);
+                                           const Tensor&, const Tensor&, int64_t, bool, const OptionalTensor&)>();
+  return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, x, power.n_layers, power.mean, gate);
 }
 
-// y = A x, so dL/dx = A^T dL/dy: the same op with matrix and transpose exchanged (and differentiable again).
-struct Spmm : torch::autograd::Function<Spmm> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Tensor& weight,
-                        const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight, const Tensor& x) {
-    ctx->save_for_backward({rowptr, col, weight, t_rowptr, t_col, t_weight});
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return call_spmm(rowptr, col, weight, t_rowptr, t_col, t_weight, x);
-  }
+std::tuple<Tensor, Tensor> call_gated_backward(const GraphTensors& g, const Tensor& grad, const Tensor& x,
+                                               const Tensor& gate, const Power& power) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("smore_ext::gated_product_backward", "")
+                             .typed<std::tuple<Tensor, Tensor>(
+                                 const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                 const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, bool)>();
+  return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, grad, x, gate, power.n_layers, power.mean);
+}
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto g = ctx->get_saved_variables();
-    Tensor grad = call_spmm(g[3], g[4], g[5], g[0], g[1], g[2], grads[0]);
-    return {Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), grad};
-  }
-};
-
-// The mean over A^0..A^L (or A^L alone) is linear in x; its transpose is the same expression in A^T.
-struct Propagate : torch::autograd::Function<Propagate> {
+// y = P (x * gate) for P = A, A^L or the mean of A^0 .. A^L. With z = P^T dL/dy, the same op with matrix and transpose
+// exchanged, dL/dx = z * gate and dL/dgate = z * x. One op gives both without writing z down; where the gradient is to
+// be differentiated again, it is made of ops that can be.
+struct Product : torch::autograd::Function<Product> {
   static Tensor forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Tensor& weight,
                         const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight, const Tensor& x,
-                        int64_t n_layers, bool mean) {
-    ctx->save_for_backward({rowptr, col, weight, t_rowptr, t_col, t_weight});
+                        const OptionalTensor& gate, bool is_spmm, int64_t n_layers, bool mean) {
+    const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight};
+    variable_list saved{rowptr, col, weight, t_rowptr, t_col, t_weight};
+    if (gate.has_value()) saved.insert(saved.end(), {x, *gate});
+    ctx->save_for_backward(saved);
+    ctx->saved_data["is_spmm"] = is_spmm;
     ctx->saved_data["n_layers"] = n_layers;
     ctx->saved_data["mean"] = mean;
     at::AutoDispatchBelowADInplaceOrView guard;
-    return call_propagate(rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, mean);
+    return call_product(graph, x, {is_spmm, n_layers, mean}, gate);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto g = ctx->get_saved_variables();
-    Tensor grad = call_propagate(g[3], g[4], g[5], g[0], g[1], g[2], grads[0], ctx->saved_data["n_layers"].toInt(),
-                                 ctx->saved_data["mean"].toBool());
-    return {Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), grad, Tensor(), Tensor()};
+    const auto saved = ctx->get_saved_variables();
+    const GraphTensors graph{saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]};
+    const Power power{ctx->saved_data["is_spmm"].toBool(), ctx->saved_data["n_layers"].toInt(),
+                      ctx->saved_data["mean"].toBool()};
+    Tensor grad_x, grad_gate;
+    if (saved.size() == 6) {
+      grad_x = call_product(graph.t(), grads[0], power, std::nullopt);
+    } else if (at::GradMode::is_enabled()) {
+      const Tensor z = call_product(graph.t(), grads[0], power, std::nullopt);
+      grad_x = at::mul(z, saved[7]);
+      grad_gate = at::mul(z, saved[6]);
+    } else {
+      std::tie(grad_x, grad_gate) = call_gated_backward(graph, grads[0], saved[6], saved[7], power);
+    }
+    variable_list all(11);
+    all[6] = grad_x;
+    all[7] = grad_gate;
+    return all;
   }
 };
 
 Tensor spmm_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x) {
-  check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x);
-  return Spmm::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x);
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
+  check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
+  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, true, 1, false);
 }
 
 Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean) {
-  check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers);
-  return Propagate::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, mean);
+                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
+                          const OptionalTensor& gate) {
+  check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate);
+  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, false, n_layers, mean);
+}
+
+// Under autocast to bfloat16, x and gate are held in bfloat16 (sums stay in float32, and so do the weights); under
+// autocast to another type they are float32. float64 stays.
+Tensor held(const Tensor& t) {
+  if (!t.is_floating_point() || t.scalar_type() == at::kDouble) return t;
+  const bool narrow = at::autocast::get_autocast_dtype(t.device().type()) == at::kBFloat16;
+  return t.to(narrow ? at::kBFloat16 : at::kFloat);
+}
+
+OptionalTensor held(const OptionalTensor& t) { return t.has_value() ? OptionalTensor(held(*t)) : std::nullopt; }
+
+template <c10::DispatchKey Key>
+Tensor spmm_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
+  const c10::impl::ExcludeDispatchKeyGuard guard(Key);
+  return call_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, held(x), {true}, held(gate));
+}
+
+template <c10::DispatchKey Key>
+Tensor propagate_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
+                          const OptionalTensor& gate) {
+  const c10::impl::ExcludeDispatchKeyGuard guard(Key);
+  return call_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, held(x), {false, n_layers, mean}, held(gate));
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
   m.def(
-      "spmm(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, Tensor "
-      "x) "
-      "-> Tensor");
+      "spmm(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, Tensor x, "
+      "Tensor? gate=None) -> Tensor");
   m.def(
-      "propagate(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, "
-      "Tensor x, "
-      "int n_layers, bool mean=True) -> Tensor");
+      "propagate(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, Tensor x, "
+      "int n_layers, bool mean=True, Tensor? gate=None) -> Tensor");
+  m.def(
+      "gated_product_backward(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, "
+      "Tensor t_weight, Tensor grad, Tensor x, Tensor gate, int n_layers, bool mean) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
   m.impl("spmm", &spmm_autograd);
   m.impl("propagate", &propagate_autograd);
+}
+
+TORCH_LIBRARY_IMPL(smore_ext, AutocastCPU, m) {
+  m.impl("spmm", &spmm_autocast<c10::DispatchKey::AutocastCPU>);
+  m.impl("propagate", &propagate_autocast<c10::DispatchKey::AutocastCPU>);
+}
+
+TORCH_LIBRARY_IMPL(smore_ext, AutocastCUDA, m) {
+  m.impl("spmm", &spmm_autocast<c10::DispatchKey::AutocastCUDA>);
+  m.impl("propagate", &propagate_autocast<c10::DispatchKey::AutocastCUDA>);
 }
 
 }  // namespace smore

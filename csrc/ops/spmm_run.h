@@ -1,20 +1,39 @@
-// What the bindings of spmm and propagate share on every device: raw views of the tensors, and the order of products.
+// spmm, propagate and their backward on every device: raw views of the tensors, and the order of products. A device
+// brings a class
+//
+//   struct Device {
+//     Device(const char* op, const CsrTensors& csr, const Tensor& x);            // the matrix of all products that
+//     follow static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options); template <typename S,
+//     typename I> void multiply(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>&
+//     out) const;
+//   };
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/mul.h>
 
 #include "cpu/spmm_kernel.h"
+#include "ops/spmm.h"
 
 namespace smore {
 
-// Calls f with a value of the type of x and one of the type of the indices.
+// Calls f with a value of the type of x in memory and one of the type of the indices.
 template <typename F>
 void dispatch_spmm(const at::Tensor& x, const at::Tensor& rowptr, const F& f) {
-  if (x.scalar_type() == at::kFloat) {
-    rowptr.scalar_type() == at::kInt ? f(float(), int32_t()) : f(float(), int64_t());
-  } else {
-    rowptr.scalar_type() == at::kInt ? f(double(), int32_t()) : f(double(), int64_t());
-  }
+  const auto with_index = [&](auto s) { rowptr.scalar_type() == at::kInt ? f(s, int32_t()) : f(s, int64_t()); };
+  if (x.scalar_type() == at::kFloat) return with_index(float());
+  if (x.scalar_type() == at::kDouble) return with_index(double());
+  with_index(BFloat16());
+}
+
+template <typename S>
+const S* read(const at::Tensor& t) {
+  return static_cast<const S*>(t.const_data_ptr());
+}
+
+template <typename S>
+S* write(const at::Tensor& t) {
+  return static_cast<S*>(t.mutable_data_ptr());
 }
 
 // Contiguous copies (or the tensors themselves) that live as long as the raw view of them.
@@ -22,39 +41,94 @@ struct CsrTensors {
   at::Tensor rowptr, col, weight;
   CsrTensors(const at::Tensor& r, const at::Tensor& c, const at::Tensor& w)
       : rowptr(r.contiguous()), col(c.contiguous()), weight(w.contiguous()) {}
-  template <typename T, typename I>
-  CsrMatrix<T, I> view(int64_t n_cols) const {
-    return {rowptr.const_data_ptr<I>(),
-            col.const_data_ptr<I>(),
-            weight.const_data_ptr<T>(),
-            rowptr.size(0) - 1,
-            n_cols,
-            col.size(0)};
+  int64_t n_rows() const { return rowptr.size(0) - 1; }
+  template <typename S, typename I>
+  CsrMatrix<Accumulator<S>, I> view(int64_t n_cols) const {
+    return {read<I>(rowptr), read<I>(col), read<Accumulator<S>>(weight), n_rows(), n_cols, col.size(0)};
   }
 };
 
-// The mean over A^0 x .. A^L x, or A^L x, for L >= 1 and a contiguous x; product(from, out) multiplies by A.
-// The sum is made by Horner's scheme, y <- x + A y: nothing but the latest y is written, and two buffers take turns.
-template <typename T, typename Empty, typename Product>
-at::Tensor propagate_layers(const at::Tensor& x, int64_t n_layers, bool mean, const Empty& empty,
-                            const Product& product) {
-  at::Tensor layer = x;
-  at::Tensor spare[2];
-  for (int64_t l = 1; l <= n_layers; ++l) {
-    at::Tensor& next = spare[l % 2];
-    if (!next.defined()) next = empty();
-    SpmmOutput<T> out{nullptr, nullptr, nullptr, T(1)};
-    if (mean) {
-      out.addend = x.const_data_ptr<T>();
-      out.sum = next.mutable_data_ptr<T>();
-      if (l == n_layers) out.scale = T(1) / static_cast<T>(n_layers + 1);
-    } else {
-      out.product = next.mutable_data_ptr<T>();
-    }
-    product(layer.const_data_ptr<T>(), out);
-    layer = next;
+template <typename Device>
+struct SpmmOps {
+  using Tensor = at::Tensor;
+  using OptionalTensor = std::optional<at::Tensor>;
+
+  static Tensor spmm(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
+    check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
+    return product("spmm", {rowptr, col, weight}, x, 1, false, gate);
   }
-  return layer;
-}
+
+  static Tensor propagate(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
+                          const OptionalTensor& gate) {
+    check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate);
+    return product("propagate", {rowptr, col, weight}, x, n_layers, mean, gate);
+  }
+
+  static std::tuple<Tensor, Tensor> gated_backward(const Tensor& rowptr, const Tensor& col, const Tensor& weight,
+                                                   const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight,
+                                                   const Tensor& grad, const Tensor& x, const Tensor& gate,
+                                                   int64_t n_layers, bool mean) {
+    constexpr const char* op = "gated_product_backward";
+    check_gated_backward(op, rowptr, col, weight, t_rowptr, t_col, t_weight, grad, x, gate, n_layers, mean);
+    if (n_layers == 0) return {times(grad, gate), times(grad, x)};
+    const Tensor to_x = gate.contiguous(), to_gate = x.contiguous();
+    const std::tuple<Tensor, Tensor> result{Device::empty(x.sizes(), x.options()),
+                                            Device::empty(x.sizes(), x.options())};
+    dispatch_spmm(x, rowptr, [&](auto s, auto i) {
+      using S = decltype(s);
+      const SpmmOutput<S> last{.factor = {read<S>(to_x), read<S>(to_gate)},
+                               .scaled = {write<S>(std::get<0>(result)), write<S>(std::get<1>(result))}};
+      layers<S, decltype(i)>(op, {t_rowptr, t_col, t_weight}, grad.contiguous(), n_layers, mean, last);
+    });
+    return result;
+  }
+
+ private:
+  static Tensor times(const Tensor& a, const Tensor& b) {
+    Tensor result = Device::empty(a.sizes(), a.options());
+    at::mul_out(result, a, b);
+    return result;
+  }
+
+  static Tensor product(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
+                        const OptionalTensor& gate) {
+    if (n_layers == 0 && !gate.has_value()) return x.clone(at::MemoryFormat::Contiguous);
+    const Tensor first = gate.has_value() ? times(x, *gate) : x.contiguous();
+    if (n_layers == 0) return first;
+    const Tensor y = Device::empty({csr.n_rows(), x.size(1)}, x.options());
+    dispatch_spmm(x, csr.rowptr, [&](auto s, auto i) {
+      using S = decltype(s);
+      layers<S, decltype(i)>(op, csr, first, n_layers, mean, {.y = write<S>(y)});
+    });
+    return y;
+  }
+
+  // A^L x, or the mean over A^0 x .. A^L x, for L >= 1 and a contiguous x, as the outputs that `last` asks for. The sum
+  // is made by Horner's scheme, y <- x + A y: nothing but the latest y is written, and two buffers take turns.
+  template <typename S, typename I>
+  static void layers(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
+                     const SpmmOutput<S>& last) {
+    const Device device(op, csr, x);
+    const CsrMatrix<Accumulator<S>, I> a = csr.view<S, I>(x.size(0));
+    Tensor spare[2];
+    const S* layer = read<S>(x);
+    for (int64_t l = 1; l <= n_layers; ++l) {
+      SpmmOutput<S> out = last;
+      if (l < n_layers) {
+        Tensor& next = spare[l % 2];
+        if (!next.defined()) next = Device::empty(x.sizes(), x.options());
+        out = {.y = write<S>(next)};
+      }
+      if (mean) {
+        out.addend = read<S>(x);
+        if (l == n_layers) out.scale = 1 / static_cast<Accumulator<S>>(n_layers + 1);
+      }
+      device.multiply(a, layer, x.size(1), out);
+      layer = out.y;
+    }
+  }
+};
 
 }  // namespace smore

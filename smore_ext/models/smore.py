@@ -157,13 +157,13 @@ class SMORE(Recommender):
         projected = [self.projection[m](self.features[m]) for m in self.modalities]  # M x [I, d]
         # 2. Spectrum modality fusion: each modality denoised, and all fused.
         denoised, fused = f.spectrum_fusion(projected, *self._filters())  # M x [I, d], [I, d]
-        # 3. Behaviour-guided gating.
-        gated = [ids * self.feature_gate[m](h) for m, h in zip(self.modalities, denoised, strict=True)]  # M x [I, d]
-        gated_fusion = ids * self.fusion_gate(fused)  # [I, d]
-        # 4. Item-item views, side by side.
+        # 3. Behaviour-guided gates.
+        gates = [self.feature_gate[m](h) for m, h in zip(self.modalities, denoised, strict=True)]  # M x [I, d]
+        gates.append(self.fusion_gate(fused))
+        # 4. Item-item views of the gated behaviour, side by side.
         graphs = [self.item_graphs[m] for m in self.modalities] + [self.fusion_graph]
         views = torch.cat(
-            [f.propagate(g, b, layers, "last") for g, b in zip(graphs, [*gated, gated_fusion], strict=True)], dim=1
+            [f.propagate(graph, ids, layers, "last", gate) for graph, gate in zip(graphs, gates, strict=True)], dim=1
         )  # [I, (M + 1) d]
         # 5. Behaviour view.
         nodes = torch.cat([self.user_embedding.weight, ids])  # [U+I, d]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._register import fake
 from smore_ext.ops.csr import CsrMatrix, as_csr
 
 _ops = torch.ops.smore_ext
@@ -20,52 +20,79 @@ def _parts(graph: CsrMatrix | Tensor, x: Tensor) -> tuple[Tensor, ...]:
     return (graph.rowptr, graph.col, graph.weight_as(dtype), t.rowptr, t.col, t.weight_as(dtype))
 
 
-def spmm(graph: CsrMatrix | Tensor, x: Tensor) -> Tensor:
-    """A x for a sparse matrix A and dense rows x.
+def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None) -> Tensor:
+    """A x, or A (x * gate), for a sparse matrix A and dense rows x.
 
     Args:
         graph: `Graph` [R, C], or a torch sparse COO or CSR tensor (converted once and remembered while it lives). Its
             weights are constants.
-        x: [C, d], float32 or float64, any d >= 0.
+        x: [C, d], float32, float64 or bfloat16, any d >= 0. bfloat16 is a way to hold x and the result in memory: sums
+            are made in float32.
+        gate: like x. Gating here instead of before spares backward a pass over z = A^T dL/dy, as dL/dx = z * gate and
+            dL/dgate = z * x are written by the product itself.
 
     Returns:
-        [R, d]. Differentiable in `x` any number of times: backward is the same product with the stored transpose, so it
-        adds in a fixed order and gives the same bits for any number of threads.
+        [R, d]. Differentiable in `x` and `gate` any number of times: backward is the same product with the stored
+        transpose, so it adds in a fixed order and gives the same bits for any number of threads.
+
+    Under autocast to bfloat16, x and gate are held in bfloat16; under autocast to another type, in float32.
 
     Raises:
         TypeError, ValueError, IndexError: wrong dtype, shape, device or an index out of range.
     """
-    return _ops.spmm(*_parts(graph, x), x)
+    return _ops.spmm(*_parts(graph, x), x, gate)
 
 
-def propagate(graph: CsrMatrix | Tensor, x: Tensor, n_layers: int, reduce: Literal["mean", "last"] = "mean") -> Tensor:
-    """Repeated products: mean of A^0 x, A^1 x, ..., A^L x, or A^L x alone.
+def propagate(
+    graph: CsrMatrix | Tensor,
+    x: Tensor,
+    n_layers: int,
+    reduce: Literal["mean", "last"] = "mean",
+    gate: Tensor | None = None,
+) -> Tensor:
+    """Repeated products: mean of A^0 x, A^1 x, ..., A^L x, or A^L x alone; with a gate, of x * gate.
 
     Args:
         graph: square `Graph` [N, N] or torch sparse tensor, as in `spmm`.
-        x: [N, d], float32 or float64.
+        x: [N, d], float32, float64 or bfloat16, as in `spmm`. In bfloat16, what a layer hands to the next is rounded.
         n_layers: L >= 0.
         reduce: "mean" (LightGCN's layer combination) or "last".
+        gate: like x, as in `spmm`.
 
     Returns:
-        [N, d]. Nothing is kept per layer, neither in forward nor for backward.
+        [N, d]. Nothing is kept per layer, neither in forward nor for backward. Autocast: as in `spmm`.
 
     Raises:
         TypeError, ValueError, IndexError: as in `spmm`, or a graph that is not square, or an unknown `reduce`.
     """
     if reduce not in ("mean", "last"):
         raise ValueError(f'propagate: reduce must be "mean" or "last", got {reduce!r}')
-    return _ops.propagate(*_parts(graph, x), x, n_layers, reduce == "mean")
+    return _ops.propagate(*_parts(graph, x), x, n_layers, reduce == "mean", gate)
 
 
 @fake("spmm")
-def _(rowptr, col, weight, t_rowptr, t_col, t_weight, x: Tensor) -> Tensor:
+def _(rowptr, col, weight, t_rowptr, t_col, t_weight, x: Tensor, gate: Tensor | None = None) -> Tensor:
     return x.new_empty(rowptr.shape[0] - 1, x.shape[1])
 
 
 @fake("propagate")
-def _(rowptr, col, weight, t_rowptr, t_col, t_weight, x: Tensor, n_layers: int, mean: bool = True) -> Tensor:
+def _(
+    rowptr,
+    col,
+    weight,
+    t_rowptr,
+    t_col,
+    t_weight,
+    x: Tensor,
+    n_layers: int,
+    mean: bool = True,
+    gate: Tensor | None = None,
+) -> Tensor:
     return x.new_empty(x.shape)
 
 
-autocast_float32("spmm", "propagate")
+@fake("gated_product_backward")
+def _(
+    rowptr, col, weight, t_rowptr, t_col, t_weight, grad: Tensor, x: Tensor, gate: Tensor, n_layers: int, mean: bool
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape)

@@ -5,6 +5,8 @@
 namespace {
 
 using harness::Array;
+using smore::Accumulator;
+using smore::BFloat16;
 using smore::cuda::RowLengths;
 
 struct Edges {
@@ -32,43 +34,62 @@ std::vector<To> as(const std::vector<int64_t>& from) {
 }
 
 // Which outputs are asked for.
-enum Ask { kProduct = 1, kSum = 2, kBoth = 3 };
+enum Ask { kProduct = 1, kSum = 2, kFactors = 4, kAll = 7 };
 
-// x, addend and outputs begin `shift` elements behind an aligned address.
-template <typename T, typename I>
-void compare(const Edges& edges, int64_t width, const RowLengths& lengths, Ask ask = kProduct, int64_t shift = 0) {
+template <typename M>
+Array<M> values_in_memory(int64_t count, unsigned seed) {
+  std::vector<M> values;
+  for (const auto v : harness::random_values<Accumulator<M>>(count, seed)) values.push_back(smore::narrowed<M>(v));
+  return Array<M>(values);
+}
+
+template <typename M>
+double wide(M value) {
+  return static_cast<double>(smore::widened(value));
+}
+
+// x, addend, factors and outputs begin `shift` elements behind an aligned address.
+template <typename M, typename I>
+void compare(const Edges& edges, int64_t width, const RowLengths& lengths, int ask = kProduct, int64_t shift = 0) {
+  using T = Accumulator<M>;
   const int64_t n_rows = static_cast<int64_t>(edges.rowptr.size()) - 1, n_edges = edges.rowptr.back();
+  const int64_t size = n_rows * width + shift;
   const Array<I> rowptr(as<I>(edges.rowptr)), col(as<I>(edges.col));
   const Array<T> weight(harness::random_values<T>(n_edges, 1));
-  const Array<T> x(harness::random_values<T>(edges.n_cols * width + shift, 2));
-  const Array<T> addend(harness::random_values<T>(n_rows * width + shift, 3));
+  const Array<M> x = values_in_memory<M>(edges.n_cols * width + shift, 2), addend = values_in_memory<M>(size, 3);
+  const Array<M> factors[2] = {values_in_memory<M>(size, 4), values_in_memory<M>(size, 5)};
   const smore::CsrMatrix<T, I> a{rowptr.data(), col.data(), weight.data(), n_rows, edges.n_cols, n_edges};
-  std::vector<T> first_product, first_sum;
+  const bool sum = (ask & kSum) != 0, scaled = (ask & kFactors) != 0, value = (ask & ~kFactors) != 0;
+  std::vector<M> first[3];
   harness::each_order([&] {
-    Array<T> product(n_rows * width + shift), sum(n_rows * width + shift);
-    Array<char> scratch(smore::cuda::spmm_scratch_bytes<T>(n_edges, width, lengths));
-    const smore::SpmmOutput<T> out{(ask & kProduct) != 0 ? product.data() + shift : nullptr,
-                                   (ask & kSum) != 0 ? addend.data() + shift : nullptr,
-                                   (ask & kSum) != 0 ? sum.data() + shift : nullptr, T(0.25)};
-    smore::cuda::spmm(a, x.data() + shift, width, out, lengths, scratch.data(), nullptr);
-    for (int64_t i = 0; i < shift; ++i) CHECK(std::isnan(product[i]) && std::isnan(sum[i]));
-    if (first_product.empty()) {
-      first_product = product.values();
-      first_sum = sum.values();
+    Array<M> results[3] = {Array<M>(size), Array<M>(size), Array<M>(size)};
+    Array<char> scratch(smore::cuda::spmm_scratch_bytes<M>(n_edges, width, lengths));
+    smore::SpmmOutput<M> out{.y = value ? results[0].data() + shift : nullptr};
+    if (sum) out.addend = addend.data() + shift, out.scale = T(0.25);
+    for (int i = 0; i < 2 && scaled; ++i) {
+      out.factor[i] = factors[i].data() + shift, out.scaled[i] = results[i + 1].data() + shift;
     }
-    CHECK(harness::same_bits(product.values(), first_product) && harness::same_bits(sum.values(), first_sum));
+    smore::cuda::spmm(a, x.data() + shift, width, out, lengths, scratch.data(), nullptr);
+    for (int i = 0; i < 3; ++i) {
+      for (int64_t before = 0; before < shift; ++before) CHECK(std::isnan(wide(results[i][before])));
+      if (first[i].empty()) first[i] = results[i].values();
+      CHECK(harness::same_bits(results[i].values(), first[i]));
+    }
   });
   for (int64_t r = 0; r < n_rows; ++r) {
     const int64_t begin = edges.rowptr[static_cast<size_t>(r)], end = edges.rowptr[static_cast<size_t>(r) + 1];
     for (int64_t w = 0; w < width; ++w) {
       double wanted = 0;
-      for (int64_t e = begin; e < end; ++e) wanted += double(weight[e]) * double(x[shift + col[e] * width + w]);
-      const double tolerance = (sizeof(T) == 4 ? 1e-7 : 1e-16) * double(end - begin + 4);
+      for (int64_t e = begin; e < end; ++e) wanted += double(weight[e]) * wide(x[shift + col[e] * width + w]);
       const int64_t at = shift + r * width + w;
-      if ((ask & kProduct) != 0) CHECK_NEAR(first_product[static_cast<size_t>(at)], wanted, tolerance);
-      if ((ask & kSum) != 0) {
-        CHECK_NEAR(first_sum[static_cast<size_t>(at)], 0.25 * (double(addend[at]) + wanted), tolerance);
-      }
+      if (sum) wanted = 0.25 * (wide(addend[at]) + wanted);
+      const double tolerance = (sizeof(T) == 4 ? 1e-7 : 1e-16) * double(end - begin + 4);
+      const auto near = [&](int i, double exact) {
+        CHECK_NEAR(wide(first[i][static_cast<size_t>(at)]), exact,
+                   tolerance + (sizeof(M) == 2 ? std::fabs(exact) / 256 : 0));
+      };
+      if (value) near(0, wanted);
+      for (int i = 0; i < 2 && scaled; ++i) near(i + 1, wanted * wide(factors[i][at]));
     }
   }
 }
@@ -80,7 +101,8 @@ const std::vector<int64_t> kMixed{3, 0, 61, 64, 65, 0, 63, 128, 1, 130, 61, 64, 
 
 TEST(products_of_every_width) {
   const Edges edges = edges_of(kMixed, 40);
-  for (const int64_t width : {1, 3, 7, 16, 33, 64, 100, 192}) compare<float, int32_t>(edges, width, {}, kBoth);
+  for (const int64_t width : {1, 3, 7, 16, 33, 64, 100, 192}) compare<float, int32_t>(edges, width, {}, kAll);
+  for (const int64_t width : {7, 64, 100, 192, 256}) compare<BFloat16, int32_t>(edges, width, {}, kAll);
 }
 
 // Each group size and number of packs a lane, element by element and in packs, for each pair of types; and tiles.
@@ -90,15 +112,19 @@ TEST(products_of_every_type) {
     compare<float, int32_t>(edges, width, {}, kProduct);
     compare<float, int64_t>(edges, width, {}, kSum);
     compare<double, int32_t>(edges, width, {}, kSum);
-    compare<double, int64_t>(edges, width, {}, kProduct);
+    compare<double, int64_t>(edges, width, {}, kProduct | kFactors);
+    compare<BFloat16, int32_t>(edges, width, {}, kFactors);
+    compare<BFloat16, int64_t>(edges, width, {}, kSum);
   }
   for (const int64_t width : {8, 20, 64, 96}) {  // doubles go in packs of 2, floats of 4
     compare<float, int32_t>(edges, 2 * width, {}, kSum);
-    compare<float, int64_t>(edges, 2 * width, {}, kProduct);
+    compare<float, int64_t>(edges, 2 * width, {}, kFactors);
+    compare<BFloat16, int64_t>(edges, 4 * width, {}, kProduct);
     compare<double, int32_t>(edges, width, {}, kProduct);
     compare<double, int64_t>(edges, width, {}, kSum);
   }
   compare<float, int32_t>(edges, 212, {}, kSum);
+  compare<BFloat16, int32_t>(edges, 264, {}, kSum);
   compare<double, int32_t>(edges, 101, {}, kSum);
 }
 
@@ -107,33 +133,35 @@ TEST(one_very_long_row) {
   lengths[3] = 3000;
   lengths[19] = 700;  // the last row, whose last chunk is not full
   const Edges edges = edges_of(lengths, 300);
-  compare<float, int32_t>(edges, 64, {}, kBoth);
+  compare<float, int32_t>(edges, 64, {}, kAll);
   compare<double, int64_t>(edges, 3, {}, kSum);
 }
 
 TEST(misaligned_views) {
   const Edges edges = edges_of(kMixed, 40);
-  compare<float, int32_t>(edges, 64, {}, kBoth, 1);
-  compare<double, int64_t>(edges, 64, {}, kBoth, 1);
+  compare<float, int32_t>(edges, 64, {}, kAll, 1);
+  compare<double, int64_t>(edges, 64, {}, kAll, 1);
   compare<float, int32_t>(edges, 64, {}, kSum, 4);  // again aligned
+  compare<BFloat16, int32_t>(edges, 64, {}, kAll, 1);
+  compare<BFloat16, int32_t>(edges, 64, {}, kAll, 8);
 }
 
 TEST(known_row_lengths) {
   for (const int64_t k : {10, 40, 100}) {
     const Edges edges = edges_of(std::vector<int64_t>(37, k), 37);
-    compare<float, int32_t>(edges, 64, {.longest = k, .fixed = k}, kBoth);
+    compare<float, int32_t>(edges, 64, {.longest = k, .fixed = k}, kAll);
     compare<double, int64_t>(edges, 5, {.longest = k, .fixed = k});
   }
   const Edges empty = edges_of(std::vector<int64_t>(9, 0), 4);
-  compare<float, int32_t>(empty, 64, {.longest = 0, .fixed = 0}, kBoth);
+  compare<float, int32_t>(empty, 64, {.longest = 0, .fixed = 0}, kAll);
   const Edges edges = edges_of(kMixed, 40);
-  compare<float, int32_t>(edges, 64, {.longest = 130}, kBoth);
-  compare<float, int32_t>(edges, 64, {.longest = 10}, kBoth);  // no longer true, as in a replayed graph
+  compare<float, int32_t>(edges, 64, {.longest = 130}, kAll);
+  compare<float, int32_t>(edges, 64, {.longest = 10}, kAll);  // no longer true, as in a replayed graph
 }
 
 TEST(nothing_to_add) {
-  compare<float, int32_t>(edges_of({0, 0, 0}, 5), 64, {}, kBoth);
-  compare<float, int32_t>(edges_of({0, 0, 0}, 0), 64, {}, kBoth);
+  compare<float, int32_t>(edges_of({0, 0, 0}, 5), 64, {}, kAll);
+  compare<float, int32_t>(edges_of({0, 0, 0}, 0), 64, {}, kAll);
   compare<float, int32_t>(edges_of({}, 5), 64, {});
   compare<float, int32_t>(edges_of({2, 1}, 5), 0, {});
   compare<double, int64_t>(edges_of({1}, 1), 1, {}, kSum);
@@ -143,7 +171,7 @@ TEST(rows_are_cut_only_where_one_may_be_long) {
   const auto bytes = [](int64_t n_edges, const RowLengths& lengths) {
     return smore::cuda::spmm_scratch_bytes<float>(n_edges, 64, lengths);
   };
-  const int64_t each = int64_t{sizeof(int64_t)} + 64 * int64_t{sizeof(float)};
+  const int64_t each = int64_t{sizeof(int64_t)} + 2 * 64 * int64_t{sizeof(float)};
   CHECK(bytes(64, {}) == 0 && bytes(65, {}) > 0);
   CHECK(bytes(1 << 16, {.longest = 64}) == 0 && bytes(1 << 16, {.longest = 65}) == (1 << 16) / 64 * each);
   CHECK(bytes(1 << 20, {.longest = 128}) == 0 && bytes(1 << 20, {.longest = 129}) == (1 << 20) / 128 * each);
@@ -165,7 +193,7 @@ TEST(layers_of_a_propagation) {
   for (int64_t l = 1; l <= n_layers; ++l) {
     double* to = spare[l % 2].data();
     const double scale = l == n_layers ? 1.0 / double(n_layers + 1) : 1.0;
-    smore::cuda::spmm(a, from, width, {nullptr, x.data(), to, scale}, {}, scratch.data(), nullptr);
+    smore::cuda::spmm(a, from, width, {.y = to, .addend = x.data(), .scale = scale}, {}, scratch.data(), nullptr);
     from = to;
   }
   std::vector<double> power = x.values(), wanted = power;
@@ -193,8 +221,8 @@ TEST(entries_outside_make_their_row_nan) {
   const auto rows_with_nan = [&](std::vector<int32_t> pointers, std::vector<int32_t> columns) {
     const Array<int32_t> rowptr(pointers), col(columns);
     Array<float> y(3 * 8);
-    smore::cuda::spmm<float, int32_t>({rowptr.data(), col.data(), weight.data(), 3, 3, 4}, x.data(), 8,
-                                      {y.data(), nullptr, nullptr, 1}, {}, nullptr, nullptr);
+    smore::cuda::spmm<float, int32_t>({rowptr.data(), col.data(), weight.data(), 3, 3, 4}, x.data(), 8, {.y = y.data()},
+                                      {}, nullptr, nullptr);
     int rows = 0;
     for (int r = 0; r < 3; ++r) {
       for (int w = 1; w < 8; ++w) CHECK(std::isnan(y[8 * r + w]) == std::isnan(y[8 * r]));
@@ -222,6 +250,6 @@ TEST(pointers_outside_are_harmless_in_long_rows) {
     Array<float> y(3 * width);
     Array<char> scratch(smore::cuda::spmm_scratch_bytes<float>(n_edges, width, {}));
     smore::cuda::spmm<float, int64_t>({rowptr.data(), col.data(), weight.data(), 3, 3, n_edges}, x.data(), width,
-                                      {y.data(), nullptr, nullptr, 1}, {}, scratch.data(), nullptr);
+                                      {.y = y.data()}, {}, scratch.data(), nullptr);
   }
 }

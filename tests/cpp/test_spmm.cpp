@@ -1,11 +1,33 @@
 // spmm_rows against a product summed in double, and its independence of the number of threads.
 #include "cpu/spmm_kernel.h"
 
+#include <cstring>
+
 #include "harness.h"
 
 namespace {
 
-template <typename T, typename I>
+using smore::Accumulator;
+using smore::BFloat16;
+
+template <typename S>
+std::vector<S> values_in_memory(int64_t count, unsigned seed) {
+  std::vector<S> values;
+  for (const auto v : harness::random_values<Accumulator<S>>(count, seed)) values.push_back(smore::narrowed<S>(v));
+  return values;
+}
+
+template <typename S>
+double wide(S value) {
+  return static_cast<double>(smore::widened(value));
+}
+
+template <typename S>
+bool same(const std::vector<S>& a, const std::vector<S>& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(S)) == 0;
+}
+
+template <typename S, typename I>
 void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
   std::vector<I> rowptr{0}, col;
   for (int64_t r = 0; r < n_rows; ++r) {  // row r has r % 5 edges, and one row is long
@@ -15,26 +37,45 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
     rowptr.push_back(static_cast<I>(col.size()));
   }
   const int64_t n_edges = static_cast<int64_t>(col.size());
-  const auto weight = harness::random_values<T>(n_edges, 1);
-  const auto x = harness::random_values<T>(n_cols * width, 2);
-  const auto addend = harness::random_values<T>(n_rows * width, 3);
-  const smore::CsrMatrix<T, I> a{rowptr.data(), col.data(), weight.data(), n_rows, n_cols, n_edges};
+  const auto weight = harness::random_values<Accumulator<S>>(n_edges, 1);
+  const auto x = values_in_memory<S>(n_cols * width, 2), addend = values_in_memory<S>(n_rows * width, 3);
+  const auto one = values_in_memory<S>(n_rows * width, 4), two = values_in_memory<S>(n_rows * width, 5);
+  const smore::CsrMatrix<Accumulator<S>, I> a{rowptr.data(), col.data(), weight.data(), n_rows, n_cols, n_edges};
 
-  std::vector<T> product(n_rows * width), sum(n_rows * width), product3(n_rows * width), sum3(n_rows * width);
-  const smore::SpmmOutput<T> out{product.data(), addend.data(), sum.data(), T(0.5)};
-  const smore::SpmmOutput<T> out3{product3.data(), addend.data(), sum3.data(), T(0.5)};
-  CHECK(smore::spmm_rows(a, x.data(), width, out, 0, n_rows));
-  harness::run_ranges(
-      n_rows, 3, [&](int64_t begin, int64_t end) { CHECK(smore::spmm_rows(a, x.data(), width, out3, begin, end)); });
-  CHECK(product == product3 && sum == sum3);
+  struct Results {
+    std::vector<S> product, sum, first, second;
+  } whole, parts;
+  for (Results* r : {&whole, &parts}) {
+    for (std::vector<S>* v : {&r->product, &r->sum, &r->first, &r->second}) v->resize(n_rows * width);
+    const smore::SpmmOutput<S> plain{.y = r->product.data()};
+    const smore::SpmmOutput<S> scaled{.y = r->sum.data(),
+                                      .addend = addend.data(),
+                                      .scale = Accumulator<S>(0.5),
+                                      .factor = {one.data(), two.data()},
+                                      .scaled = {r->first.data(), r->second.data()}};
+    for (const auto& out : {plain, scaled}) {
+      harness::run_ranges(n_rows, r == &whole ? 1 : 3, [&](int64_t begin, int64_t end) {
+        CHECK(smore::spmm_rows(a, x.data(), width, out, begin, end));
+      });
+    }
+  }
+  CHECK(same(whole.product, parts.product) && same(whole.sum, parts.sum));
+  CHECK(same(whole.first, parts.first) && same(whole.second, parts.second));
 
-  const double tolerance = sizeof(T) == 4 ? 1e-4 : 1e-12;
   for (int64_t r = 0; r < n_rows; ++r) {
     for (int64_t w = 0; w < width; ++w) {
       double wanted = 0;
-      for (I e = rowptr[r]; e < rowptr[r + 1]; ++e) wanted += double(weight[e]) * double(x[col[e] * width + w]);
-      CHECK_NEAR(product[r * width + w], wanted, tolerance);
-      CHECK_NEAR(sum[r * width + w], 0.5 * (double(addend[r * width + w]) + wanted), tolerance);
+      for (I e = rowptr[r]; e < rowptr[r + 1]; ++e) wanted += double(weight[e]) * wide(x[col[e] * width + w]);
+      const int64_t at = r * width + w;
+      const auto near = [&](S got, double value) {
+        const double sums = sizeof(Accumulator<S>) == 4 ? 1e-4 : 1e-12;
+        CHECK_NEAR(wide(got), value, sums + (sizeof(S) == 2 ? std::fabs(value) / 256 : 0));
+      };
+      near(whole.product[at], wanted);
+      const double sum = 0.5 * (wide(addend[at]) + wanted);
+      near(whole.sum[at], sum);
+      near(whole.first[at], sum * wide(one[at]));
+      near(whole.second[at], sum * wide(two[at]));
     }
   }
 }
@@ -45,15 +86,41 @@ TEST(products_match_double) {
   for (const int64_t width : {1, 3, 7, 16, 33, 64, 100, 192}) {
     compare<float, int32_t>(23, 17, width);
     compare<double, int64_t>(23, 17, width);
+    compare<BFloat16, int32_t>(23, 17, width);
   }
   compare<float, int64_t>(1, 1, 64);
   compare<double, int32_t>(200, 3, 5);
 }
 
+// To the nearest, ties to even; beyond the largest: infinity; NaN stays NaN.
+TEST(bfloat16_rounds_as_torch_does) {
+  const auto bits = [](float value) { return smore::narrowed<BFloat16>(value).bits; };
+  CHECK(bits(1.0f) == 0x3f80 && bits(-1.0f) == 0xbf80 && bits(0.0f) == 0 && bits(-0.0f) == 0x8000);
+  CHECK(bits(1.00390625f) == 0x3f80 && bits(1.01171875f) == 0x3f82);  // half way: to the even one
+  CHECK(bits(1.00390637f) == 0x3f81 && bits(1.00390613f) == 0x3f80);
+  CHECK(bits(3.4e38f) == 0x7f80 && bits(-INFINITY) == 0xff80 && bits(1e-45f) == 0);
+  CHECK(bits(NAN) == 0x7fc0 && bits(-NAN) == 0x7fc0);
+  for (uint32_t b = 0; b < 0x10000; ++b) {
+    const float wide = smore::widened(BFloat16{static_cast<uint16_t>(b)});
+    CHECK(wide != wide || bits(wide) == b);
+  }
+  // In registers as one by one.
+  const std::vector<float> weight{1}, values = {1.00390625f, 1.01171875f, 3.4e38f, NAN, -NAN, INFINITY, 1e-45f, -0.0f};
+  const std::vector<int32_t> rowptr{0, 1}, col{0};
+  for (const float value : values) {
+    const std::vector<BFloat16> one(40, {0x3f80});
+    const std::vector<float> by{value};
+    std::vector<BFloat16> y(40);
+    const smore::CsrMatrix<float, int32_t> a{rowptr.data(), col.data(), by.data(), 1, 1, 1};
+    CHECK(smore::spmm_rows(a, one.data(), 40, smore::SpmmOutput<BFloat16>{.y = y.data()}, 0, 1));
+    for (const BFloat16 got : y) CHECK(got.bits == bits(value + 0.0f));
+  }
+}
+
 TEST(indices_out_of_range_are_refused) {
   const float weight[] = {1, 1}, x[] = {1, 2, 3};
   float y[2];
-  const smore::SpmmOutput<float> out{y, nullptr, nullptr, 1};
+  const smore::SpmmOutput<float> out{.y = y};
   const auto accepted = [&](std::vector<int32_t> rowptr, std::vector<int32_t> col) {
     return smore::spmm_rows<float, int32_t>({rowptr.data(), col.data(), weight, 2, 3, 2}, x, 1, out, 0, 2);
   };
