@@ -60,12 +60,13 @@ class Graph(CsrMatrix):
         if isinstance(target, torch.dtype):
             if target == self.weight.dtype:
                 return self
-            parts = (self.rowptr, self.col, self.weight.to(target))
+            parts, scale = (self.rowptr, self.col, self.weight.to(target)), self.scale
         else:
             if torch.empty(0, device=target).device == self.col.device:
                 return self
             parts = (self.rowptr.to(target), self.col.to(target), self.weight.to(target))
-        moved = self._trusted(*parts, self.shape)
+            scale = None if self.scale is None else self.scale.to(target)
+        moved = self._trusted(*parts, self.shape, scale)
         if self._t is self:
             moved._t = moved
         return moved
@@ -103,7 +104,8 @@ class Graph(CsrMatrix):
         dtype = index_dtype(n + 1, 2 * r.n_edges)
         rowptr = torch.cat([r.rowptr.to(dtype), r.t.rowptr[1:].to(dtype) + r.n_edges])
         col = torch.cat([r.col.to(dtype) + n_users, r.t.col.to(dtype)])
-        graph = cls._trusted(rowptr, col, torch.cat([weight, t_weight]).float(), (n, n))
+        scale = torch.cat([user_scale, item_scale]).float()
+        graph = cls._trusted(rowptr, col, torch.cat([weight, t_weight]).float(), (n, n), scale)
         graph._t = graph
         return graph
 

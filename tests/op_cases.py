@@ -123,8 +123,9 @@ def _raw_spmm(args: Args) -> Args:
 
 
 def _raw_propagate(args: Args) -> Args:
-    graph, x, layers, reduce, *gate = args
-    return [*_parts(graph, x), x, layers, reduce == "mean", *gate]
+    graph, x, layers, reduce, gate = [*args, None][:5]
+    scale = None if x.dtype == torch.float64 else graph.scale
+    return [*_parts(graph, x), x, layers, reduce == "mean", gate, scale]
 
 
 def spmm_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False, gated: bool = False) -> OpCase:
@@ -136,12 +137,18 @@ def spmm_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False, 
     return OpCase("spmm", name, make, (1, 2) if gated else (1,), _raw_spmm, small=edges <= 14)
 
 
-def propagate_case(n: int, edges: int, d: int, layers: int, reduce: str, gated: bool = False) -> OpCase:
+def propagate_case(
+    n: int, edges: int, d: int, layers: int, reduce: str, gated: bool = False, bipartite: bool = False
+) -> OpCase:
     def make(dtype, g):
         graph = random_graph(g, n, n, edges)
+        if bipartite:  # its weights are separable; two fifths of the nodes are users, and some nodes have no edge
+            users, items = randint(g, 2 * n // 5, edges // 2), randint(g, n - 2 * n // 5 - 1, edges // 2)
+            users[: edges // 10] = 0
+            graph = Graph.bipartite(users, items, 2 * n // 5, n - 2 * n // 5)
         return [graph, rand(g, dtype, n, d), layers, reduce, *(rand(g, dtype, n, d) for _ in range(gated))]
 
-    name = f"{n}x{d}-{layers}-{reduce}{'-gated' if gated else ''}"
+    name = f"{n}x{d}-{layers}-{reduce}{'-gated' if gated else ''}{'-bipartite' if bipartite else ''}"
     return OpCase("propagate", name, make, (1, 4) if gated else (1,), _raw_propagate, small=edges <= 12)
 
 
@@ -268,6 +275,10 @@ CASES: Sequence[OpCase] = [
     propagate_case(5, 12, 3, 0, "mean", gated=True),
     propagate_case(250, 4000, 64, 1, "last", gated=True),
     propagate_case(250, 4000, 33, 2, "mean", gated=True),
+    propagate_case(250, 2000, 64, 4, "mean", bipartite=True),
+    propagate_case(250, 2000, 33, 3, "last", bipartite=True),
+    propagate_case(250, 2000, 17, 2, "mean", gated=True, bipartite=True),
+    propagate_case(250, 2000, 64, 1, "mean", bipartite=True),
     *(knn_case(*size) for size in ((1, 3, 1), (6, 2, 6), (50, 7, 10), (700, 40, 10), (1300, 20, 40))),
     topk_case(3, 5, 4, 5, 9),
     topk_case(0, 5, 4, 2, 0),

@@ -163,3 +163,19 @@ def test_spmm_of_a_published_size_graph_matches_scipy(shared_data) -> None:
     x = torch.randn(graph.n_cols, 64)
     expected = graph.to_scipy().astype(np.float64) @ x.double().numpy()
     torch.testing.assert_close(ops.spmm(graph, x).double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_separable_weights_are_known_and_kept() -> None:
+    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
+    for g in (graph, graph.t, graph.to(torch.float64), graph.to("cpu")):
+        weight = (g.scale[g.row.long()] * g.scale[g.col.long()]).to(g.weight.dtype)
+        torch.testing.assert_close(weight, g.weight, rtol=1e-6, atol=0)
+    assert graph.scale[2] == 0  # a user without items
+    knn = Graph.knn(torch.randn(9, 4), 3)
+    assert knn.scale is None and knn.t.scale is None and graph.rows(torch.tensor([0, 1])).scale is None
+
+
+def test_float64_uses_the_weights_themselves() -> None:
+    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
+    x = torch.randn(7, 5, dtype=torch.float64)
+    torch.testing.assert_close(ops.propagate(graph, x, 3), reference.propagate(graph, x, 3), rtol=1e-14, atol=1e-14)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from smore_ext import Graph, ops
+from smore_ext.ops.sparse import _parts
 
 X = torch.randn(4, 6)
 FILTER = torch.randn(4, 2)
@@ -80,6 +81,11 @@ ERRORS = {
         lambda: ops.spmm(GRAPH, X, X.double()),
         TypeError,
         r"gate must have the dtype of x \(Float\), got Double",
+    ),
+    "propagate-scale": (
+        lambda: torch.ops.smore_ext.propagate(*_parts(GRAPH, X), X, 2, True, None, X[:3, 0]),
+        ValueError,
+        r"propagate: scale must have shape \[4\], got \[3\]",
     ),
     "propagate-gate": (
         lambda: ops.propagate(GRAPH, X, 2, gate=X[:, :3]),

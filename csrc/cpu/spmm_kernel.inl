@@ -6,10 +6,13 @@ inline constexpr int64_t kPrefetchEdges = 8;
 inline constexpr int64_t kLongRow = 64;  // edges
 inline constexpr int kMaxVectors = 8;    // accumulators that stay in registers
 
-// One vector of a row, at index `at` of its outputs.
+// One vector of row r, at index `at` of its outputs.
 template <typename S>
-SMORE_INLINE void emit(const SpmmOutput<S>& out, int64_t at, Vec<Accumulator<S>> value) {
-  if (out.addend != nullptr) value = (load(out.addend + at) + value) * broadcast(out.scale);
+SMORE_INLINE void emit(const SpmmOutput<S>& out, int64_t r, int64_t at, Vec<Accumulator<S>> value) {
+  if (out.inner != nullptr) value *= broadcast(out.inner[r]);
+  if (out.addend != nullptr) value = load(out.addend + at) + value;
+  if (out.outer != nullptr) value *= broadcast(out.outer[r]);
+  if (out.scale != 1) value *= broadcast(out.scale);
   if (out.y != nullptr) store(out.y + at, value);
   for (int i = 0; i < 2; ++i) {
     if (out.factor[i] != nullptr) store(out.scaled[i] + at, value * load(out.factor[i] + at));
@@ -17,8 +20,11 @@ SMORE_INLINE void emit(const SpmmOutput<S>& out, int64_t at, Vec<Accumulator<S>>
 }
 
 template <typename S>
-SMORE_INLINE void emit_scalar(const SpmmOutput<S>& out, int64_t at, Accumulator<S> value) {
-  if (out.addend != nullptr) value = (widened(out.addend[at]) + value) * out.scale;
+SMORE_INLINE void emit_scalar(const SpmmOutput<S>& out, int64_t r, int64_t at, Accumulator<S> value) {
+  if (out.inner != nullptr) value *= out.inner[r];
+  if (out.addend != nullptr) value = widened(out.addend[at]) + value;
+  if (out.outer != nullptr) value *= out.outer[r];
+  if (out.scale != 1) value *= out.scale;
   if (out.y != nullptr) out.y[at] = narrowed<S>(value);
   for (int i = 0; i < 2; ++i) {
     if (out.factor[i] != nullptr) out.scaled[i][at] = narrowed<S>(value * widened(out.factor[i][at]));
@@ -36,7 +42,7 @@ SMORE_INLINE void sum_edges(const CsrMatrix<Accumulator<S>, I>& a, const S* x, i
         x + static_cast<int64_t>(a.col[std::min(e + kPrefetchEdges * Step, a.n_edges - 1)]) * width + first);
     for (int line = 0; line < NV * W * static_cast<int>(sizeof(S)); line += 64) __builtin_prefetch(ahead + line);
     const S* source = x + static_cast<int64_t>(a.col[e]) * width + first;
-    const Vec<T> w = broadcast(a.weight[e]);
+    const Vec<T> w = broadcast(a.weight != nullptr ? a.weight[e] : T(1));
     for (int v = 0; v < NV; ++v) acc[v] = fma(w, load(source + v * W), acc[v]);
   }
 }
@@ -50,7 +56,7 @@ __attribute__((noinline)) void long_row_block(const CsrMatrix<Accumulator<S>, I>
   Vec<T> even[NV] = {}, odd[NV] = {};
   sum_edges<S, I, NV, 2>(a, x, width, first, a.rowptr[row], a.rowptr[row + 1], even);
   sum_edges<S, I, NV, 2>(a, x, width, first, a.rowptr[row] + 1, a.rowptr[row + 1], odd);
-  for (int v = 0; v < NV; ++v) emit(out, row * width + first + v * kWidth<T>, even[v] + odd[v]);
+  for (int v = 0; v < NV; ++v) emit(out, row, row * width + first + v * kWidth<T>, even[v] + odd[v]);
 }
 
 // Columns [first, first + NV * width) of one row.
@@ -63,7 +69,7 @@ SMORE_INLINE void row_block(const CsrMatrix<Accumulator<S>, I>& a, const S* x, i
   if (end - begin >= kLongRow) return long_row_block<S, I, NV>(a, x, width, out, row, first);
   Vec<T> acc[NV] = {};
   sum_edges<S, I, NV, 1>(a, x, width, first, begin, end, acc);
-  for (int v = 0; v < NV; ++v) emit(out, row * width + first + v * W, acc[v]);
+  for (int v = 0; v < NV; ++v) emit(out, row, row * width + first + v * W, acc[v]);
 }
 
 template <typename S, typename I, int NV>
@@ -86,25 +92,26 @@ SMORE_INLINE void row_tail(const CsrMatrix<Accumulator<S>, I>& a, const S* x, in
   typedef Accumulator<S> T;
   constexpr int W = kWidth<T>;
   const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
+  const auto weight = [&](int64_t e) { return a.weight != nullptr ? a.weight[e] : T(1); };
   T lanes[W];
   int64_t start = first;
   if (width >= W) {
     start = width - W;
     Vec<T> acc{};
     for (int64_t e = begin; e < end; ++e) {
-      acc = fma(broadcast(a.weight[e]), load(x + static_cast<int64_t>(a.col[e]) * width + start), acc);
+      acc = fma(broadcast(weight(e)), load(x + static_cast<int64_t>(a.col[e]) * width + start), acc);
     }
     store(lanes, acc);
   } else {
     for (int64_t i = 0; i < width - first; ++i) {
       T acc = 0;
       for (int64_t e = begin; e < end; ++e) {
-        acc += a.weight[e] * widened(x[static_cast<int64_t>(a.col[e]) * width + first + i]);
+        acc += weight(e) * widened(x[static_cast<int64_t>(a.col[e]) * width + first + i]);
       }
       lanes[i] = acc;
     }
   }
-  for (int64_t i = first; i < width; ++i) emit_scalar(out, row * width + i, lanes[i - start]);
+  for (int64_t i = first; i < width; ++i) emit_scalar(out, row, row * width + i, lanes[i - start]);
 }
 
 template <typename T, typename I>

@@ -170,7 +170,7 @@ template <typename T, typename I>
 __device__ __forceinline__ Edge<T, I> load_edge(const CsrMatrix<T, I>& a, int64_t e, int64_t end) {
   if (e >= end) return {};
   const I col = __ldcs(a.col + e);
-  const T weight = __ldcs(a.weight + e);  // does not wait for the column
+  const T weight = a.weight == nullptr ? T(1) : __ldcs(a.weight + e);  // does not wait for the column
   const bool known = col >= 0 && static_cast<int64_t>(col) < a.n_cols;
   return {known ? col : I(-1), known ? weight : kNan<T>};
 }
@@ -215,17 +215,24 @@ __device__ __forceinline__ Sum<S> sum_edges(const Job<typename S::M, typename S:
 template <typename S>
 __device__ __forceinline__ void emit(const SpmmOutput<typename S::M>& out, int64_t row, int width, Sum<S> value) {
   using M = typename S::M;
+  using T = typename S::T;
   const int first = first_column<S>();
+  const T inner = out.inner == nullptr ? T(1) : out.inner[row];
+  const T outer = (out.outer == nullptr ? T(1) : out.outer[row]) * out.scale;
 #pragma unroll
   for (int p = 0; p < S::P; ++p) {
     const int column = first + p * S::G * S::V;
     if (column >= width) continue;
     const int64_t at = row * width + column;
+#pragma unroll
+    for (int v = 0; v < S::V; ++v) value.at[p][v] *= inner;
     if (out.addend != nullptr) {
       const Pack<M, S::V> addend = load_pack<S::V>(out.addend + at);
 #pragma unroll
-      for (int v = 0; v < S::V; ++v) value.at[p][v] = (value.at[p][v] + widened(addend.at[v])) * out.scale;
+      for (int v = 0; v < S::V; ++v) value.at[p][v] += widened(addend.at[v]);
     }
+#pragma unroll
+    for (int v = 0; v < S::V; ++v) value.at[p][v] *= outer;
     Pack<M, S::V> pack;
     if (out.y != nullptr) {
 #pragma unroll

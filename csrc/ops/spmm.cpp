@@ -25,6 +25,7 @@ struct Power {
   bool is_spmm;
   int64_t n_layers = 1;
   bool mean = false;
+  OptionalTensor scale = std::nullopt;
 };
 
 Tensor call_product(const GraphTensors& g, const Tensor& x, const Power& power, const OptionalTensor& gate) {
@@ -35,21 +36,25 @@ Tensor call_product(const GraphTensors& g, const Tensor& x, const Power& power, 
                                              const Tensor&, const Tensor&, const OptionalTensor&)>();
     return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, x, gate);
   }
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("smore_ext::propagate", "")
-                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                           const Tensor&, const Tensor&, int64_t, bool, const OptionalTensor&)>();
-  return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, x, power.n_layers, power.mean, gate);
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("smore_ext::propagate", "")
+          .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                        const Tensor&, int64_t, bool, const OptionalTensor&, const OptionalTensor&)>();
+  return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, x, power.n_layers, power.mean, gate,
+                 power.scale);
 }
 
 std::tuple<Tensor, Tensor> call_gated_backward(const GraphTensors& g, const Tensor& grad, const Tensor& x,
                                                const Tensor& gate, const Power& power) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("smore_ext::gated_product_backward", "")
-                             .typed<std::tuple<Tensor, Tensor>(
-                                 const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                 const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, bool)>();
-  return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, grad, x, gate, power.n_layers, power.mean);
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("smore_ext::gated_product_backward", "")
+          .typed<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                            const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, bool,
+                                            const OptionalTensor&)>();
+  return op.call(g.rowptr, g.col, g.weight, g.t_rowptr, g.t_col, g.t_weight, grad, x, gate, power.n_layers, power.mean,
+                 power.scale);
 }
 
 // y = P (x * gate) for P = A, A^L or the mean of A^0 .. A^L. With z = P^T dL/dy, the same op with matrix and transpose
@@ -58,23 +63,25 @@ std::tuple<Tensor, Tensor> call_gated_backward(const GraphTensors& g, const Tens
 struct Product : torch::autograd::Function<Product> {
   static Tensor forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Tensor& weight,
                         const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight, const Tensor& x,
-                        const OptionalTensor& gate, bool is_spmm, int64_t n_layers, bool mean) {
+                        const OptionalTensor& gate, bool is_spmm, int64_t n_layers, bool mean,
+                        const OptionalTensor& scale) {
     const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight};
     variable_list saved{rowptr, col, weight, t_rowptr, t_col, t_weight};
     if (gate.has_value()) saved.insert(saved.end(), {x, *gate});
     ctx->save_for_backward(saved);
+    ctx->saved_data["scale"] = scale;
     ctx->saved_data["is_spmm"] = is_spmm;
     ctx->saved_data["n_layers"] = n_layers;
     ctx->saved_data["mean"] = mean;
     at::AutoDispatchBelowADInplaceOrView guard;
-    return call_product(graph, x, {is_spmm, n_layers, mean}, gate);
+    return call_product(graph, x, {is_spmm, n_layers, mean, scale}, gate);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const GraphTensors graph{saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]};
     const Power power{ctx->saved_data["is_spmm"].toBool(), ctx->saved_data["n_layers"].toInt(),
-                      ctx->saved_data["mean"].toBool()};
+                      ctx->saved_data["mean"].toBool(), ctx->saved_data["scale"].toOptional<Tensor>()};
     Tensor grad_x, grad_gate;
     if (saved.size() == 6) {
       grad_x = call_product(graph.t(), grads[0], power, std::nullopt);
@@ -85,7 +92,7 @@ struct Product : torch::autograd::Function<Product> {
     } else {
       std::tie(grad_x, grad_gate) = call_gated_backward(graph, grads[0], saved[6], saved[7], power);
     }
-    variable_list all(11);
+    variable_list all(12);
     all[6] = grad_x;
     all[7] = grad_gate;
     return all;
@@ -95,14 +102,14 @@ struct Product : torch::autograd::Function<Product> {
 Tensor spmm_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
   check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
-  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, true, 1, false);
+  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, true, 1, false, std::nullopt);
 }
 
 Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                           const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
-                          const OptionalTensor& gate) {
-  check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate);
-  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, false, n_layers, mean);
+                          const OptionalTensor& gate, const OptionalTensor& scale) {
+  check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate, scale);
+  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, false, n_layers, mean, scale);
 }
 
 // Under autocast to bfloat16, x and gate are held in bfloat16 (sums stay in float32, and so do the weights); under
@@ -125,9 +132,10 @@ Tensor spmm_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weig
 template <c10::DispatchKey Key>
 Tensor propagate_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                           const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
-                          const OptionalTensor& gate) {
+                          const OptionalTensor& gate, const OptionalTensor& scale) {
   const c10::impl::ExcludeDispatchKeyGuard guard(Key);
-  return call_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, held(x), {false, n_layers, mean}, held(gate));
+  return call_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, held(x), {false, n_layers, mean, scale},
+                      held(gate));
 }
 
 }  // namespace
@@ -138,10 +146,11 @@ TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
       "Tensor? gate=None) -> Tensor");
   m.def(
       "propagate(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, Tensor x, "
-      "int n_layers, bool mean=True, Tensor? gate=None) -> Tensor");
+      "int n_layers, bool mean=True, Tensor? gate=None, Tensor? scale=None) -> Tensor");
   m.def(
       "gated_product_backward(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, "
-      "Tensor t_weight, Tensor grad, Tensor x, Tensor gate, int n_layers, bool mean) -> (Tensor, Tensor)");
+      "Tensor t_weight, Tensor grad, Tensor x, Tensor gate, int n_layers, bool mean, Tensor? scale=None) -> (Tensor, "
+      "Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {

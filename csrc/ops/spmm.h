@@ -3,8 +3,9 @@
 // A graph travels as CSR: rowptr [R+1], col [E] (both int32 or both int64), weight [E]; its transpose comes
 // along as t_rowptr [C+1], t_col [E], t_weight [E], so that backward is a forward on it and adds nothing
 // twice. Weights are constants: they receive no gradient. x is [C, width] and so is gate, if there is one: the product
-// is A (x * gate). x is float32 or float64 and the weights are of its type; or it is bfloat16, the weights are float32,
-// and so are the sums.
+// is A (x * gate). scale [R], for propagate, says that the graph is square and that each weight is scale[row] *
+// scale[col]: layers after the first then need no weights. x is float32 or float64 and the weights are of its type; or
+// it is bfloat16, the weights are float32, and so are the sums.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -55,22 +56,29 @@ inline void check_spmm(const char* op, const at::Tensor& rowptr, const at::Tenso
 
 inline void check_propagate(const char* op, const at::Tensor& rowptr, const at::Tensor& col, const at::Tensor& weight,
                             const at::Tensor& t_rowptr, const at::Tensor& t_col, const at::Tensor& t_weight,
-                            const at::Tensor& x, int64_t n_layers, const std::optional<at::Tensor>& gate) {
+                            const at::Tensor& x, int64_t n_layers, const std::optional<at::Tensor>& gate,
+                            const std::optional<at::Tensor>& scale) {
   check_spmm(op, rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
   SMORE_CHECK_VALUE(rowptr.size(0) == t_rowptr.size(0), op, "the graph must be square, got ", rowptr.size(0) - 1,
                     " rows and ", t_rowptr.size(0) - 1, " columns");
   SMORE_CHECK_VALUE(n_layers >= 0, op, "n_layers must be at least 0, got ", n_layers);
+  if (!scale.has_value()) return;
+  check_same_type(op, "scale", *scale, "weight", weight);
+  check_shape(op, "scale", *scale, {x.size(0)});
+  check_same_device(op, "scale", *scale, "x", x);
+  SMORE_CHECK_VALUE(!scale->requires_grad(), op, "scale is a constant of the graph and must not require grad");
 }
 
 // Of spmm (n_layers 1, not mean) or propagate.
 inline void check_gated_backward(const char* op, const at::Tensor& rowptr, const at::Tensor& col,
                                  const at::Tensor& weight, const at::Tensor& t_rowptr, const at::Tensor& t_col,
                                  const at::Tensor& t_weight, const at::Tensor& grad, const at::Tensor& x,
-                                 const at::Tensor& gate, int64_t n_layers, bool mean) {
-  if (n_layers == 1 && !mean) {
+                                 const at::Tensor& gate, int64_t n_layers, bool mean,
+                                 const std::optional<at::Tensor>& scale) {
+  if (n_layers == 1 && !mean && !scale.has_value()) {
     check_spmm(op, rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
   } else {
-    check_propagate(op, rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate);
+    check_propagate(op, rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate, scale);
   }
   check_same_type(op, "grad", grad, "x", x);
   check_shape(op, "grad", grad, {rowptr.size(0) - 1, x.size(1)});

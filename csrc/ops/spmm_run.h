@@ -56,22 +56,22 @@ struct SpmmOps {
   static Tensor spmm(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
     check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
-    return product("spmm", {rowptr, col, weight}, x, 1, false, gate);
+    return product("spmm", {rowptr, col, weight}, x, 1, false, gate, std::nullopt);
   }
 
   static Tensor propagate(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                           const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
-                          const OptionalTensor& gate) {
-    check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate);
-    return product("propagate", {rowptr, col, weight}, x, n_layers, mean, gate);
+                          const OptionalTensor& gate, const OptionalTensor& scale) {
+    check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate, scale);
+    return product("propagate", {rowptr, col, weight}, x, n_layers, mean, gate, scale);
   }
 
   static std::tuple<Tensor, Tensor> gated_backward(const Tensor& rowptr, const Tensor& col, const Tensor& weight,
                                                    const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight,
                                                    const Tensor& grad, const Tensor& x, const Tensor& gate,
-                                                   int64_t n_layers, bool mean) {
+                                                   int64_t n_layers, bool mean, const OptionalTensor& scale) {
     constexpr const char* op = "gated_product_backward";
-    check_gated_backward(op, rowptr, col, weight, t_rowptr, t_col, t_weight, grad, x, gate, n_layers, mean);
+    check_gated_backward(op, rowptr, col, weight, t_rowptr, t_col, t_weight, grad, x, gate, n_layers, mean, scale);
     if (n_layers == 0) return {times(grad, gate), times(grad, x)};
     const Tensor to_x = gate.contiguous(), to_gate = x.contiguous();
     const std::tuple<Tensor, Tensor> result{Device::empty(x.sizes(), x.options()),
@@ -80,7 +80,7 @@ struct SpmmOps {
       using S = decltype(s);
       const SpmmOutput<S> last{.factor = {read<S>(to_x), read<S>(to_gate)},
                                .scaled = {write<S>(std::get<0>(result)), write<S>(std::get<1>(result))}};
-      layers<S, decltype(i)>(op, {t_rowptr, t_col, t_weight}, grad.contiguous(), n_layers, mean, last);
+      layers<S, decltype(i)>(op, {t_rowptr, t_col, t_weight}, grad.contiguous(), n_layers, mean, scale, last);
     });
     return result;
   }
@@ -93,25 +93,28 @@ struct SpmmOps {
   }
 
   static Tensor product(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
-                        const OptionalTensor& gate) {
+                        const OptionalTensor& gate, const OptionalTensor& scale) {
     if (n_layers == 0 && !gate.has_value()) return x.clone(at::MemoryFormat::Contiguous);
     const Tensor first = gate.has_value() ? times(x, *gate) : x.contiguous();
     if (n_layers == 0) return first;
     const Tensor y = Device::empty({csr.n_rows(), x.size(1)}, x.options());
     dispatch_spmm(x, csr.rowptr, [&](auto s, auto i) {
       using S = decltype(s);
-      layers<S, decltype(i)>(op, csr, first, n_layers, mean, {.y = write<S>(y)});
+      layers<S, decltype(i)>(op, csr, first, n_layers, mean, scale, {.y = write<S>(y)});
     });
     return y;
   }
 
   // A^L x, or the mean over A^0 x .. A^L x, for L >= 1 and a contiguous x, as the outputs that `last` asks for. The sum
   // is made by Horner's scheme, y <- x + A y: nothing but the latest y is written, and two buffers take turns.
+  // With A = S B S for a diagonal S (scale) and a B of ones, what is written between layers is S y, so that the next
+  // layer sums rows as they are: S y <- S (x + S B (S y)).
   template <typename S, typename I>
   static void layers(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
-                     const SpmmOutput<S>& last) {
+                     const OptionalTensor& scale, const SpmmOutput<S>& last) {
     const Device device(op, csr, x);
-    const CsrMatrix<Accumulator<S>, I> a = csr.view<S, I>(x.size(0));
+    CsrMatrix<Accumulator<S>, I> a = csr.view<S, I>(x.size(0));
+    const Tensor diagonal = scale.has_value() ? scale->contiguous() : Tensor();
     Tensor spare[2];
     const S* layer = read<S>(x);
     for (int64_t l = 1; l <= n_layers; ++l) {
@@ -124,6 +127,11 @@ struct SpmmOps {
       if (mean) {
         out.addend = read<S>(x);
         if (l == n_layers) out.scale = 1 / static_cast<Accumulator<S>>(n_layers + 1);
+      }
+      if (diagonal.defined() && l < n_layers) out.outer = read<Accumulator<S>>(diagonal);
+      if (diagonal.defined() && l > 1) {
+        out.inner = read<Accumulator<S>>(diagonal);
+        a.weight = nullptr;
       }
       device.multiply(a, layer, x.size(1), out);
       layer = out.y;

@@ -28,12 +28,15 @@ class CsrMatrix:
         col: [E], same dtype, ascending within a row.
         weight: [E], float32 or float64.
         shape: (R, C).
+        scale: [R] float32 if the matrix is square and known to have weight = scale[row] * scale[col], else None.
+            `propagate` then reads weights in its first layer only.
     """
 
     rowptr: Tensor
     col: Tensor
     weight: Tensor
     shape: tuple[int, int]
+    scale: Tensor | None
 
     def __init__(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
         """Wraps the tensors after checking them: a wrong dtype, shape or index is an error that names it."""
@@ -62,16 +65,20 @@ class CsrMatrix:
                 )
         self._set(rowptr.contiguous(), col.contiguous(), weight.detach().contiguous(), shape)
 
-    def _set(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
-        self.rowptr, self.col, self.weight, self.shape = rowptr, col, weight, shape
+    def _set(
+        self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int], scale: Tensor | None = None
+    ) -> None:
+        self.rowptr, self.col, self.weight, self.shape, self.scale = rowptr, col, weight, shape, scale
         self._t: CsrMatrix | None = None
         self._casts: dict[torch.dtype, Tensor] = {weight.dtype: weight}
 
     @classmethod
-    def _trusted(cls, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> Self:
+    def _trusted(
+        cls, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int], scale: Tensor | None = None
+    ) -> Self:
         """Without checks, for parts that are right by construction."""
         matrix = cls.__new__(cls)
-        matrix._set(rowptr, col, weight, shape)
+        matrix._set(rowptr, col, weight, shape, scale)
         return matrix
 
     @property
@@ -98,7 +105,8 @@ class CsrMatrix:
         if self._t is None:
             column, order = torch.sort(self.col, stable=True)
             rowptr = compress(column, self.n_cols, self.rowptr.dtype)
-            transpose = self._trusted(rowptr, self.row[order], self.weight[order], (self.n_cols, self.n_rows))
+            shape = (self.n_cols, self.n_rows)
+            transpose = self._trusted(rowptr, self.row[order], self.weight[order], shape, self.scale)
             transpose._t = self
             self._t = transpose
         return self._t

@@ -67,7 +67,9 @@ def propagate(
     """
     if reduce not in ("mean", "last"):
         raise ValueError(f'propagate: reduce must be "mean" or "last", got {reduce!r}')
-    return _ops.propagate(*_parts(graph, x), x, n_layers, reduce == "mean", gate)
+    graph = as_csr(graph)
+    scale = None if x.dtype == torch.float64 else graph.scale  # float64 is for weights as they are, to the last bit
+    return _ops.propagate(*_parts(graph, x), x, n_layers, reduce == "mean", gate, scale)
 
 
 @fake("spmm")
@@ -87,12 +89,24 @@ def _(
     n_layers: int,
     mean: bool = True,
     gate: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @fake("gated_product_backward")
 def _(
-    rowptr, col, weight, t_rowptr, t_col, t_weight, grad: Tensor, x: Tensor, gate: Tensor, n_layers: int, mean: bool
+    rowptr,
+    col,
+    weight,
+    t_rowptr,
+    t_col,
+    t_weight,
+    grad: Tensor,
+    x: Tensor,
+    gate: Tensor,
+    n_layers: int,
+    mean: bool,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape)

@@ -34,7 +34,7 @@ std::vector<To> as(const std::vector<int64_t>& from) {
 }
 
 // Which outputs are asked for.
-enum Ask { kProduct = 1, kSum = 2, kFactors = 4, kAll = 7 };
+enum Ask { kProduct = 1, kSum = 2, kFactors = 4, kAll = 7, kScaled = 8 };  // kScaled: weights of 1, scaled rows
 
 template <typename M>
 Array<M> values_in_memory(int64_t count, unsigned seed) {
@@ -58,14 +58,18 @@ void compare(const Edges& edges, int64_t width, const RowLengths& lengths, int a
   const Array<T> weight(harness::random_values<T>(n_edges, 1));
   const Array<M> x = values_in_memory<M>(edges.n_cols * width + shift, 2), addend = values_in_memory<M>(size, 3);
   const Array<M> factors[2] = {values_in_memory<M>(size, 4), values_in_memory<M>(size, 5)};
-  const smore::CsrMatrix<T, I> a{rowptr.data(), col.data(), weight.data(), n_rows, edges.n_cols, n_edges};
-  const bool sum = (ask & kSum) != 0, scaled = (ask & kFactors) != 0, value = (ask & ~kFactors) != 0;
+  const Array<T> inner(harness::random_values<T>(n_rows, 6)), outer(harness::random_values<T>(n_rows, 7));
+  const bool free = (ask & kScaled) != 0;
+  const smore::CsrMatrix<T, I> a{rowptr.data(), col.data(),   free ? nullptr : weight.data(),
+                                 n_rows,        edges.n_cols, n_edges};
+  const bool sum = (ask & kSum) != 0, scaled = (ask & kFactors) != 0, value = (ask & (kProduct | kSum)) != 0;
   std::vector<M> first[3];
   harness::each_order([&] {
     Array<M> results[3] = {Array<M>(size), Array<M>(size), Array<M>(size)};
     Array<char> scratch(smore::cuda::spmm_scratch_bytes<M>(n_edges, width, lengths));
     smore::SpmmOutput<M> out{.y = value ? results[0].data() + shift : nullptr};
     if (sum) out.addend = addend.data() + shift, out.scale = T(0.25);
+    if (free) out.inner = inner.data(), out.outer = outer.data();
     for (int i = 0; i < 2 && scaled; ++i) {
       out.factor[i] = factors[i].data() + shift, out.scaled[i] = results[i + 1].data() + shift;
     }
@@ -80,9 +84,13 @@ void compare(const Edges& edges, int64_t width, const RowLengths& lengths, int a
     const int64_t begin = edges.rowptr[static_cast<size_t>(r)], end = edges.rowptr[static_cast<size_t>(r) + 1];
     for (int64_t w = 0; w < width; ++w) {
       double wanted = 0;
-      for (int64_t e = begin; e < end; ++e) wanted += double(weight[e]) * wide(x[shift + col[e] * width + w]);
+      for (int64_t e = begin; e < end; ++e) {
+        wanted += (free ? 1.0 : double(weight[e])) * wide(x[shift + col[e] * width + w]);
+      }
+      if (free) wanted *= double(inner[r]);
       const int64_t at = shift + r * width + w;
       if (sum) wanted = 0.25 * (wide(addend[at]) + wanted);
+      if (free) wanted *= double(outer[r]);
       const double tolerance = (sizeof(T) == 4 ? 1e-7 : 1e-16) * double(end - begin + 4);
       const auto near = [&](int i, double exact) {
         CHECK_NEAR(wide(first[i][static_cast<size_t>(at)]), exact,
@@ -126,6 +134,15 @@ TEST(products_of_every_type) {
   compare<float, int32_t>(edges, 212, {}, kSum);
   compare<BFloat16, int32_t>(edges, 264, {}, kSum);
   compare<double, int32_t>(edges, 101, {}, kSum);
+}
+
+TEST(products_without_weights) {
+  const Edges edges = edges_of(kMixed, 40);
+  for (const int ask : {kProduct | kScaled, kSum | kScaled, kAll | kScaled}) {
+    compare<float, int32_t>(edges, 64, {}, ask);
+    compare<BFloat16, int32_t>(edges, 64, {}, ask);
+    compare<double, int64_t>(edges, 7, {}, ask, 1);
+  }
 }
 
 TEST(one_very_long_row) {

@@ -40,32 +40,41 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
   const auto weight = harness::random_values<Accumulator<S>>(n_edges, 1);
   const auto x = values_in_memory<S>(n_cols * width, 2), addend = values_in_memory<S>(n_rows * width, 3);
   const auto one = values_in_memory<S>(n_rows * width, 4), two = values_in_memory<S>(n_rows * width, 5);
+  const auto inner = harness::random_values<Accumulator<S>>(n_rows, 6);
+  const auto outer = harness::random_values<Accumulator<S>>(n_rows, 7);
   const smore::CsrMatrix<Accumulator<S>, I> a{rowptr.data(), col.data(), weight.data(), n_rows, n_cols, n_edges};
+  auto ones = a;  // the same matrix without weights
+  ones.weight = nullptr;
 
   struct Results {
-    std::vector<S> product, sum, first, second;
+    std::vector<S> product, sum, first, second, free;
   } whole, parts;
   for (Results* r : {&whole, &parts}) {
-    for (std::vector<S>* v : {&r->product, &r->sum, &r->first, &r->second}) v->resize(n_rows * width);
+    for (std::vector<S>* v : {&r->product, &r->sum, &r->first, &r->second, &r->free}) v->resize(n_rows * width);
     const smore::SpmmOutput<S> plain{.y = r->product.data()};
     const smore::SpmmOutput<S> scaled{.y = r->sum.data(),
                                       .addend = addend.data(),
                                       .scale = Accumulator<S>(0.5),
                                       .factor = {one.data(), two.data()},
                                       .scaled = {r->first.data(), r->second.data()}};
-    for (const auto& out : {plain, scaled}) {
+    const smore::SpmmOutput<S> free{
+        .y = r->free.data(), .addend = addend.data(), .inner = inner.data(), .outer = outer.data()};
+    for (const auto& out : {plain, scaled, free}) {
       harness::run_ranges(n_rows, r == &whole ? 1 : 3, [&](int64_t begin, int64_t end) {
-        CHECK(smore::spmm_rows(a, x.data(), width, out, begin, end));
+        CHECK(smore::spmm_rows(out.inner == nullptr ? a : ones, x.data(), width, out, begin, end));
       });
     }
   }
   CHECK(same(whole.product, parts.product) && same(whole.sum, parts.sum));
-  CHECK(same(whole.first, parts.first) && same(whole.second, parts.second));
+  CHECK(same(whole.first, parts.first) && same(whole.second, parts.second) && same(whole.free, parts.free));
 
   for (int64_t r = 0; r < n_rows; ++r) {
     for (int64_t w = 0; w < width; ++w) {
-      double wanted = 0;
-      for (I e = rowptr[r]; e < rowptr[r + 1]; ++e) wanted += double(weight[e]) * wide(x[col[e] * width + w]);
+      double wanted = 0, unweighted = 0;
+      for (I e = rowptr[r]; e < rowptr[r + 1]; ++e) {
+        wanted += double(weight[e]) * wide(x[col[e] * width + w]);
+        unweighted += wide(x[col[e] * width + w]);
+      }
       const int64_t at = r * width + w;
       const auto near = [&](S got, double value) {
         const double sums = sizeof(Accumulator<S>) == 4 ? 1e-4 : 1e-12;
@@ -76,6 +85,7 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
       near(whole.sum[at], sum);
       near(whole.first[at], sum * wide(one[at]));
       near(whole.second[at], sum * wide(two[at]));
+      near(whole.free[at], (wide(addend[at]) + unweighted * double(inner[r])) * double(outer[r]));
     }
   }
 }
