@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from bench_dense import FILTER_WIDTHS, PHASES, bpr_loss, feature_table, fusion, info_nce, spectral_filter
 from bench_items import masked_topk, sample_negatives
-from bench_sparse import GRAPHS, spmm
+from bench_sparse import GRAPHS, gated, narrow_rows, propagate, spmm
 from inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, dataset, published_config, shrunk, size_of
 from interleave import Case, Comparison, Contender, Setting, queued
 from op_cases import knn_case
@@ -153,6 +153,9 @@ CASES = [
     *(fusion_by_size(rows, phase) for phase in PHASES for rows in FUSION_ROWS),
     *(filter_paths(width) for width in FILTER_WIDTHS),
     *(on_device(spmm(name, False), "torch CSR", "torch COO") for name in GRAPHS),
+    *(on_device(propagate(size), "own spmm", "torch CSR", "torch COO") for size in PUBLISHED),
+    *(on_device(narrow_rows(size), "own float32") for size in PUBLISHED),
+    *(on_device(gated(f"knn10 {size}"), "own spmm, gated before", "torch CSR") for size in PUBLISHED),
     knn(SIZES["clothing"].items),
     *(on_device(masked_topk(size), "torch matmul + mask + topk") for size in ("baby", "sports", "elec")),
     *(on_device(sample_negatives(size), "vectorised torch") for size in PUBLISHED),

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import floors
 import pytest
 from inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
-from interleave import Case, Comparison, Setting
+from interleave import Case, Comparison, Contender, Setting
 from op_cases import graph_case
-from op_contenders import op_comparison
-from peers import csr_product, csr_product_with_transpose, layered, optional, torch_sparse_product
+from op_contenders import arguments, both, op_comparison
+from peers import csr_product, csr_product_with_transpose, gated_before, layered, optional, torch_sparse_product
 
 from smore_ext import Graph, ops, reference
 
@@ -68,14 +68,43 @@ def propagate(size: str) -> Case:
             "torch CSR": SimpleNamespace(propagate=layered(csr_product)),
         }
         case = graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, LAYERS)
-        return op_comparison(case, peers, lambda args: floors.spmm_step(args[0], WIDTH) * LAYERS, True)
+        floor = partial(floors.propagate_step, width=WIDTH, layers=LAYERS)
+        return op_comparison(case, peers, lambda args: floor(args[0]), True, setting.device)
 
     return Case("propagate, forward + backward", size, make, quick=size == "baby")
+
+
+def narrow_rows(size: str) -> Case:
+    """propagate with x in bfloat16 against ours in float32: what --amp changes."""
+
+    def make(setting: Setting) -> Comparison:
+        case = graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, LAYERS)
+        args = arguments(case, True, setting.device)
+        narrow = [args[0], args[1].detach().bfloat16().requires_grad_(), *args[2:]]
+        peers = {"own float32": Contender(both(case, ops, args))}
+        return Comparison(Contender(both(case, ops, narrow)), peers, floors.propagate_step(args[0], WIDTH, LAYERS, 2))
+
+    return Case("propagate in bfloat16, forward + backward", size, make, quick=size == "baby")
+
+
+def gated(name: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        peers = {
+            "own spmm, gated before": SimpleNamespace(spmm=gated_before(ops.spmm)),
+            "torch COO": reference,
+            "torch CSR": SimpleNamespace(spmm=gated_before(csr_product)),
+        }
+        case = graph_case(name, lambda: GRAPHS[name](setting.shrink), WIDTH, gated=True)
+        return op_comparison(case, peers, lambda args: floors.gated_step(args[0], WIDTH), True, setting.device)
+
+    return Case("gated spmm, forward + backward", name, make, quick=name == "knn10 baby")
 
 
 CASES = [
     *(spmm(name, backward) for backward in (False, True) for name in GRAPHS),
     *(propagate(size) for size in PUBLISHED),
+    *(narrow_rows(size) for size in PUBLISHED),
+    *(gated(f"knn10 {size}") for size in PUBLISHED),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Floors of the cases: bytes, gathered bytes and flops that no implementation can avoid. float32 throughout.
+"""Floors of the cases: bytes, gathered bytes and flops that no implementation can avoid. float32 unless said otherwise.
 
 Spectral ops and Adam are stated as passes over arrays; sparse products as reads of the rows that edges name (the index
 of an edge costs 4 bytes, and 4 more for its weight); products of dense matrices as flops.
@@ -38,17 +38,34 @@ def spectral_filter(rows: int, width: int, backward: bool) -> Floor:
     return Floor(FLOAT * arrays * rows * width, transforms * fft_flops(width) * rows)
 
 
-def spmm(graph: Graph, width: int) -> Floor:
-    """Edges and weights once, each named row and each result once from memory; one row an edge from cache."""
+def spmm(graph: Graph, width: int, element: int = FLOAT, weighted: bool = True) -> Floor:
+    """Edges and weights once, each named row and each result once from memory; one row an edge from cache.
+
+    element: bytes of a number in rows of x and of the result. weighted: false for a product that reads no weights.
+    """
     touched = int((graph.t.rowptr.diff() > 0).sum())
-    rows = FLOAT * width * (touched + graph.n_rows)
-    from_memory = 2 * FLOAT * graph.n_edges + FLOAT * (graph.n_rows + 1) + rows
-    return Floor(from_memory, 2.0 * graph.n_edges * width, FLOAT * width * graph.n_edges)
+    rows = element * width * (touched + graph.n_rows)
+    from_memory = (1 + weighted) * FLOAT * graph.n_edges + FLOAT * (graph.n_rows + 1) + rows
+    return Floor(from_memory, 2.0 * graph.n_edges * width, element * width * graph.n_edges)
 
 
 def spmm_step(graph: Graph, width: int) -> Floor:
     """Forward, and backward with the transpose."""
     return spmm(graph, width) + spmm(graph.t, width)
+
+
+def propagate_step(graph: Graph, width: int, layers: int, element: int = FLOAT) -> Floor:
+    """Forward and backward of some layers; separable weights are needed in the first layer only."""
+    total = Floor()
+    for matrix in (graph, graph.t):
+        for layer in range(layers):
+            total += spmm(matrix, width, element, weighted=layer == 0 or matrix.scale is None)
+    return total
+
+
+def gated_step(graph: Graph, width: int) -> Floor:
+    """Both products; besides, x and gate are read twice, their gradients written, and x * gate is gathered from."""
+    return spmm_step(graph, width) + Floor(FLOAT * width * 5 * graph.n_cols)
 
 
 def knn(rows: int, width: int) -> Floor:
@@ -98,7 +115,7 @@ def training_step(
     total = Floor(ADAM_BYTES * nodes * width)
     for table_width in table_widths:
         total += table_step(items, table_width, width)
-    total += spmm_step(bipartite, width) * layers
+    total += propagate_step(bipartite, width, layers)
     for graph in item_graphs:
         total += spmm_step(graph, width)
     total += fusion(items, width, len(table_widths), True)

@@ -31,8 +31,8 @@ SMOKE_BENCHMARKS = "fusion-large-forward-N or filter-forward-d-64 or knn10-baby 
 # In processes of their own: an access that fails on a GPU spoils all that follows in its process.
 BENCHMARKS = {
     "bench-spectral": "spectr",
-    "bench-sparse": "spmm",
-    "bench-other": "not (spectr or spmm or training)",
+    "bench-sparse": "spmm or propagate",
+    "bench-other": "not (spectr or spmm or propagate or training)",
     "bench-step": "training",
 }
 

@@ -91,13 +91,18 @@ def torch_sparse_product(torch_sparse: ModuleType) -> Callable[[Graph, Tensor], 
 def layered(product: Callable[[Graph, Tensor], Tensor]) -> Callable[..., Tensor]:
     """`propagate` as LightGCN's users write it: one product a layer, all layers kept, then their mean."""
 
-    def propagate(graph: Graph, x: Tensor, n_layers: int, reduce: str = "mean") -> Tensor:
-        layers = [x]
+    def propagate(graph: Graph, x: Tensor, n_layers: int, reduce: str = "mean", gate: Tensor | None = None) -> Tensor:
+        layers = [x if gate is None else x * gate]
         for _ in range(n_layers):
             layers.append(product(graph, layers[-1]))
         return torch.stack(layers, dim=1).mean(dim=1) if reduce == "mean" else layers[-1]
 
     return propagate
+
+
+def gated_before(product: Callable[[Graph, Tensor], Tensor]) -> Callable[[Graph, Tensor, Tensor], Tensor]:
+    """`spmm` with a gate by way of a product without one."""
+    return lambda graph, x, gate: product(graph, x * gate)
 
 
 def sparse_backend(product: Callable[[Graph, Tensor], Tensor]) -> SimpleNamespace:

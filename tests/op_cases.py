@@ -152,15 +152,16 @@ def propagate_case(
     return OpCase("propagate", name, make, (1, 4) if gated else (1,), _raw_propagate, small=edges <= 12)
 
 
-def graph_case(name: str, graph: Callable[[], Graph], d: int, layers: int | None = None) -> OpCase:
-    """spmm (or propagate, with `layers`) on a graph of one's own."""
+def graph_case(name: str, graph: Callable[[], Graph], d: int, layers: int | None = None, gated: bool = False) -> OpCase:
+    """spmm, with a gate or not (or propagate, with `layers`) on a graph of one's own."""
 
     def make(dtype, g):
         matrix = graph()
-        return [matrix, rand(g, dtype, matrix.n_cols, d), *([] if layers is None else [layers, "mean"])]
+        dense = [rand(g, dtype, matrix.n_cols, d) for _ in range(1 + gated)]
+        return [matrix, *dense, *([] if layers is None else [layers, "mean"])]
 
     if layers is None:
-        return OpCase("spmm", name, make, (1,), _raw_spmm)
+        return OpCase("spmm", name, make, (1, 2) if gated else (1,), _raw_spmm)
     return OpCase("propagate", name, make, (1,), _raw_propagate)
 
 
