@@ -10,7 +10,7 @@ import floors
 import pytest
 from inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
 from interleave import Case, Comparison, Contender, Setting
-from op_cases import graph_case
+from op_cases import OpCase, graph_case
 from op_contenders import arguments, both, op_comparison
 from peers import csr_product, csr_product_with_transpose, gated_before, layered, optional, torch_sparse_product
 
@@ -60,6 +60,10 @@ def spmm(name: str, backward: bool) -> Case:
     return Case(f"spmm, {phase}", name, make, quick=name in ("bipartite baby", "knn10 baby"))
 
 
+def layers_case(size: str, setting: Setting) -> OpCase:
+    return graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, LAYERS)
+
+
 def propagate(size: str) -> Case:
     def make(setting: Setting) -> Comparison:
         peers = {
@@ -67,7 +71,7 @@ def propagate(size: str) -> Case:
             "torch COO": reference,
             "torch CSR": SimpleNamespace(propagate=layered(csr_product)),
         }
-        case = graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, LAYERS)
+        case = layers_case(size, setting)
         floor = partial(floors.propagate_step, width=WIDTH, layers=LAYERS)
         return op_comparison(case, peers, lambda args: floor(args[0]), True, setting.device)
 
@@ -78,7 +82,7 @@ def narrow_rows(size: str) -> Case:
     """propagate with x in bfloat16 against ours in float32: what --amp changes."""
 
     def make(setting: Setting) -> Comparison:
-        case = graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, LAYERS)
+        case = layers_case(size, setting)
         args = arguments(case, True, setting.device)
         narrow = [args[0], args[1].detach().bfloat16().requires_grad_(), *args[2:]]
         peers = {"own float32": Contender(both(case, ops, args))}

@@ -5,6 +5,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cpu/bpr_kernel.h"
 #include "cpu/output.h"
 #include "cpu/parallel.h"
@@ -76,25 +77,17 @@ std::tuple<Tensor, Tensor, Tensor> bpr_loss_cpu(const Tensor& user_embeddings, c
                                                 const Tensor& users, const Tensor& positives, const Tensor& negatives) {
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
   const BprInputs in = checked_inputs(user_embeddings, item_embeddings, users, positives, negatives);
-  return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
+  return dispatch_floating(user_embeddings, [&](auto t) { return forward<decltype(t)>(in); });
 }
 
 std::tuple<Tensor, Tensor> bpr_loss_backward_cpu(const Tensor& grad_bpr, const Tensor& grad_l2,
                                                  const Tensor& user_embeddings, const Tensor& item_embeddings,
                                                  const Tensor& users, const Tensor& positives, const Tensor& negatives,
                                                  const Tensor& margin) {
-  constexpr const char* op = "bpr_loss_backward";
-  check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
-  const std::pair<const char*, const Tensor*> scalars[] = {{"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}};
-  for (const auto& [name, tensor] : scalars) {
-    check_shape(op, name, *tensor, {});
-    check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
-  }
-  check_shape(op, "margin", margin, users.sizes());
-  check_same_type(op, "margin", margin, "user_embeddings", user_embeddings);
+  check_bpr_loss_backward(grad_bpr, grad_l2, user_embeddings, item_embeddings, users, positives, negatives, margin);
   const BprInputs in = checked_inputs(user_embeddings, item_embeddings, users, positives, negatives);
-  return user_embeddings.scalar_type() == at::kFloat ? backward<float>(in, margin, grad_bpr, grad_l2)
-                                                     : backward<double>(in, margin, grad_bpr, grad_l2);
+  return dispatch_floating(user_embeddings,
+                           [&](auto t) { return backward<decltype(t)>(in, margin, grad_bpr, grad_l2); });
 }
 
 }  // namespace

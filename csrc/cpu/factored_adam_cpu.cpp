@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "common/dispatch.h"
 #include "cpu/aligned.h"
 #include "cpu/factored_adam_kernel.h"
 #include "cpu/parallel.h"
@@ -41,7 +42,7 @@ void run(const Tensor& param, const Tensor& exp_avg, const Tensor& exp_avg_sq, c
 }
 
 double value_of(const Tensor& scalar) {
-  return scalar.scalar_type() == at::kFloat ? *scalar.const_data_ptr<float>() : *scalar.const_data_ptr<double>();
+  return dispatch_floating(scalar, [&](auto t) { return double(*scalar.const_data_ptr<decltype(t)>()); });
 }
 
 void factored_adam_cpu(const Tensor& param, const Tensor& exp_avg, const Tensor& exp_avg_sq, const Tensor& grad_rows,
@@ -53,9 +54,9 @@ void factored_adam_cpu(const Tensor& param, const Tensor& exp_avg, const Tensor&
   const double t = value_of(step);
   SMORE_CHECK_VALUE(t >= 1, "factored_adam_", "step must be at least 1, got ", t);
   if (param.numel() == 0) return;
-  param.scalar_type() == at::kFloat
-      ? run<float>(param, exp_avg, exp_avg_sq, grad_rows, factor, t, lr, beta1, beta2, eps)
-      : run<double>(param, exp_avg, exp_avg_sq, grad_rows, factor, t, lr, beta1, beta2, eps);
+  dispatch_floating(param, [&](auto type) {
+    run<decltype(type)>(param, exp_avg, exp_avg_sq, grad_rows, factor, t, lr, beta1, beta2, eps);
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cpu/aligned.h"
 #include "cpu/info_nce_kernel.h"
 #include "cpu/output.h"
@@ -79,19 +80,13 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
 
 std::tuple<Tensor, Tensor> info_nce_cpu(const Tensor& x, const Tensor& y, double temperature) {
   check_info_nce("info_nce", x, y, temperature);
-  return x.scalar_type() == at::kFloat ? forward<float>(x, y, temperature) : forward<double>(x, y, temperature);
+  return dispatch_floating(x, [&](auto t) { return forward<decltype(t)>(x, y, temperature); });
 }
 
 std::tuple<Tensor, Tensor> info_nce_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& y,
                                                  const Tensor& log_sum, double temperature) {
-  constexpr const char* op = "info_nce_backward";
-  check_info_nce(op, x, y, temperature);
-  check_shape(op, "grad", grad, {});
-  check_same_type(op, "grad", grad, "x", x);
-  check_shape(op, "log_sum", log_sum, {x.size(0)});
-  check_same_type(op, "log_sum", log_sum, "x", x);
-  return x.scalar_type() == at::kFloat ? backward<float>(grad, x, y, log_sum, temperature)
-                                       : backward<double>(grad, x, y, log_sum, temperature);
+  check_info_nce_backward(grad, x, y, log_sum, temperature);
+  return dispatch_floating(x, [&](auto t) { return backward<decltype(t)>(grad, x, y, log_sum, temperature); });
 }
 
 }  // namespace

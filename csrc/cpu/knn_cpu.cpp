@@ -5,6 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "common/ieee_products.h"
 #include "common/knn_rules.h"
 #include "cpu/aligned.h"
@@ -89,7 +90,7 @@ std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
 std::tuple<Tensor, Tensor> knn_cpu(const Tensor& features, int64_t k) {
   check_knn(features, k);
   const Tensor dense = features.contiguous();
-  return features.scalar_type() == at::kFloat ? run<float>(dense, k) : run<double>(dense, k);
+  return dispatch_floating(features, [&](auto t) { return run<decltype(t)>(dense, k); });
 }
 
 }  // namespace

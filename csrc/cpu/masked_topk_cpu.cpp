@@ -50,14 +50,8 @@ std::tuple<Tensor, Tensor> masked_topk_cpu(const Tensor& users, const Tensor& it
   const Tensor col = seen_col.has_value() ? seen_col->contiguous() : Tensor();
   Tensor score = empty_output({users.size(0), k}, users.options());
   Tensor index = empty_output({users.size(0), k}, users.options().dtype(at::kLong));
-  const bool narrow = rowptr.defined() && rowptr.scalar_type() == at::kInt;
-  if (users.scalar_type() == at::kFloat) {
-    narrow ? run<float, int32_t>(u, i, k, rowptr, col, score, index)
-           : run<float, int64_t>(u, i, k, rowptr, col, score, index);
-  } else {
-    narrow ? run<double, int32_t>(u, i, k, rowptr, col, score, index)
-           : run<double, int64_t>(u, i, k, rowptr, col, score, index);
-  }
+  dispatch_topk(u, rowptr,
+                [&](auto t, auto id) { run<decltype(t), decltype(id)>(u, i, k, rowptr, col, score, index); });
   return {score, index};
 }
 

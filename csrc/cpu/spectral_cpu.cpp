@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "cpu/spectral_kernel.h"
@@ -39,11 +40,6 @@ struct Results {
     }
   }
 };
-
-template <typename F>
-auto dispatch(const Tensor& x, const F& f) {
-  return x.scalar_type() == at::kFloat ? f(float()) : f(double());
-}
 
 template <typename T>
 std::vector<Tensor> forward(TensorList xs, TensorList weights, const Tensor* fusion_weight) {
@@ -108,13 +104,13 @@ Gradients backward(TensorList grads, const Tensor* grad_fused, TensorList xs, Te
 Tensor spectral_filter_cpu(const Tensor& x, const Tensor& weight) {
   const Tensor real = real_filter(weight);
   check_spectral_filter(x, real);
-  return dispatch(x, [&](auto t) { return forward<decltype(t)>({x}, {real}, nullptr)[0]; });
+  return dispatch_floating(x, [&](auto t) { return forward<decltype(t)>({x}, {real}, nullptr)[0]; });
 }
 
 std::tuple<Tensor, Tensor> spectral_filter_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& weight) {
   check_spectral_filter_backward(grad, x, weight);
   const Gradients g =
-      dispatch(x, [&](auto t) { return backward<decltype(t)>({grad}, nullptr, {x}, {weight}, nullptr); });
+      dispatch_floating(x, [&](auto t) { return backward<decltype(t)>({grad}, nullptr, {x}, {weight}, nullptr); });
   return {g.xs[0], g.weights[0]};
 }
 
@@ -123,7 +119,7 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, Tenso
   const std::vector<Tensor> real = real_filters(weights);
   const Tensor fusion = real_filter(fusion_weight);
   check_spectrum_fusion(xs, real, fusion);
-  std::vector<Tensor> y = dispatch(xs[0], [&](auto t) { return forward<decltype(t)>(xs, real, &fusion); });
+  std::vector<Tensor> y = dispatch_floating(xs[0], [&](auto t) { return forward<decltype(t)>(xs, real, &fusion); });
   Tensor fused = y.back();
   y.pop_back();
   return {std::move(y), fused};
@@ -132,8 +128,8 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, Tenso
 std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_backward_cpu(
     TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
   check_spectrum_fusion_backward(grads, grad_fused, xs, weights, fusion_weight);
-  Gradients g =
-      dispatch(xs[0], [&](auto t) { return backward<decltype(t)>(grads, &grad_fused, xs, weights, &fusion_weight); });
+  Gradients g = dispatch_floating(
+      xs[0], [&](auto t) { return backward<decltype(t)>(grads, &grad_fused, xs, weights, &fusion_weight); });
   Tensor fusion = g.weights.back();
   g.weights.pop_back();
   return {std::move(g.xs), std::move(g.weights), fusion};

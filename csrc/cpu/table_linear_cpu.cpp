@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cpu/aligned.h"
 #include "cpu/output.h"
 #include "cpu/parallel.h"
@@ -46,7 +47,7 @@ Tensor table_linear_cpu(const Tensor& table, const Tensor& weight, const Tensor&
   check_table_linear(table, weight, bias);
   Tensor out = empty_output({table.size(0), weight.size(0)}, table.options());
   const Tensor t = table.contiguous(), w = weight.contiguous(), b = bias.contiguous();
-  table.scalar_type() == at::kFloat ? forward<float>(t, w, b, out) : forward<double>(t, w, b, out);
+  dispatch_floating(table, [&](auto type) { forward<decltype(type)>(t, w, b, out); });
   return out;
 }
 
@@ -55,8 +56,7 @@ std::tuple<Tensor, Tensor> table_linear_backward_cpu(const Tensor& grad, const T
   Tensor grad_weight = empty_output({grad.size(1), table.size(1)}, table.options());
   Tensor grad_bias = at::empty({grad.size(1)}, table.options());
   const Tensor g = grad.contiguous(), t = table.contiguous();
-  table.scalar_type() == at::kFloat ? backward<float>(g, t, grad_weight, grad_bias)
-                                    : backward<double>(g, t, grad_weight, grad_bias);
+  dispatch_floating(table, [&](auto type) { backward<decltype(type)>(g, t, grad_weight, grad_bias); });
   return {grad_weight, grad_bias};
 }
 

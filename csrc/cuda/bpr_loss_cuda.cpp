@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cuda/bpr_kernel.h"
 #include "cuda/capture.h"
 #include "cuda/index_check.h"
@@ -64,26 +65,18 @@ std::tuple<Tensor, Tensor, Tensor> bpr_loss_cuda(const Tensor& user_embeddings, 
   check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
   const c10::cuda::CUDAGuard guard(user_embeddings.device());
   const BprInputs in(user_embeddings, item_embeddings, users, positives, negatives);
-  return user_embeddings.scalar_type() == at::kFloat ? forward<float>(in) : forward<double>(in);
+  return dispatch_floating(user_embeddings, [&](auto t) { return forward<decltype(t)>(in); });
 }
 
 std::tuple<Tensor, Tensor> bpr_loss_backward_cuda(const Tensor& grad_bpr, const Tensor& grad_l2,
                                                   const Tensor& user_embeddings, const Tensor& item_embeddings,
                                                   const Tensor& users, const Tensor& positives, const Tensor& negatives,
                                                   const Tensor& margin) {
-  constexpr const char* op = "bpr_loss_backward";
-  check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
-  const std::pair<const char*, const Tensor*> values[] = {
-      {"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}, {"margin", &margin}};
-  for (const auto& [name, tensor] : values) {
-    check_shape(op, name, *tensor, tensor == &margin ? users.sizes() : at::IntArrayRef{});
-    check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
-    check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
-  }
+  check_bpr_loss_backward(grad_bpr, grad_l2, user_embeddings, item_embeddings, users, positives, negatives, margin);
   const c10::cuda::CUDAGuard guard(user_embeddings.device());
   const BprInputs in(user_embeddings, item_embeddings, users, positives, negatives);
-  return user_embeddings.scalar_type() == at::kFloat ? backward<float>(in, margin, grad_bpr, grad_l2)
-                                                     : backward<double>(in, margin, grad_bpr, grad_l2);
+  return dispatch_floating(user_embeddings,
+                           [&](auto t) { return backward<decltype(t)>(in, margin, grad_bpr, grad_l2); });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cuda/capture.h"
 #include "cuda/factored_adam_kernel.h"
 #include "ops/factored_adam.h"
@@ -65,9 +66,9 @@ void factored_adam_cuda(const Tensor& param, const Tensor& exp_avg, const Tensor
   const cuda::Scalar number = read("step", step, param, 1);
   SMORE_CHECK_VALUE(number.value >= 1, kOp, "step must be at least 1, got ", number.value);
   if (param.numel() == 0) return;
-  param.scalar_type() == at::kFloat
-      ? run<float>(param, exp_avg, exp_avg_sq, grad_rows, factor, number, rate, beta1, beta2, eps)
-      : run<double>(param, exp_avg, exp_avg_sq, grad_rows, factor, number, rate, beta1, beta2, eps);
+  dispatch_floating(param, [&](auto type) {
+    run<decltype(type)>(param, exp_avg, exp_avg_sq, grad_rows, factor, number, rate, beta1, beta2, eps);
+  });
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "common/dispatch.h"
 #include "cuda/info_nce_kernel.h"
 #include "ops/info_nce.h"
 
@@ -44,22 +45,14 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const T
 std::tuple<Tensor, Tensor> info_nce_cuda(const Tensor& x, const Tensor& y, double temperature) {
   check_info_nce("info_nce", x, y, temperature);
   const c10::cuda::CUDAGuard guard(x.device());
-  return x.scalar_type() == at::kFloat ? forward<float>(x, y, temperature) : forward<double>(x, y, temperature);
+  return dispatch_floating(x, [&](auto t) { return forward<decltype(t)>(x, y, temperature); });
 }
 
 std::tuple<Tensor, Tensor> info_nce_backward_cuda(const Tensor& grad, const Tensor& x, const Tensor& y,
                                                   const Tensor& log_sum, double temperature) {
-  constexpr const char* op = "info_nce_backward";
-  check_info_nce(op, x, y, temperature);
-  check_shape(op, "grad", grad, {});
-  check_same_type(op, "grad", grad, "x", x);
-  check_same_device(op, "grad", grad, "x", x);
-  check_shape(op, "log_sum", log_sum, {x.size(0)});
-  check_same_type(op, "log_sum", log_sum, "x", x);
-  check_same_device(op, "log_sum", log_sum, "x", x);
+  check_info_nce_backward(grad, x, y, log_sum, temperature);
   const c10::cuda::CUDAGuard guard(x.device());
-  return x.scalar_type() == at::kFloat ? backward<float>(grad, x, y, log_sum, temperature)
-                                       : backward<double>(grad, x, y, log_sum, temperature);
+  return dispatch_floating(x, [&](auto t) { return backward<decltype(t)>(grad, x, y, log_sum, temperature); });
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <limits>
 
+#include "common/dispatch.h"
 #include "common/ieee_products.h"
 #include "cuda/capture.h"
 #include "cuda/knn_kernel.h"
@@ -76,7 +77,7 @@ std::tuple<Tensor, Tensor> knn_cuda(const Tensor& features, int64_t k) {
   const c10::cuda::CUDAGuard guard(features.device());
   check_knn(features, k);
   const Tensor dense = features.contiguous();
-  return features.scalar_type() == at::kFloat ? run<float>(dense, k) : run<double>(dense, k);
+  return dispatch_floating(features, [&](auto t) { return run<decltype(t)>(dense, k); });
 }
 
 }  // namespace

@@ -32,4 +32,19 @@ inline void check_bpr_loss(const char* op, const at::Tensor& user_embeddings, co
   }
 }
 
+inline void check_bpr_loss_backward(const at::Tensor& grad_bpr, const at::Tensor& grad_l2,
+                                    const at::Tensor& user_embeddings, const at::Tensor& item_embeddings,
+                                    const at::Tensor& users, const at::Tensor& positives, const at::Tensor& negatives,
+                                    const at::Tensor& margin) {
+  constexpr const char* op = "bpr_loss_backward";
+  check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
+  const std::pair<const char*, const at::Tensor*> values[] = {
+      {"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}, {"margin", &margin}};
+  for (const auto& [name, tensor] : values) {
+    check_shape(op, name, *tensor, tensor == &margin ? users.sizes() : at::IntArrayRef{});
+    check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
+    check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
+  }
+}
+
 }  // namespace smore

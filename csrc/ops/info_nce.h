@@ -21,4 +21,16 @@ inline void check_info_nce(const char* op, const at::Tensor& x, const at::Tensor
   SMORE_CHECK_VALUE(temperature > 0, op, "temperature must be greater than 0, got ", temperature);
 }
 
+inline void check_info_nce_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                    const at::Tensor& log_sum, double temperature) {
+  constexpr const char* op = "info_nce_backward";
+  check_info_nce(op, x, y, temperature);
+  check_shape(op, "grad", grad, {});
+  check_same_type(op, "grad", grad, "x", x);
+  check_same_device(op, "grad", grad, "x", x);
+  check_shape(op, "log_sum", log_sum, {x.size(0)});
+  check_same_type(op, "log_sum", log_sum, "x", x);
+  check_same_device(op, "log_sum", log_sum, "x", x);
+}
+
 }  // namespace smore

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "common/check.h"
+#include "common/dispatch.h"
 
 namespace smore {
 
@@ -37,6 +38,15 @@ inline void check_masked_topk(const at::Tensor& users, const at::Tensor& items, 
     check_shape(op, "seen_rowptr", *seen_rowptr, {users.size(0) + 1});
     check_dim(op, "seen_col", *seen_col, 1);
   }
+}
+
+// Calls f with a value of the type of the scores and one of the type of the indices of seen items (int64 without any).
+template <typename F>
+void dispatch_topk(const at::Tensor& users, const at::Tensor& seen_rowptr, const F& f) {
+  dispatch_floating(users, [&](auto t) {
+    if (!seen_rowptr.defined()) return f(t, int64_t());
+    dispatch_index(seen_rowptr, [&](auto i) { f(t, i); });
+  });
 }
 
 }  // namespace smore

@@ -12,6 +12,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mul.h>
 
+#include "common/dispatch.h"
 #include "cpu/spmm_kernel.h"
 #include "ops/spmm.h"
 
@@ -20,10 +21,9 @@ namespace smore {
 // Calls f with a value of the type of x in memory and one of the type of the indices.
 template <typename F>
 void dispatch_spmm(const at::Tensor& x, const at::Tensor& rowptr, const F& f) {
-  const auto with_index = [&](auto s) { rowptr.scalar_type() == at::kInt ? f(s, int32_t()) : f(s, int64_t()); };
-  if (x.scalar_type() == at::kFloat) return with_index(float());
-  if (x.scalar_type() == at::kDouble) return with_index(double());
-  with_index(BFloat16());
+  const auto with_index = [&](auto s) { dispatch_index(rowptr, [&](auto i) { f(s, i); }); };
+  if (x.scalar_type() == at::kBFloat16) return with_index(BFloat16());
+  dispatch_floating(x, with_index);
 }
 
 template <typename S>
