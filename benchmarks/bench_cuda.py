@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
 LARGE, K = 200_000, 40
 FUSION_ROWS = (SIZES["baby"].items, SIZES["clothing"].items, LARGE)
-FUSED_WIDTHS = (32, 64, 128, 256, 512)  # of FILTER_WIDTHS those that have a kernel of their own
+FUSED_WIDTHS = (32, 48, 63, 64, 128, 256, 512)  # of FILTER_WIDTHS those that have kernels on the chip
 COMPILE_MODES = ("reduce-overhead", "default")  # the first that works
 
 

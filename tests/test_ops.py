@@ -238,7 +238,7 @@ def row_errors(ours, exact):
     return (ours.double() - exact).abs().amax(dim=1) / size
 
 
-ROW_WIDTHS = pytest.mark.parametrize("d", [24, 64])  # 64 has kernels of its own
+ROW_WIDTHS = pytest.mark.parametrize("d", [24, 64, 100])  # a kind of kernel each
 
 
 @ROW_WIDTHS

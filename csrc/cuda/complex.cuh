@@ -52,6 +52,14 @@ __device__ __forceinline__ Complex<T> correlate_add(Complex<T> sum, Complex<T> a
   return sum;
 }
 
+// e^(-2 pi i numerator / order)
+template <typename T>
+__device__ Complex<T> root(int numerator, int order) {
+  double sine, cosine;
+  sincospi(-2.0 * numerator / order, &sine, &cosine);
+  return {static_cast<T>(cosine), static_cast<T>(sine)};
+}
+
 // times e^(-2 pi i / 4); for the inverse, its conjugate
 template <bool Inverse, typename T>
 __device__ __forceinline__ Complex<T> quarter_turn(Complex<T> a) {

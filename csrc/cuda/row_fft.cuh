@@ -65,17 +65,17 @@ class RowFft {
     const int t = i / kTableRow;
     int j = i % kTableRow;
     if constexpr (kFirstTwiddles > 0) {
-      if (j < kFirstTwiddles) return root((t + kThreads * (j / (kFirst - 1))) * (j % (kFirst - 1) + 1), kHalf);
+      if (j < kFirstTwiddles) return root<T>((t + kThreads * (j / (kFirst - 1))) * (j % (kFirst - 1) + 1), kHalf);
       j -= kFirstTwiddles;
     }
     if constexpr (kMiddleTwiddles > 0) {
       if (j < kMiddleTwiddles) {
         const int n = (t + kThreads * (j / (kMiddle - 1))) / kFirst;
-        return root(n * (j % (kMiddle - 1) + 1), kHalf / kFirst);
+        return root<T>(n * (j % (kMiddle - 1) + 1), kHalf / kFirst);
       }
       j -= kMiddleTwiddles;
     }
-    return j < 4 ? root(bin(t, j) + kHalf / 2, D) : Complex<T>{0, 0};  // -i e^(-2 pi i k / d)
+    return j < 4 ? root<T>(bin(t, j) + kHalf / 2, D) : Complex<T>{0, 0};  // -i e^(-2 pi i k / d)
   }
 
   // `table` is the block's, filled by twiddle(); `space` this warp's.
@@ -227,12 +227,6 @@ class RowFft {
   }
 
  private:
-  static __device__ Complex<T> root(int numerator, int order) {  // e^(-2 pi i numerator / order)
-    double sine, cosine;
-    sincospi(-2.0 * numerator / order, &sine, &cosine);
-    return {static_cast<T>(cosine), static_cast<T>(sine)};
-  }
-
   // Packets of a warp's rows: this lane has first_packet(), and those kPacketStep apart.
   static constexpr int kPackets = 8 / kPacket, kPacketStep = kStaged ? kWarp : kThreads;
   __device__ __forceinline__ int first_packet() const { return kStaged ? lane_ : row() * kHalf + thread(); }

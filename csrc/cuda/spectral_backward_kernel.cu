@@ -1,5 +1,5 @@
-// Backward kernel on the chip: reads each x and each arriving gradient once, writes the gradients of x, and sums the
-// filter gradients of a block's rows.
+// Backward kernel on the chip for powers of two: reads each x and each arriving gradient once, writes the gradients of
+// x, and sums the filter gradients of a block's rows.
 #include "cuda/spectral_rows.cuh"
 
 namespace smore::cuda {

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <stdexcept>
 
+#include "common/dispatch.h"
 #include "cuda/cufft_plans.h"
 #include "cuda/spectral_kernel.h"
 #include "cuda/spectral_path.h"
@@ -39,10 +40,10 @@ SpectralPath path_for(const char* op, int64_t d, int64_t modalities) {
   const SpectralPath rule = cuda::spectral_path(d, modalities);
   if (forced_path == ForcedPath::none) return rule;
   if (forced_path == ForcedPath::cufft) return SpectralPath::cufft;
-  SMORE_CHECK_VALUE(rule == SpectralPath::fused, op,
-                    "the fused kernels take rows of 16, 32, 64, 128, 256 or 512 numbers and at most ",
+  SMORE_CHECK_VALUE(rule != SpectralPath::cufft, op,
+                    "the fused kernels take rows of 2 to 64, 128, 256 or 512 numbers and at most ",
                     cuda::kFusedModalities, " arrays, got rows of ", d, " and ", modalities, " arrays");
-  return SpectralPath::fused;
+  return rule;
 }
 
 // Contiguous tensors; for cuFFT also aligned to a complex number, which a view may not be.
@@ -104,11 +105,6 @@ void to_rows(const char* op, const Tensor& spectra, const Tensor& rows) {
   rows.copy_(spectra.select(2, 0));
 }
 
-template <typename F>
-auto dispatch(const Tensor& x, const F& f) {
-  return x.scalar_type() == at::kFloat ? f(float()) : f(double());
-}
-
 // The M filtered arrays, then the fused one if there is a filter for it.
 template <typename T>
 std::vector<Tensor> forward(const char* op, TensorList xs, TensorList filters, const Tensor* fusion_weight) {
@@ -120,14 +116,14 @@ std::vector<Tensor> forward(const char* op, TensorList xs, TensorList filters, c
   const c10::cuda::CUDAGuard guard(xs[0].device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const std::vector<Tensor> x = arrays(xs, path), weights = arrays(all, SpectralPath::fused);
-  if (path == SpectralPath::fused) {
+  if (path != SpectralPath::cufft) {
     cuda::SpectralRowsForward<T> job{n, d, static_cast<int>(M), {}, {}, {}};
     for (size_t m = 0; m < x.size(); ++m) job.x[m] = x[m].const_data_ptr<T>();
     for (size_t f = 0; f < y.size(); ++f) {
       job.weight[f] = weights[f].const_data_ptr<T>();
       job.y[f] = y[f].mutable_data_ptr<T>();
     }
-    cuda::spectral_rows_forward(job, stream);
+    (path == SpectralPath::fused ? cuda::spectral_rows_forward<T> : cuda::spectral_dft_forward<T>)(job, stream);
     return y;
   }
   const auto outputs = static_cast<int64_t>(y.size());
@@ -160,8 +156,10 @@ Gradients backward(const char* op, TensorList grads, const Tensor* grad_fused, T
   const auto sums = [&](int64_t partials) {
     return at::empty({partials * count * bins * 2}, xs[0].options().dtype(at::kDouble));
   };
-  if (path == SpectralPath::fused) {
-    const Tensor partial = sums(cuda::spectral_rows_partials<T>(n, d, static_cast<int>(M)));
+  if (path != SpectralPath::cufft) {
+    const auto partials =
+        path == SpectralPath::fused ? cuda::spectral_rows_partials<T> : cuda::spectral_dft_partials<T>;
+    const Tensor partial = sums(partials(n, d, static_cast<int>(M)));
     cuda::SpectralRowsBackward<T> job{n, d, static_cast<int>(M), {}, {}, {}, {}, partial.mutable_data_ptr<double>(),
                                       {}};
     for (size_t m = 0; m < x.size(); ++m) {
@@ -173,7 +171,7 @@ Gradients backward(const char* op, TensorList grads, const Tensor* grad_fused, T
       job.grad_y[f] = g[f].const_data_ptr<T>();
       job.grad_weight[f] = result.weights[f].mutable_data_ptr<T>();
     }
-    cuda::spectral_rows_backward(job, stream);
+    (path == SpectralPath::fused ? cuda::spectral_rows_backward<T> : cuda::spectral_dft_backward<T>)(job, stream);
     return result;
   }
   const int64_t partials = cuda::spectral_bins_partials(n, d);
@@ -199,12 +197,12 @@ Gradients backward(const char* op, TensorList grads, const Tensor* grad_fused, T
 Tensor spectral_filter_cuda(const Tensor& x, const Tensor& weight) {
   const Tensor real = real_filter(weight);
   check_spectral_filter(x, real);
-  return dispatch(x, [&](auto t) { return forward<decltype(t)>("spectral_filter", {x}, {real}, nullptr)[0]; });
+  return dispatch_floating(x, [&](auto t) { return forward<decltype(t)>("spectral_filter", {x}, {real}, nullptr)[0]; });
 }
 
 std::tuple<Tensor, Tensor> spectral_filter_backward_cuda(const Tensor& grad, const Tensor& x, const Tensor& weight) {
   check_spectral_filter_backward(grad, x, weight);
-  const Gradients g = dispatch(x, [&](auto t) {
+  const Gradients g = dispatch_floating(x, [&](auto t) {
     return backward<decltype(t)>("spectral_filter_backward", {grad}, nullptr, {x}, {weight}, nullptr);
   });
   return {g.xs[0], g.weights[0]};
@@ -216,7 +214,7 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cuda(TensorList xs, Tens
   const Tensor fusion = real_filter(fusion_weight);
   check_spectrum_fusion(xs, real, fusion);
   std::vector<Tensor> y =
-      dispatch(xs[0], [&](auto t) { return forward<decltype(t)>("spectrum_fusion", xs, real, &fusion); });
+      dispatch_floating(xs[0], [&](auto t) { return forward<decltype(t)>("spectrum_fusion", xs, real, &fusion); });
   Tensor fused = y.back();
   y.pop_back();
   return {std::move(y), fused};
@@ -225,7 +223,7 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cuda(TensorList xs, Tens
 std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_backward_cuda(
     TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
   check_spectrum_fusion_backward(grads, grad_fused, xs, weights, fusion_weight);
-  Gradients g = dispatch(xs[0], [&](auto t) {
+  Gradients g = dispatch_floating(xs[0], [&](auto t) {
     return backward<decltype(t)>("spectrum_fusion_backward", grads, &grad_fused, xs, weights, &fusion_weight);
   });
   Tensor fusion = g.weights.back();

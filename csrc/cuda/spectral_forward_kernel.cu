@@ -1,4 +1,5 @@
-// Forward kernel on the chip: reads each of the M arrays once, writes the M filtered ones and the fused one.
+// Forward kernel on the chip for powers of two: reads each of the M arrays once, writes the M filtered ones and the
+// fused one.
 #include "cuda/spectral_rows.cuh"
 
 namespace smore::cuda {

@@ -5,7 +5,8 @@
 
 namespace smore::cuda {
 
-// "auto": by rule (spectral_path() in cuda/spectral_kernel.h), "fused": all on the chip, "cufft": transforms by cuFFT.
+// "auto": by rule (spectral_path() in cuda/spectral_kernel.h), "fused": all on the chip, in either way, "cufft":
+// transforms by cuFFT.
 void set_spectral_path(const std::string& path);
 
 }  // namespace smore::cuda

@@ -1,11 +1,11 @@
-// What the forward and the backward kernel on the chip share: shared memory of a block and its tables.
+// What the forward and the backward kernel for powers of two share: shared memory of a block and its tables.
 #pragma once
 
 #include <type_traits>
 
-#include "cuda/launch.cuh"
 #include "cuda/row_fft.cuh"
 #include "cuda/spectral_kernel.h"
+#include "cuda/spectral_tiles.cuh"
 
 namespace smore::cuda {
 
@@ -52,29 +52,6 @@ struct SpectralShared {
   }
 };
 
-// The rows [n] in tiles of as many as a warp has at work. Their number fits 32 bits: more rows fit no memory.
-template <int Rows>
-class WarpTiles {
- public:
-  __device__ explicit WarpTiles(int64_t n) : n_(n), count_(static_cast<unsigned>((n + Rows - 1) / Rows)) {}
-  __device__ __forceinline__ unsigned count() const { return count_; }
-  __device__ __forceinline__ int64_t first(unsigned tile) const { return int64_t{tile} * Rows; }
-  // Rows that exist, of a tile that may lie beyond them all.
-  __device__ __forceinline__ int valid(unsigned tile) const {
-    const int64_t left = n_ - first(tile);
-    return left < Rows ? left < 0 ? 0 : static_cast<int>(left) : Rows;
-  }
-
- private:
-  const int64_t n_;
-  const unsigned count_;
-};
-
-// Blocks of a grid in which all of `tiles` are shared out evenly among at most `most` blocks.
-inline unsigned even_blocks(int64_t tiles, int64_t most) {
-  return tiles == 0 ? 0 : static_cast<unsigned>(ceil_div(tiles, ceil_div(tiles, most)));
-}
-
 inline bool aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
 
 // Runs f(std::integral_constant<int, d>()) for the widths that have kernels.
@@ -94,7 +71,7 @@ void for_width(int64_t d, const F& f) {
     case 512:
       return f(std::integral_constant<int, 512>());
     default:
-      throw std::invalid_argument("smore_ext: no spectral kernel on the chip for width " + std::to_string(d));
+      throw std::invalid_argument("smore_ext: no fast transform on the chip for width " + std::to_string(d));
   }
 }
 
