@@ -31,6 +31,32 @@ SMORE_INLINE void emit_scalar(const SpmmOutput<S>& out, int64_t r, int64_t at, A
   }
 }
 
+// acc += w * the columns from `source` on.
+template <typename T, int NV>
+SMORE_INLINE void add_row(Vec<T> w, const T* source, Vec<T> (&acc)[NV]) {
+  for (int v = 0; v < NV; ++v) acc[v] = fma(w, load(source + v * kWidth<T>), acc[v]);
+}
+
+// The same for bfloat16, with even and odd columns apart in two neighbouring registers until in_order().
+template <int NV>
+SMORE_INLINE void add_row(Vec<float> w, const BFloat16* source, Vec<float> (&acc)[NV]) {
+  for (int v = 0; v + 1 < NV; v += 2) {
+    Vec<float> even, odd;
+    load_apart(source + v * kWidth<float>, even, odd);
+    acc[v] = fma(w, even, acc[v]);
+    acc[v + 1] = fma(w, odd, acc[v + 1]);
+  }
+  if constexpr (NV % 2 == 1) acc[NV - 1] = fma(w, load(source + (NV - 1) * kWidth<float>), acc[NV - 1]);
+}
+
+template <typename S, int NV>
+SMORE_INLINE void in_order(Vec<Accumulator<S>> (&acc)[NV]) {
+  if constexpr (sizeof(S) == 2) {
+    constexpr auto lanes = std::make_integer_sequence<int, kWidth<float>>{};
+    for (int v = 0; v + 1 < NV; v += 2) interleave(acc[v], acc[v + 1], lanes);
+  }
+}
+
 // Sums edges begin, begin + Step, .. below end into acc: columns [first, first + NV * width).
 template <typename S, typename I, int NV, int Step>
 SMORE_INLINE void sum_edges(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, int64_t first,
@@ -43,8 +69,9 @@ SMORE_INLINE void sum_edges(const CsrMatrix<Accumulator<S>, I>& a, const S* x, i
     for (int line = 0; line < NV * W * static_cast<int>(sizeof(S)); line += 64) __builtin_prefetch(ahead + line);
     const S* source = x + static_cast<int64_t>(a.col[e]) * width + first;
     const Vec<T> w = broadcast(a.weight != nullptr ? a.weight[e] : T(1));
-    for (int v = 0; v < NV; ++v) acc[v] = fma(w, load(source + v * W), acc[v]);
+    add_row(w, source, acc);
   }
+  in_order<S>(acc);
 }
 
 // A long row, even and odd edges apart: errors grow more slowly. A function of its own, so that the short rows' loop
