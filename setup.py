@@ -82,9 +82,12 @@ def check_compiler() -> None:
         where = "CXX" if "CXX" in os.environ else "the default, as CXX is not set"
         fail(
             f"no C++ compiler: {' '.join(command) or 'an empty name'} ({where}) was not found. "
-            "Install g++ 11 or newer (Debian, Ubuntu: apt install g++), or name a compiler in CXX."
+            "Install g++ 12 or newer (Debian, Ubuntu: apt install g++), or name a compiler in CXX."
         )
-    probe = "#include <Python.h>\n#include <version>\n#ifndef __cpp_lib_bit_cast\n#error no C++20\n#endif\n"
+    probe = (
+        "#include <Python.h>\n#include <version>\n#ifndef __cpp_lib_bit_cast\n#error no C++20\n#endif\n"
+        "#if !__has_builtin(__builtin_shufflevector)\n#error no __builtin_shufflevector\n#endif\n"
+    )
     flags = ["-std=c++20", "-fsyntax-only", "-I", sysconfig.get_paths()["include"], "-x", "c++", "-"]
     result = subprocess.run([*command, *flags], input=probe, capture_output=True, text=True)
     if result.returncode == 0:
@@ -95,7 +98,7 @@ def check_compiler() -> None:
             "Install them (Debian, Ubuntu: apt install python3-dev)."
         )
     fail(
-        f"{' '.join(command)} cannot compile C++20, which torch's headers need; g++ 11 or newer can. "
+        f"{' '.join(command)} cannot compile C++20 with vector shuffles; g++ 12 or newer can. "
         f"It said:\n{result.stderr.strip()}"
     )
 

@@ -22,7 +22,8 @@ KNN_SIZE = ("63001", "4096", "40")
 
 # What the sanitizers run: they slow a kernel down by a factor of ten to a hundred, so the large cases are left out.
 SANITIZED = (
-    "(test_forward_matches or test_gradients_match) and not (1025x64 or 1027x64 or 300x200 or 250x or 700x40 "
+    "(test_forward_matches or test_gradients_match or test_bfloat16_is_storage) "
+    "and not (1025x64 or 1027x64 or 300x200 or 250x or 700x40 "
     "or 1300x20 or 130x501 or 290x1100 or 41x4100)"
 )
 # In the smoke form, on the CPU, a few cases of each kind.

@@ -26,7 +26,7 @@ PARTS = (
     ("feature tables: projection, forward", r"smore_ext::table_linear$"),
     ("feature tables: projection's gradients", r"smore_ext::table_linear_backward"),
     ("feature tables: Adam", r"smore_ext::factored_adam"),
-    ("sparse products", r"smore_ext::(spmm|propagate)|aten::_sparse"),
+    ("sparse products", r"smore_ext::(spmm|propagate|gated_product)|aten::_sparse"),
     ("spectral fusion", r"smore_ext::(spectr|spectral)|aten::_?fft"),
     ("losses", r"smore_ext::(bpr|info_nce)"),
     ("other ops of ours", r"smore_ext::"),

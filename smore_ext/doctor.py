@@ -62,7 +62,7 @@ def self_test_cases() -> dict[str, Case]:
     return {
         "spectral_filter": Case((nodes, spectra[0])),
         "spectrum_fusion": Case(([nodes, randn(*nodes.shape)], spectra[:2], spectra[2])),
-        "spmm": Case((seen, item_rows)),
+        "spmm": Case((seen, item_rows, randn(*item_rows.shape))),
         "propagate": Case((interactions, nodes, 3)),
         "knn": Case((randn(n_items, 2 * dim), 5), differentiable=False),
         "masked_topk": Case((user_rows, item_rows, 7, seen), differentiable=False),

@@ -58,6 +58,8 @@ class Graph(CsrMatrix):
     def to(self, target: torch.device | str | torch.dtype) -> Self:
         """On another device, or with weights of another floating dtype. The graph itself if nothing changes."""
         if isinstance(target, torch.dtype):
+            if target not in (torch.float32, torch.float64):
+                raise TypeError(f"weights of a graph must be float32 or float64, got {target}")
             if target == self.weight.dtype:
                 return self
             parts, scale = (self.rowptr, self.col, self.weight.to(target)), self.scale

@@ -276,6 +276,7 @@ CASES: Sequence[OpCase] = [
     propagate_case(5, 12, 3, 0, "mean", gated=True),
     propagate_case(250, 4000, 64, 1, "last", gated=True),
     propagate_case(250, 4000, 33, 2, "mean", gated=True),
+    propagate_case(30, 120, 8, 3, "mean", gated=True, bipartite=True),
     propagate_case(250, 2000, 64, 4, "mean", bipartite=True),
     propagate_case(250, 2000, 33, 3, "last", bipartite=True),
     propagate_case(250, 2000, 17, 2, "mean", gated=True, bipartite=True),

@@ -171,6 +171,9 @@ def test_separable_weights_are_known_and_kept() -> None:
         weight = (g.scale[g.row.long()] * g.scale[g.col.long()]).to(g.weight.dtype)
         torch.testing.assert_close(weight, g.weight, rtol=1e-6, atol=0)
     assert graph.scale[2] == 0  # a user without items
+    assert graph.to("meta").scale.device.type == "meta"
+    graph._t = None
+    assert graph.t is not graph and torch.equal(graph.t.scale, graph.scale)
     knn = Graph.knn(torch.randn(9, 4), 3)
     assert knn.scale is None and knn.t.scale is None and graph.rows(torch.tensor([0, 1])).scale is None
 
@@ -179,3 +182,15 @@ def test_float64_uses_the_weights_themselves() -> None:
     graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
     x = torch.randn(7, 5, dtype=torch.float64)
     torch.testing.assert_close(ops.propagate(graph, x, 3), reference.propagate(graph, x, 3), rtol=1e-14, atol=1e-14)
+
+
+def test_propagate_reads_separable_weights_in_its_first_layer_only() -> None:
+    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
+    x = torch.randn(7, 5)
+    once, twice = (ops.propagate(graph, x, layers, "last") for layers in (1, 2))
+    graph.weight.zero_()
+    assert not ops.propagate(graph, x, 1, "last").any()
+    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
+    graph.scale.zero_()
+    assert torch.equal(ops.propagate(graph, x, 1, "last"), once)
+    assert not ops.propagate(graph, x, 2, "last").any() and twice.any()

@@ -82,6 +82,14 @@ ERRORS = {
         TypeError,
         r"gate must have the dtype of x \(Float\), got Double",
     ),
+    "spmm-index-types": (
+        lambda: torch.ops.smore_ext.spmm(
+            *(t.long() if i < 2 else t for i, t in enumerate(_parts(GRAPH, X))), X, torch.ones_like(X)
+        ),
+        TypeError,
+        r"spmm: t_rowptr must have the dtype of rowptr \(Long\), got Int",
+    ),
+    "graph-bfloat16": (lambda: GRAPH.to(torch.bfloat16), TypeError, "weights of a graph must be float32 or float64"),
     "propagate-scale": (
         lambda: torch.ops.smore_ext.propagate(*_parts(GRAPH, X), X, 2, True, None, X[:3, 0]),
         ValueError,

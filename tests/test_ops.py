@@ -192,9 +192,22 @@ def test_autocast_holds_graph_inputs_in_bfloat16(op: str, device: torch.device) 
         assert case.call(ops, map_tensors(args, torch.Tensor.double))[0].dtype == torch.float64
     assert ours.dtype == torch.bfloat16 and torch.equal(ours, narrow)
     assert torch.autograd.grad(ours.sum(), leaf)[0].dtype == torch.float32
+    wide = case.call(ops, args)[0]
     with torch.autocast(device.type, dtype=torch.float16):
-        assert torch.equal(case.call(ops, args)[0], case.call(ops, args)[0].float())
+        ours = case.call(ops, args)[0]
+        assert ours.dtype == torch.float32 and torch.equal(ours, wide)
         assert case.call(ops, map_tensors(args, torch.Tensor.half))[0].dtype == torch.float32
+
+
+@over([case for case in SPARSE_CASES if case.small and "0x" not in case.name])
+def test_backward_inside_autocast_keeps_the_dtype_of_forward(case: OpCase, device: torch.device) -> None:
+    args = map_tensors(on(device, case.make(torch.float32, seeded())), lambda t: t.requires_grad_())
+    tensors = differentiable_tensors(case, args)
+    loss = case.call(ops, args)[0].square().sum()
+    outside = torch.autograd.grad(loss, tensors, retain_graph=True)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        inside = torch.autograd.grad(loss, tensors)
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in NEW_OUTPUT_CASES} - {"spmm", "propagate"}))

@@ -10,7 +10,7 @@ from test_models import batch, config
 from test_models import dataset as dataset  # the fixture
 
 from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig
-from smore_ext.models.base import distinct, padded_distinct
+from smore_ext.models.base import BACKENDS, distinct, padded_distinct
 from smore_ext.step import WARM_UP, make_step
 from smore_ext.trainer import adam, set_rate
 
@@ -71,8 +71,28 @@ def test_a_step_is_what_the_plain_loop_does(model) -> None:
 def test_bfloat16_stays_near_float32(model) -> None:
     twin = copy.deepcopy(model)
     for half, full in zip(trained(model, 6, amp=True), trained(twin, 6), strict=True):
-        assert half["loss"] == pytest.approx(full["loss"], rel=0.02)
+        assert half["loss"] == pytest.approx(full["loss"], rel=0.02) and half["loss"] != full["loss"]
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_amp_narrows_graph_products_and_not_the_losses(dataset: Dataset, device: torch.device, monkeypatch) -> None:
+    model, native = SMORE(dataset, config(modalities=("image", "text"))).to(device), BACKENDS["native"]
+    model.data, seen = dataset, {"propagate": set(), "bpr_loss": set(), "info_nce": set()}
+
+    def spy(name: str):
+        function = getattr(native, name)
+
+        def call(*args):
+            result = function(*args)
+            seen[name].add(result.dtype if name == "propagate" else args[0].dtype)
+            return result
+
+        monkeypatch.setattr(native, name, call)
+
+    for name in seen:
+        spy(name)
+    trained(model, 1, amp=True)
+    assert seen == {"propagate": {torch.bfloat16}, "bpr_loss": {torch.float32}, "info_nce": {torch.float32}}
 
 
 def test_a_rate_on_the_device_is_set_in_place() -> None:

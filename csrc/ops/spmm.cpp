@@ -78,6 +78,8 @@ struct Product : torch::autograd::Function<Product> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    // What the forward pass was held in decides, not an autocast around this.
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const auto saved = ctx->get_saved_variables();
     const GraphTensors graph{saved[0], saved[1], saved[2], saved[3], saved[4], saved[5]};
     const Power power{ctx->saved_data["is_spmm"].toBool(), ctx->saved_data["n_layers"].toInt(),

@@ -46,6 +46,7 @@ inline void check_spmm(const char* op, const at::Tensor& rowptr, const at::Tenso
   check_csr(op, "", rowptr, col, weight, x);
   check_csr(op, "t_", t_rowptr, t_col, t_weight, x);
   check_shape(op, "t_col", t_col, col.sizes());
+  check_same_type(op, "t_rowptr", t_rowptr, "rowptr", rowptr);
   SMORE_CHECK_VALUE(x.size(0) == t_rowptr.size(0) - 1, op, "x must have one row per column of the graph (",
                     t_rowptr.size(0) - 1, "), got ", x.size(0));
   if (!gate.has_value()) return;

@@ -1,12 +1,8 @@
-// spmm, propagate and their backward on every device: raw views of the tensors, and the order of products. A device
-// brings a class
+// spmm, propagate and their backward on every device: raw views of the tensors, and the order of products.
 //
-//   struct Device {
-//     Device(const char* op, const CsrTensors& csr, const Tensor& x);            // the matrix of all products that
-//     follow static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options); template <typename S,
-//     typename I> void multiply(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>&
-//     out) const;
-//   };
+// A device brings a class that is made of (op, csr, x), for the matrix of all products that follow, and has
+//     static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options);
+//     void multiply(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out) const;
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -87,6 +87,11 @@ class SMOREConfig:
         check_backend(self.backend)
 
 
+def _full_precision(t: Tensor) -> Tensor:
+    """float32 for the losses, where autocast left something narrower."""
+    return t if t.dtype in (torch.float32, torch.float64) else t.float()
+
+
 def _gate(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.Sigmoid())
 
@@ -220,7 +225,7 @@ class SMORE(Recommender):
             rows, place = distinct(nodes)
         else:  # as published: side information of every node
             rows, place = None, nodes
-        behaviour, side = self(rows)  # [R, d] both
+        behaviour, side = (_full_precision(t) for t in self(rows))  # [R, d] both
         user, positive, negative = place.split(users.shape[0])  # places in rows, [B] each
         final = behaviour + side
         bpr, l2 = f.bpr_loss(final, final, user, positive, negative)

@@ -29,7 +29,8 @@ class CsrMatrix:
         weight: [E], float32 or float64.
         shape: (R, C).
         scale: [R] float32 if the matrix is square and known to have weight = scale[row] * scale[col], else None.
-            `propagate` then reads weights in its first layer only.
+            `propagate` of anything but float64 then reads weights in its first layer only. It does not follow a
+            `weight` that is written to: make a new matrix for other weights.
     """
 
     rowptr: Tensor
