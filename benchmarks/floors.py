@@ -64,7 +64,7 @@ def propagate_step(graph: Graph, width: int, layers: int, element: int = FLOAT) 
 
 
 def gated_step(graph: Graph, width: int) -> Floor:
-    """Both products; besides, x and gate are read twice, their gradients written, and x * gate is gathered from."""
+    """Both products; besides, x and gate are read in both directions, and one array of gradients more is written."""
     return spmm_step(graph, width) + Floor(FLOAT * width * 5 * graph.n_cols)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import Graph
-from smore_ext.ops.sparse import _parts
+from smore_ext.ops.sparse import _parts, _scale
 
 Args = list[Any]
 
@@ -124,8 +124,7 @@ def _raw_spmm(args: Args) -> Args:
 
 def _raw_propagate(args: Args) -> Args:
     graph, x, layers, reduce, gate = [*args, None][:5]
-    scale = None if x.dtype == torch.float64 else graph.scale
-    return [*_parts(graph, x), x, layers, reduce == "mean", gate, scale]
+    return [*_parts(graph, x), x, layers, reduce == "mean", gate, _scale(graph, x)]
 
 
 def spmm_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False, gated: bool = False) -> OpCase:

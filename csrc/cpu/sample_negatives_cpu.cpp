@@ -5,6 +5,7 @@
 
 #include <mutex>
 
+#include "common/dispatch.h"
 #include "cpu/csr_check.h"
 #include "cpu/parallel.h"
 #include "cpu/sample_kernel.h"
@@ -58,8 +59,7 @@ Tensor sample_negatives_cpu(const Tensor& users, const Tensor& seen_rowptr, cons
   check_sample_negatives(users, seen_rowptr, seen_col, candidates, seed, offset);
   const Tensor u = users.contiguous(), c = candidates.contiguous();
   const Tensor rowptr = seen_rowptr.contiguous(), col = seen_col.contiguous();
-  return rowptr.scalar_type() == at::kInt ? run<int32_t>(u, rowptr, col, c, seed, offset)
-                                          : run<int64_t>(u, rowptr, col, c, seed, offset);
+  return dispatch_index(rowptr, [&](auto i) { return run<decltype(i)>(u, rowptr, col, c, seed, offset); });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "common/dispatch.h"
 #include "cuda/capture.h"
 #include "cuda/index_check.h"
 #include "cuda/sample_kernel.h"
@@ -65,8 +66,7 @@ Tensor sample_negatives_cuda(const Tensor& users, const Tensor& seen_rowptr, con
   const c10::cuda::CUDAGuard guard(users.device());
   const Tensor u = users.contiguous(), c = candidates.contiguous();
   const Tensor rowptr = seen_rowptr.contiguous(), col = seen_col.contiguous();
-  return rowptr.scalar_type() == at::kInt ? run<int32_t>(u, rowptr, col, c, seed, offset)
-                                          : run<int64_t>(u, rowptr, col, c, seed, offset);
+  return dispatch_index(rowptr, [&](auto i) { return run<decltype(i)>(u, rowptr, col, c, seed, offset); });
 }
 
 }  // namespace

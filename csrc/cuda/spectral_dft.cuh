@@ -145,6 +145,19 @@ class RowDft {
     }
   }
 
+  // From bins to rows in memory: the tile takes the bins, is multiplied, and takes P and Q.
+  template <int Read>
+  __device__ __forceinline__ void invert(Complex<T> (&bins)[kBins], T* to, int valid) const {
+    __syncwarp();
+    put(bins);
+    __syncwarp();
+    multiply<Read>(bins);
+    __syncwarp();
+    put(bins);
+    __syncwarp();
+    write(to, valid);
+  }
+
   // Of a filter, a pack from this lane's column k.
   __device__ __forceinline__ Pack<Complex<T>, kKeptPack> filter(const Complex<T>* filter, int k) const {
     return load_pack<kKeptPack>(filter + column_ + k);

@@ -108,14 +108,7 @@ __global__ void __launch_bounds__(kThreads<T>, 512 / kThreads<T>)
         }
         store_pack(dft.kept_at(sums + m * Dft::kSums, k), sum);
       }
-      __syncwarp();
-      dft.put(g);
-      __syncwarp();
-      dft.template multiply<kFullPack<T> / 2>(g);
-      __syncwarp();
-      dft.put(g);
-      __syncwarp();
-      dft.write(job.grad_x[m] + tiles.first(tile) * d, tiles.valid(tile));
+      dft.template invert<kFullPack<T> / 2>(g, job.grad_x[m] + tiles.first(tile) * d, tiles.valid(tile));
     }
   }
 

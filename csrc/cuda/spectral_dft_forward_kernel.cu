@@ -60,14 +60,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
           for (int v = 0; v < Dft::kKeptPack; ++v) bins[i + v] = bins[i + v] * filter.at[v];
         }
       }
-      __syncwarp();
-      dft.put(bins);
-      __syncwarp();
-      dft.template multiply<kFullPack<T>>(bins);
-      __syncwarp();
-      dft.put(bins);
-      __syncwarp();
-      dft.write(job.y[m] + tiles.first(tile) * d, tiles.valid(tile));
+      dft.template invert<kFullPack<T>>(bins, job.y[m] + tiles.first(tile) * d, tiles.valid(tile));
     }
   }
 }

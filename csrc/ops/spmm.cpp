@@ -116,28 +116,24 @@ Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor&
 
 // Under autocast to bfloat16, x and gate are held in bfloat16 (sums stay in float32, and so do the weights); under
 // autocast to another type they are float32. float64 stays.
-Tensor held(const Tensor& t) {
-  if (!t.is_floating_point() || t.scalar_type() == at::kDouble) return t;
-  const bool narrow = at::autocast::get_autocast_dtype(t.device().type()) == at::kBFloat16;
-  return t.to(narrow ? at::kBFloat16 : at::kFloat);
+Tensor autocast_product(const GraphTensors& graph, const Tensor& x, const Power& power, const OptionalTensor& gate) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const c10::DeviceType device = x.device().type();
+  const bool narrow = at::autocast::get_autocast_dtype(device) == at::kBFloat16;
+  const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
+  return call_product(graph, at::autocast::cached_cast(type, x, device), power,
+                      at::autocast::cached_cast(type, gate, device));
 }
 
-OptionalTensor held(const OptionalTensor& t) { return t.has_value() ? OptionalTensor(held(*t)) : std::nullopt; }
-
-template <c10::DispatchKey Key>
 Tensor spmm_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
-  const c10::impl::ExcludeDispatchKeyGuard guard(Key);
-  return call_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, held(x), {true}, held(gate));
+  return autocast_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, x, {true}, gate);
 }
 
-template <c10::DispatchKey Key>
 Tensor propagate_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                           const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
                           const OptionalTensor& gate, const OptionalTensor& scale) {
-  const c10::impl::ExcludeDispatchKeyGuard guard(Key);
-  return call_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, held(x), {false, n_layers, mean, scale},
-                      held(gate));
+  return autocast_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, x, {false, n_layers, mean, scale}, gate);
 }
 
 }  // namespace
@@ -161,13 +157,13 @@ TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, AutocastCPU, m) {
-  m.impl("spmm", &spmm_autocast<c10::DispatchKey::AutocastCPU>);
-  m.impl("propagate", &propagate_autocast<c10::DispatchKey::AutocastCPU>);
+  m.impl("spmm", &spmm_autocast);
+  m.impl("propagate", &propagate_autocast);
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, AutocastCUDA, m) {
-  m.impl("spmm", &spmm_autocast<c10::DispatchKey::AutocastCUDA>);
-  m.impl("propagate", &propagate_autocast<c10::DispatchKey::AutocastCUDA>);
+  m.impl("spmm", &spmm_autocast);
+  m.impl("propagate", &propagate_autocast);
 }
 
 }  // namespace smore

@@ -20,6 +20,11 @@ def _parts(graph: CsrMatrix | Tensor, x: Tensor) -> tuple[Tensor, ...]:
     return (graph.rowptr, graph.col, graph.weight_as(dtype), t.rowptr, t.col, t.weight_as(dtype))
 
 
+def _scale(graph: CsrMatrix, x: Tensor) -> Tensor | None:
+    """The factors of separable weights; none for float64, which is for weights as they are, to the last bit."""
+    return None if x.dtype == torch.float64 else graph.scale
+
+
 def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None) -> Tensor:
     """A x, or A (x * gate), for a sparse matrix A and dense rows x.
 
@@ -68,8 +73,7 @@ def propagate(
     if reduce not in ("mean", "last"):
         raise ValueError(f'propagate: reduce must be "mean" or "last", got {reduce!r}')
     graph = as_csr(graph)
-    scale = None if x.dtype == torch.float64 else graph.scale  # float64 is for weights as they are, to the last bit
-    return _ops.propagate(*_parts(graph, x), x, n_layers, reduce == "mean", gate, scale)
+    return _ops.propagate(*_parts(graph, x), x, n_layers, reduce == "mean", gate, _scale(graph, x))
 
 
 @fake("spmm")
