@@ -146,7 +146,7 @@ def use_cuda(torch_version: str, torch_cuda: str | None, toolkit: str | None, cu
         fail(f"SMORE_CUDA must be 0, 1 or unset, got {wish!r}")
     missing = ""
     if not sources:
-        missing = "this version has no CUDA kernels (no sources in csrc/cuda)"
+        missing = "this version has no CUDA kernels (no sources in csrc/**/cuda)"
     elif torch_cuda is None:
         missing = f"torch {torch_version} is not a CUDA build"
     elif toolkit is None:
@@ -187,7 +187,8 @@ def make_extension(torch):
     """The extension module smore_ext._C."""
     from torch.utils import cpp_extension
 
-    cuda_sources = files("cuda/*.cpp", "cuda/*.cu")
+    host_sources = [path for path in files("**/*.cpp") if "/cuda/" not in path]
+    cuda_sources = files("cuda/*.cpp", "cuda/*.cu", "*/cuda/*.cpp", "*/cuda/*.cu")
     toolkit = cuda_toolkit() if torch.version.cuda else None
     cufft = find_cufft(toolkit, torch) if toolkit else None
     cuda = use_cuda(torch.__version__, torch.version.cuda, toolkit, cufft, cuda_sources)
@@ -208,7 +209,7 @@ def make_extension(torch):
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     return make(
         name="smore_ext._C",
-        sources=files("*.cpp", "ops/*.cpp", "cpu/*.cpp", "cpu/simd/*.cpp") + (cuda_sources if cuda else []),
+        sources=host_sources + (cuda_sources if cuda else []),
         depends=files("**/*.h", "**/*.inl", "**/*.cuh"),
         include_dirs=[str(ROOT / "csrc")],
         define_macros=[(name, f'"{value}"') for name, value in macros.items()],

@@ -23,14 +23,14 @@ from bench_items import masked_topk, sample_negatives
 from bench_sparse import GRAPHS, gated, narrow_rows, propagate, spmm
 from inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, dataset, published_config, shrunk, size_of
 from interleave import Case, Comparison, Contender, Setting, queued
-from op_cases import knn_case
 from op_contenders import op_comparison
 from peers import blocked_knn, sparse_backend
 from training import as_trained, make_step, step_floor
 
 from smore_ext import Dataset, SMOREConfig, _native, reference
-from smore_ext.models.base import BACKENDS
-from smore_ext.trainer import usable_device
+from smore_ext.models.contract import BACKENDS
+from smore_ext.testing.cases import knn_case
+from smore_ext.training.loop import usable_device
 
 WHY_NOT = devices.why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

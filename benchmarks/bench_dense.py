@@ -11,13 +11,13 @@ import torch
 from ceilings import Floor
 from inputs import FEATURE_WIDTHS, SIZES, WIDTH, shrunk, size_of
 from interleave import Case, Comparison, Contender, Setting
-from op_cases import Args, OpCase, bpr_case, filter_case, fusion_case, nce_case
 from op_contenders import op_comparison
 from peers import scipy_fusion
 from torch import nn
 
 from smore_ext import reference
 from smore_ext.models import FactoredAdam, TableLinear
+from smore_ext.testing.cases import Args, OpCase, bpr_case, filter_case, fusion_case, nce_case
 
 FUSION_ROWS = (*(SIZES[name].items for name in ("baby", "clothing", "elec")), 250_000)
 FILTER_WIDTHS = (32, 48, 63, 64, 96, 100, 127, 128, 256, 512)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, WIDTH, interactions, seen_items, shrunk, size_of
 from interleave import Case, Comparison, Contender, Setting
-from op_cases import OpCase, knn_case, rand
 from op_contenders import arguments, op_comparison
 from peers import (
     BatchedTopk,
@@ -23,6 +22,7 @@ from peers import (
 )
 
 from smore_ext import Graph, ops
+from smore_ext.testing.cases import OpCase, knn_case, rand
 
 KNN = [(SIZES[name].items, k) for name in ("baby", "sports") for k in (10, 40)]
 RANKED_USERS, RANKED = 8192, 50

@@ -10,11 +10,11 @@ import floors
 import pytest
 from inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
 from interleave import Case, Comparison, Contender, Setting
-from op_cases import OpCase, graph_case
 from op_contenders import arguments, both, op_comparison
 from peers import csr_product, csr_product_with_transpose, gated_before, layered, optional, torch_sparse_product
 
 from smore_ext import Graph, ops, reference
+from smore_ext.testing.cases import OpCase, graph_case
 
 LAYERS = 4
 

@@ -21,8 +21,8 @@ from published import PublishedEpoch, before_the_first_step
 from training import as_trained, make_step, step_floor
 
 from smore_ext import SMORE, SMOREConfig, load_dataset
-from smore_ext.config import RunConfig, TrainConfig
-from smore_ext.trainer import Trainer
+from smore_ext.settings.config import RunConfig, TrainConfig
+from smore_ext.training.loop import Trainer
 
 STEP_PEERS = {
     "published": ("reference", False),

@@ -1,4 +1,4 @@
-"""Benchmark set-up: the op table of the tests, a pinned thread count, ceilings of the machine, modes and the report."""
+"""Benchmark set-up: a pinned thread count, ceilings of the machine, modes and the report."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import importlib.metadata
 import os
 import platform
 import shlex
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import device as devices
 import pytest
+import summary
 import torch
+from ceilings import measured, measured_on
+from interleave import Case, Setting, compare
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-import device as devices  # noqa: E402
-import summary  # noqa: E402
-from ceilings import measured, measured_on  # noqa: E402
-from interleave import Case, Setting, compare  # noqa: E402
-
-import smore_ext  # noqa: E402
+import smore_ext
 
 THREADS = int(os.environ.get("SMORE_BENCH_THREADS", "2"))
 SHRINK_IN_SMOKE = 16  # with --benchmark-disable every count is divided by this (inputs.py says which)

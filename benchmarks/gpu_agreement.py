@@ -1,7 +1,8 @@
 """Does a GPU repeat itself bit for bit, and agree with the CPU? python benchmarks/gpu_agreement.py DEVICE OUT.json
 
-Every case of the tests' op table runs twice on the device: outputs and gradients must have the same bits. kNN graphs
-and negatives must be those of the CPU. How far the other ops are from it is only written down; the tests judge that.
+Every case of the op table (smore_ext.testing) runs twice on the device: outputs and gradients must have the same bits.
+kNN graphs and negatives must be those of the CPU. How far the other ops are from it is only written down; the tests
+judge that.
 """
 
 from __future__ import annotations
@@ -18,12 +19,9 @@ import torch
 from inputs import bipartite, interactions, seen_items, size_of
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from op_cases import CASES, Args, OpCase, gradients, on  # noqa: E402
-
-from smore_ext import Graph, ops  # noqa: E402
-from smore_ext.trainer import usable_device  # noqa: E402
+from smore_ext import Graph, ops
+from smore_ext.testing.cases import CASES, Args, OpCase, gradients, on
+from smore_ext.training.loop import usable_device
 
 PROCESSES = 4
 KNN_SIZES = ((700, 40, 10), (1301, 257, 40), (3000, 4096, 40))

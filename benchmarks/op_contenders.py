@@ -9,9 +9,9 @@ import torch
 from ceilings import Floor
 from device import CPU
 from interleave import Comparison, Contender
-from op_cases import Args, OpCase, differentiable_tensors, map_tensors, on
 
 from smore_ext import ops
+from smore_ext.testing.cases import Args, OpCase, differentiable_tensors, map_tensors, on
 
 
 def arguments(case: OpCase, backward: bool, device: torch.device = CPU) -> Args:

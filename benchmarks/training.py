@@ -14,9 +14,10 @@ from inputs import Size
 from peers import csr_product, csr_product_with_transpose, sparse_backend
 from torch import Tensor
 
-from smore_ext import SMORE, Dataset, SMOREConfig, step
-from smore_ext.models.base import BACKENDS
-from smore_ext.trainer import adam, deterministic, reuse_memory
+from smore_ext import SMORE, Dataset, SMOREConfig
+from smore_ext.models.contract import BACKENDS
+from smore_ext.training import step
+from smore_ext.training.loop import adam, deterministic, reuse_memory
 
 BATCHES = 8  # different batches, taken in turn: which nodes a step touches matters to us
 

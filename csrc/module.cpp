@@ -14,7 +14,7 @@
 
 #ifdef SMORE_BUILD_CUDA
 #include "cuda/cufft_plans.h"
-#include "cuda/spectral_path.h"
+#include "spectral/cuda/spectral_path.h"
 #endif
 
 namespace py = pybind11;

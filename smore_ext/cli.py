@@ -15,9 +15,9 @@ from typing import Any
 import click
 from safetensors import SafetensorError
 
-from smore_ext.coerce import metavar
-from smore_ext.config import Setting, TrainConfig, flag_name, nearest_name, settings_of
 from smore_ext.models import MODELS
+from smore_ext.settings.coerce import metavar
+from smore_ext.settings.config import Setting, TrainConfig, flag_name, nearest_name, settings_of
 
 INTERRUPTED = 130
 

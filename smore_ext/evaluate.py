@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from smore_ext import runs
 from smore_ext.cli import run_command
-from smore_ext.protocol import MASKED
-from smore_ext.report import make_console, result_table, seeds_table, write_json
-from smore_ext.results import summarise
+from smore_ext.evaluation.protocol import MASKED
+from smore_ext.runs import run as runs
+from smore_ext.runs.report import make_console, result_table, seeds_table, write_json
+from smore_ext.runs.results import summarise
 
 PROG = "python -m smore_ext.evaluate"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from smore_ext import runs
 from smore_ext.cli import run_command
-from smore_ext.report import make_console, recommendation_table, write_json
+from smore_ext.runs import run as runs
+from smore_ext.runs.report import make_console, recommendation_table, write_json
 
 PROG = "python -m smore_ext.recommend"
 

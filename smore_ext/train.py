@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from smore_ext import checkpoint, runs
 from smore_ext.cli import INTERRUPTED, SettingsCommand, given, run_command
-from smore_ext.config import ConfigError, preset_names, resolve
-from smore_ext.report import ConsoleReport, make_console, result_table, seeds_table
+from smore_ext.runs import run as runs
+from smore_ext.runs.report import ConsoleReport, make_console, result_table, seeds_table
+from smore_ext.settings.config import ConfigError, preset_names, resolve
+from smore_ext.training import checkpoint
 
 PROG = "python -m smore_ext.train"
 

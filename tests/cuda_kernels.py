@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
+SOURCES = Path(__file__).resolve().parents[1] / "csrc"
 KERNEL = re.compile(r"__global__\s+(?:void\s+)?(?:__launch_bounds__\([^;{]*?\)\s+)?(?:void\s+)?(\w+)\s*\(")
 
 
@@ -29,7 +29,7 @@ def never_run(kernels: Iterable[str], log: str) -> list[str]:
 
 
 def main() -> None:
-    kernels = {name for path in sorted(SOURCES.glob("*.cu*")) for name in kernels_of(path.read_text())}
+    kernels = {name for path in sorted(SOURCES.rglob("*.cu*")) for name in kernels_of(path.read_text())}
     left = never_run(kernels, Path(sys.argv[1]).read_text())
     if left:
         sys.exit(f"CUDA kernels that no C++ test runs: {', '.join(left)}")

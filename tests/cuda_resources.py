@@ -1,6 +1,6 @@
 """Checks what the CUDA kernels take of a multiprocessor, without a GPU: python tests/cuda_resources.py.
 
-Compiles every csrc/cuda/*.cu with the flags of setup.py, prints ptxas's report as a table, and fails if a kernel
+Compiles every .cu file of csrc with the flags of setup.py, prints ptxas's report as a table, and fails if a kernel
 spills, has a stack frame or uses too many registers. MAX_JOBS files are compiled at a time (2 if unset).
 """
 
@@ -140,7 +140,7 @@ def show(kernels: list[Kernel]) -> None:
 
 def main() -> None:
     nvcc = find_nvcc()
-    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    sources = sorted((ROOT / "csrc").rglob("*.cu"))
     kernels: list[Kernel] = []
     failed = False
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or 2)) as pool:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from smore_ext.coerce import Mismatch, convert, metavar
-from smore_ext.config import (
+from smore_ext.settings.coerce import Mismatch, convert, metavar
+from smore_ext.settings.config import (
     ConfigError,
     RunConfig,
     TrainConfig,

@@ -176,7 +176,7 @@ def test_build_refuses_an_old_torch(setup_module):
             ["a.cu"],
             "cuFFT was not found, neither in /cuda nor beside torch",
         ),
-        ({"SMORE_CUDA": "1"}, "13.0", "/cuda", "cufft", [], "no sources in csrc/cuda"),
+        ({"SMORE_CUDA": "1"}, "13.0", "/cuda", "cufft", [], "no sources in csrc/**/cuda"),
         ({"SMORE_CUDA": "yes"}, "13.0", "/cuda", "cufft", ["a.cu"], "must be 0, 1 or unset, got 'yes'"),
     ],
 )

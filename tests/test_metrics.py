@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from smore_ext.evaluation.metrics import METRICS, ranking_metrics
 from smore_ext.graph import Graph
-from smore_ext.metrics import METRICS, ranking_metrics
 
 
 def relevance(sets: list[set[int]], n_items: int) -> Graph:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_cases import CASES, OpCase, differentiable_tensors, gradients, map_tensors, on
 
 from smore_ext import ops, reference
+from smore_ext.testing.cases import CASES, OpCase, differentiable_tensors, gradients, map_tensors, on
 
 FLOAT_CASES = [case for case in CASES if case.op != "sample_negatives"]
 GRADIENT_CASES = [case for case in CASES if case.differentiable]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from smore_ext.progress import LossWindow, Progress
+from smore_ext.training.progress import LossWindow, Progress
 
 
 def test_values_are_rounded_and_must_be_strictly_greater() -> None:

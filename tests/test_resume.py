@@ -16,12 +16,14 @@ import pytest
 import tiny
 import torch
 
-from smore_ext import checkpoint, runs, train
-from smore_ext.checkpoint import CheckpointError
-from smore_ext.config import ConfigError, RunConfig
+from smore_ext import train
 from smore_ext.data import Dataset
-from smore_ext.events import EpochDone, Event, RunStarted, StepsDone
 from smore_ext.models import MODELS
+from smore_ext.runs import run as runs
+from smore_ext.settings.config import ConfigError, RunConfig
+from smore_ext.training import checkpoint
+from smore_ext.training.checkpoint import CheckpointError
+from smore_ext.training.events import EpochDone, Event, RunStarted, StepsDone
 
 DROPOUT = tiny.TinyConfig(dropout=0.3)  # draws from torch's generator, whose state must come back too
 

@@ -10,9 +10,9 @@ from test_models import batch, config
 from test_models import dataset as dataset  # the fixture
 
 from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig
-from smore_ext.models.base import BACKENDS, distinct, padded_distinct
-from smore_ext.step import WARM_UP, make_step
-from smore_ext.trainer import adam, set_rate
+from smore_ext.models.contract import BACKENDS, distinct, padded_distinct
+from smore_ext.training.loop import adam, set_rate
+from smore_ext.training.step import WARM_UP, make_step
 
 
 @pytest.mark.parametrize("nodes", [[7], [3, 3, 3], [9, 0, 4, 0, 9, 9, 2], list(range(50, 0, -1))])

@@ -15,17 +15,19 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from smore_ext import checkpoint, runs, trainer
-from smore_ext.config import RunConfig, TrainConfig
 from smore_ext.data import Dataset
-from smore_ext.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
+from smore_ext.evaluation.protocol import Evaluator, embeddings
 from smore_ext.graph import Graph
 from smore_ext.models import MODELS
 from smore_ext.models.smore import SMOREConfig
-from smore_ext.protocol import Evaluator, embeddings
-from smore_ext.report import ConsoleReport, JsonReport, bar_text, result_table, seeds_table, write_json
-from smore_ext.results import summarise
-from smore_ext.trainer import Trainer, TrainingDiverged, learning_rate
+from smore_ext.runs import run as runs
+from smore_ext.runs.report import ConsoleReport, JsonReport, bar_text, result_table, seeds_table, write_json
+from smore_ext.runs.results import summarise
+from smore_ext.settings.config import RunConfig, TrainConfig
+from smore_ext.training import checkpoint
+from smore_ext.training import loop as trainer
+from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
+from smore_ext.training.loop import Trainer, TrainingDiverged, learning_rate
 
 
 @pytest.fixture(autouse=True)

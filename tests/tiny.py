@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smore_ext.config import RunConfig, TrainConfig
 from smore_ext.data import Dataset, Pairs
 from smore_ext.models import Recommender
+from smore_ext.settings.config import RunConfig, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -52,4 +52,14 @@ inline void check_id(const char* op, const char* name, int64_t id, int64_t limit
                     position);
 }
 
+inline void check_row_ends(const char* op, int64_t first, int64_t last, int64_t n_edges) {
+  SMORE_CHECK_INDEX(first == 0 && last == n_edges, op, "rowptr must run from 0 to the number of edges (", n_edges,
+                    "), got ", first, " to ", last);
+}
+
+inline void check_entries(const char* op, bool valid, int64_t n_cols) {
+  SMORE_CHECK_INDEX(valid, op, "rowptr must not decrease and every col must be in 0..", n_cols - 1,
+                    ", got an entry outside");
+}
+
 }  // namespace smore

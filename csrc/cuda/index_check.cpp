@@ -8,10 +8,10 @@
 #include <mutex>
 #include <vector>
 
+#include "common/check.h"
 #include "cpu/csr_check.h"
 #include "cuda/capture.h"
 #include "cuda/index_check_kernel.h"
-#include "ops/spmm.h"
 
 namespace smore::cuda {
 namespace {

@@ -1,6 +1,6 @@
 """Models by name; `base.Recommender` says what a model offers."""
 
-from smore_ext.models.base import Recommender
+from smore_ext.models.contract import Recommender
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig
 from smore_ext.models.popularity import Popularity, PopularityConfig
 from smore_ext.models.smore import SMORE, SMOREConfig

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
-from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend
+from smore_ext.models.contract import BACKENDS, Recommender, check_at_least, check_backend
 
 
 @dataclass

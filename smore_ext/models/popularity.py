@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset
-from smore_ext.models.base import Recommender
+from smore_ext.models.contract import Recommender
 
 
 @dataclass

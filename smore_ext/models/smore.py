@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from smore_ext.data import Dataset
 from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.graph import Graph
-from smore_ext.models.base import BACKENDS, Recommender, check_at_least, check_backend, distinct
+from smore_ext.models.contract import BACKENDS, Recommender, check_at_least, check_backend, distinct
 from smore_ext.models.smore_state import native_state_dict
 from smore_ext.models.table_linear import TableLinear
 

@@ -5,8 +5,8 @@
 #include <complex>
 #include <numbers>
 
-#include "cpu/spectral_kernel.h"
 #include "harness.h"
+#include "spectral/cpu/spectral_kernel.h"
 
 namespace spectral {
 

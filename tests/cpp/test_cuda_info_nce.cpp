@@ -1,6 +1,6 @@
 // InfoNCE on the (emulated) device against loops in double, and the same bits in every order of threads.
-#include "cuda/info_nce_kernel.h"
 #include "cuda_harness.h"
+#include "losses/cuda/info_nce_kernel.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // The CUDA side of knn against the CPU kernels, bit for bit: ties, duplicates, zero rows, any tiles.
-#include "cpu/knn_kernel.h"
-#include "cuda/knn_kernel.h"
 #include "cuda_harness.h"
+#include "neighbours/cpu/knn_kernel.h"
+#include "neighbours/cuda/knn_kernel.h"
 
 namespace {
 

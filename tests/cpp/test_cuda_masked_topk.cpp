@@ -1,7 +1,7 @@
 // The CUDA side of masked_topk against the CPU kernel, bit for bit on scores that are whole numbers, and on NaN and
 // infinities.
-#include "cuda/masked_topk_kernel.h"
 #include "cuda_harness.h"
+#include "ranking/cuda/masked_topk_kernel.h"
 #include "topk_problem.h"
 
 namespace {

@@ -1,6 +1,6 @@
 // The spectral CUDA kernels against the CPU ones and against transforms by definition: those on the chip as they are,
 // those between cuFFT's transforms with plain transforms in cuFFT's place.
-#include "cuda/spectral_kernel.h"
+#include "spectral/cuda/spectral_kernel.h"
 
 #include "cuda_harness.h"
 #include "spectral_problem.h"

@@ -1,6 +1,6 @@
 // Emulated sparse products against sums in double.
-#include "cuda/spmm_kernel.h"
 #include "cuda_harness.h"
+#include "sparse/cuda/spmm_kernel.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
 // Adam with a factored gradient on the emulated device: the bits of the formula written as a plain loop, and close to
 // the CPU kernel and to double precision. Sizes leave tails, pointers may be off by one element, and sums may be deep.
-#include "cpu/factored_adam_kernel.h"
-#include "cuda/factored_adam_kernel.h"
 #include "cuda_harness.h"
+#include "tables/cpu/factored_adam_kernel.h"
+#include "tables/cuda/factored_adam_kernel.h"
 
 namespace {
 

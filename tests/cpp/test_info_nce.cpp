@@ -1,5 +1,5 @@
 // InfoNCE loss against its definition in double, its gradient against differences, for 1 and 3 threads.
-#include "cpu/info_nce_kernel.h"
+#include "losses/cpu/info_nce_kernel.h"
 
 #include "cpu/aligned.h"
 #include "harness.h"

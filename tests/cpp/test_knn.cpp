@@ -1,6 +1,6 @@
 // Neighbours from blocks of similarities against a full sort in double: ties, zero rows, any block size and
 // threads.
-#include "cpu/knn_kernel.h"
+#include "neighbours/cpu/knn_kernel.h"
 
 #include <limits>
 #include <numeric>

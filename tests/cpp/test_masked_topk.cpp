@@ -1,5 +1,5 @@
 // The k best unseen items against a full sort, with ties, exhausted users and NaN, for 1 and 3 threads.
-#include "cpu/masked_topk_kernel.h"
+#include "ranking/cpu/masked_topk_kernel.h"
 
 #include <limits>
 

@@ -1,5 +1,5 @@
 // spmm_rows against a product summed in double, and its independence of the number of threads.
-#include "cpu/spmm_kernel.h"
+#include "sparse/cpu/spmm_kernel.h"
 
 #include <cstring>
 

@@ -1,7 +1,7 @@
 // The kernels of feature tables against their definition in double, with sizes that leave tails, for 1 and 3 threads.
-#include "cpu/factored_adam_kernel.h"
-#include "cpu/table_linear_kernel.h"
 #include "harness.h"
+#include "tables/cpu/factored_adam_kernel.h"
+#include "tables/cpu/table_linear_kernel.h"
 
 namespace {
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "cpu/aligned.h"
-#include "cpu/masked_topk_kernel.h"
 #include "harness.h"
+#include "ranking/cpu/masked_topk_kernel.h"
 
 namespace harness {
 

@@ -1,7 +1,7 @@
 // Compiles one kernel file once per instruction level and picks a version at run time.
 //
 // A kernel source says
-//     #define SMORE_KERNEL_FILE "cpu/spmm_kernel.inl"
+//     #define SMORE_KERNEL_FILE "sparse/cpu/spmm_kernel.inl"
 //     #include "cpu/simd/foreach_level.h"
 // and calls SMORE_DISPATCH(function)(arguments). The .inl file puts its code into `namespace
 // smore::SMORE_LEVEL` and includes nothing: standard headers come first, so that no inline library function

@@ -1,0 +1,100 @@
+// CPU binding of bpr_loss: shares the batch (forward) and the embedding rows (backward) out over torch's
+// threads.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <torch/library.h>
+
+#include "common/dispatch.h"
+#include "cpu/output.h"
+#include "cpu/parallel.h"
+#include "losses/bpr_loss.h"
+#include "losses/bpr_loss_run.h"
+#include "losses/cpu/bpr_loss_kernel.h"
+
+namespace smore {
+namespace {
+
+using at::Tensor;
+
+void check_ids(const char* name, const Tensor& ids, int64_t limit) {
+  const int64_t* values = ids.const_data_ptr<int64_t>();
+  for (int64_t b = 0; b < ids.size(0); ++b) check_id("bpr_loss", name, values[b], limit, b);
+}
+
+BprInputs checked_inputs(const Tensor& user_rows, const Tensor& item_rows, const Tensor& users, const Tensor& positives,
+                         const Tensor& negatives) {
+  BprInputs in(user_rows, item_rows, users, positives, negatives);
+  check_ids("users", in.users, user_rows.size(0));
+  check_ids("positives", in.positives, item_rows.size(0));
+  check_ids("negatives", in.negatives, item_rows.size(0));
+  return in;
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> forward(const BprInputs& in) {
+  const BprBatch<T> batch = in.view<T>();
+  const auto options = in.user_rows.options();
+  Tensor margin = at::empty({batch.size}, options), square = at::empty({batch.size}, options);
+  T* m = margin.mutable_data_ptr<T>();
+  T* s = square.mutable_data_ptr<T>();
+  parallel_ranges(batch.size, 256, [&](int64_t begin, int64_t end) { bpr_scores(batch, m, s, begin, end); });
+  double bpr = 0, l2 = 0;
+  for (int64_t b = 0; b < batch.size; ++b) {
+    bpr += bpr_softplus(static_cast<double>(m[b]));
+    l2 += static_cast<double>(s[b]);
+  }
+  return {at::scalar_tensor(batch.size > 0 ? bpr / static_cast<double>(batch.size) : 0.0, options),
+          at::scalar_tensor(0.5 * l2, options), margin};
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor> backward(const BprInputs& in, const Tensor& margin, const Tensor& grad_bpr,
+                                    const Tensor& grad_l2) {
+  const BprBatch<T> batch = in.view<T>();
+  Tensor grad_users = empty_output(in.user_rows.sizes(), in.user_rows.options());
+  Tensor grad_items = empty_output(in.item_rows.sizes(), in.item_rows.options());
+  if (batch.size == 0) return {grad_users.zero_(), grad_items.zero_()};
+  const Tensor margins = margin.contiguous();
+  const T* m = margins.const_data_ptr<T>();
+  const double g1 = static_cast<double>(*grad_bpr.const_data_ptr<T>()) / static_cast<double>(batch.size);
+  const double g2 = static_cast<double>(*grad_l2.const_data_ptr<T>());
+  T* gu = grad_users.mutable_data_ptr<T>();
+  T* gi = grad_items.mutable_data_ptr<T>();
+  const int64_t d = batch.d;
+  parallel_ranges(grad_users.size(0), 1024, [&](int64_t begin, int64_t end) {
+    std::fill(gu + begin * d, gu + end * d, T(0));
+    bpr_user_gradient(batch, m, g1, g2, gu, begin, end);
+  });
+  parallel_ranges(grad_items.size(0), 1024, [&](int64_t begin, int64_t end) {
+    std::fill(gi + begin * d, gi + end * d, T(0));
+    bpr_item_gradient(batch, m, g1, g2, gi, begin, end);
+  });
+  return {grad_users, grad_items};
+}
+
+std::tuple<Tensor, Tensor, Tensor> bpr_loss_cpu(const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                const Tensor& users, const Tensor& positives, const Tensor& negatives) {
+  check_bpr_loss("bpr_loss", user_embeddings, item_embeddings, users, positives, negatives);
+  const BprInputs in = checked_inputs(user_embeddings, item_embeddings, users, positives, negatives);
+  return dispatch_floating(user_embeddings, [&](auto t) { return forward<decltype(t)>(in); });
+}
+
+std::tuple<Tensor, Tensor> bpr_loss_backward_cpu(const Tensor& grad_bpr, const Tensor& grad_l2,
+                                                 const Tensor& user_embeddings, const Tensor& item_embeddings,
+                                                 const Tensor& users, const Tensor& positives, const Tensor& negatives,
+                                                 const Tensor& margin) {
+  check_bpr_loss_backward(grad_bpr, grad_l2, user_embeddings, item_embeddings, users, positives, negatives, margin);
+  const BprInputs in = checked_inputs(user_embeddings, item_embeddings, users, positives, negatives);
+  return dispatch_floating(user_embeddings,
+                           [&](auto t) { return backward<decltype(t)>(in, margin, grad_bpr, grad_l2); });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(smore_ext, CPU, m) {
+  bpr_loss_op::bind(m, &bpr_loss_cpu);
+  bpr_loss_backward_op::bind(m, &bpr_loss_backward_cpu);
+}
+
+}  // namespace smore

@@ -1,0 +1,250 @@
+// BPR backward: dense gradients in one pass over the rows, each written once, zeros included.
+//
+// Rows of users and items are numbered together. A first kernel enters every triple in the lists of its three rows: a
+// counter and the first kListed entries, in the order of arrival. The second gives each row 16 lanes, which put the
+// row's entries in batch order and add up. The few rows with more entries get a whole block, which finds them by
+// reading the batch through, so that a popular item is no long chain for 16 lanes.
+#include "losses/cuda/bpr_loss_kernel.h"
+
+#include <algorithm>
+#include "cuda/launch.cuh"
+#include "losses/cuda/bpr_loss_rows.cuh"
+
+namespace smore::cuda {
+namespace {
+
+constexpr int kListed = 8;  // one sector of 32 bytes
+constexpr int kNoEntry = INT32_MAX;
+constexpr int64_t kMostLongBlocks = 256;
+constexpr int kLooks = 4, kWarps = kBprThreads / kWarp;
+constexpr int kStretch = kLooks * kBprThreads;  // triples that a block looks at before it adds up
+
+// An entry of a user's row is a position of the batch; one of an item's row is twice that, plus one for a negative.
+struct Lists {
+  int32_t* count;      // [rows], then the number of long rows; zeroed before
+  int32_t* long_rows;  // rows of more than kListed entries, in any order
+  int32_t* entries;    // [rows, kListed]
+  int32_t* row;        // [3, size] rows of user, positive and negative; -1 for a triple out of range
+};
+
+int64_t most_long_rows(int64_t size) { return 3 * size / (kListed + 1); }
+
+Lists lists_in(int32_t* scratch, int64_t size, int64_t rows) {
+  Lists lists{};
+  lists.entries = scratch;  // first, since it is to be aligned
+  lists.count = lists.entries + rows * kListed;
+  lists.long_rows = lists.count + rows + 1;
+  lists.row = lists.long_rows + most_long_rows(size);
+  return lists;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kBprThreads)
+    bpr_collect_kernel(BprBatch<T> batch, int n_users, int n_items, const T* __restrict__ margin,
+                       const T* __restrict__ grad_bpr, Lists lists, T* __restrict__ slope) {
+  const int64_t b = static_cast<int64_t>(blockIdx.x) * kBprThreads + threadIdx.x;
+  if (b >= batch.size) return;
+  const int64_t id[3] = {batch.users[b], batch.positives[b], batch.negatives[b]};
+  const bool known = id[0] >= 0 && id[0] < n_users && id[1] >= 0 && id[1] < n_items && id[2] >= 0 && id[2] < n_items;
+  // d(-log sigmoid(m))/dm = -sigmoid(-m)
+  const double grad = static_cast<double>(*grad_bpr) / static_cast<double>(batch.size);
+  slope[b] = static_cast<T>(-grad / (1.0 + exp(static_cast<double>(margin[b]))));
+#pragma unroll
+  for (int side = 0; side < 3; ++side) {
+    const int row = known ? static_cast<int>(id[side]) + (side > 0 ? n_users : 0) : -1;
+    lists.row[side * batch.size + b] = row;
+    if (!known) continue;
+    const int32_t before = atomicAdd(lists.count + row, 1);
+    if (before < kListed) {
+      lists.entries[static_cast<int64_t>(row) * kListed + before] =
+          static_cast<int32_t>(side == 0 ? b : 2 * b + (side - 1));
+    } else if (before == kListed) {
+      lists.long_rows[atomicAdd(lists.count + n_users + n_items, 1)] = row;
+    }
+  }
+}
+
+// What a row of the gradients is made of.
+template <typename T, int V>
+struct Row {
+  const BprBatch<T>& batch;
+  const int32_t* __restrict__ rows;  // Lists::row
+  const T* __restrict__ slope;
+  int n_users, row;
+
+  __device__ bool is_user() const { return row < n_users; }
+  __device__ const T* user(int64_t of) const { return batch.user_rows + of * batch.d; }
+  __device__ const T* item(int64_t of) const { return batch.item_rows + (of - n_users) * batch.d; }
+
+  // Adds an entry's share to a piece of the row.
+  __device__ void add(int entry, int64_t first, T (&sum)[kGroupElements]) const {
+    const int64_t b = is_user() ? entry : entry / 2;
+    if (is_user()) {
+      const T c = slope[b];
+      T p[kGroupElements], n[kGroupElements];
+      load_piece<T, V>(item(rows[batch.size + b]), first, batch.d, p);
+      load_piece<T, V>(item(rows[2 * batch.size + b]), first, batch.d, n);
+#pragma unroll
+      for (int e = 0; e < kGroupElements; ++e) sum[e] += c * (p[e] - n[e]);
+    } else {
+      const T c = entry % 2 == 0 ? slope[b] : -slope[b];
+      T u[kGroupElements];
+      load_piece<T, V>(user(rows[b]), first, batch.d, u);
+#pragma unroll
+      for (int e = 0; e < kGroupElements; ++e) sum[e] += c * u[e];
+    }
+  }
+
+  // Where its embedding lies: every entry adds that, times the gradient of l2.
+  __device__ const T* embedding() const { return is_user() ? user(row) : item(row); }
+};
+
+// Lane k of the group gets the k-th smallest of the group's entries.
+__device__ int sorted_entry(int entry, int count) {
+  const int lane = group_lane();
+  int rank = 0, mine = kNoEntry;
+  for (int k = 0; k < count; ++k) rank += __shfl_sync(group_mask(), entry, k, kGroup) < entry ? 1 : 0;
+  for (int k = 0; k < count; ++k) {
+    const unsigned holder = __ballot_sync(group_mask(), static_cast<int>(lane < count && rank == k));
+    const int value = __shfl_sync(group_mask(), entry, (__ffs(static_cast<int>(holder)) - 1) % kGroup, kGroup);
+    if (lane == k) mine = value;
+  }
+  return mine;
+}
+
+// Of kStretch triples from `base` on, lists those that have the row, in batch order. Returns how many entries there
+// are.
+template <typename T, int V>
+__device__ int find_entries(const Row<T, V>& of, int64_t base, int* __restrict__ list, int (*totals)[kWarps]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t size = of.batch.size;
+  const int32_t* first_side = of.is_user() ? of.rows : of.rows + size;
+  unsigned first[kLooks], second[kLooks];  // warps' votes: the row is the triple's user or positive; its negative
+#pragma unroll
+  for (int look = 0; look < kLooks; ++look) {
+    const int64_t b = base + look * kBprThreads + static_cast<int>(threadIdx.x);
+    first[look] = __ballot_sync(kAllLanes, static_cast<int>(b < size && first_side[b] == of.row));
+    second[look] =
+        __ballot_sync(kAllLanes, static_cast<int>(b < size && !of.is_user() && of.rows[2 * size + b] == of.row));
+    if (lane == 0) totals[look][warp] = __popc(first[look]) + __popc(second[look]);
+  }
+  __syncthreads();
+  int total = 0;
+  const unsigned below = (1u << lane) - 1u;
+#pragma unroll
+  for (int look = 0; look < kLooks; ++look) {
+    for (int w = 0; w < kWarps; ++w) {
+      if (w == warp) {
+        const int64_t b = base + look * kBprThreads + static_cast<int>(threadIdx.x);
+        int at = total + __popc(first[look] & below) + __popc(second[look] & below);
+        if (first[look] >> lane & 1u) list[at++] = static_cast<int>(of.is_user() ? b : 2 * b);
+        if (second[look] >> lane & 1u) list[at] = static_cast<int>(2 * b + 1);
+      }
+      total += totals[look][w];
+    }
+  }
+  __syncthreads();
+  return total;
+}
+
+// A whole block on one row: group g adds up every kGroups-th entry from g on, then the groups' sums are added in order.
+template <typename T, int V>
+__device__ void long_row(const Row<T, V>& of, T l2, int count, T* __restrict__ to, int* list, int (*totals)[kWarps],
+                         T (*sums)[kPiece]) {
+  const int64_t d = of.batch.d;
+  for (int64_t first = 0; first < d; first += kPiece) {
+    T sum[kGroupElements] = {};
+    for (int64_t base = 0; base < of.batch.size; base += kStretch) {
+      const int found = find_entries(of, base, list, totals);
+      for (int i = group_of_block(); i < found; i += kGroups) of.add(list[i], first, sum);
+      __syncthreads();
+    }
+#pragma unroll
+    for (int e = 0; e < kGroupElements; ++e) sums[group_of_block()][place_in_piece<V>(e / V) + e % V] = sum[e];
+    __syncthreads();
+    const int t = static_cast<int>(threadIdx.x);
+    if (t < kPiece && first + t < d) {
+      T total = static_cast<T>(count) * l2 * of.embedding()[first + t];
+      for (int g = 0; g < kGroups; ++g) total += sums[g][t];
+      to[first + t] = total;
+    }
+    __syncthreads();
+  }
+}
+
+template <typename T, int V>
+__global__ void __launch_bounds__(kBprThreads, 4)
+    bpr_gradient_kernel(BprBatch<T> batch, int n_users, int n_rows, const T* __restrict__ grad_l2, Lists lists,
+                        const T* __restrict__ slope, int long_blocks, T* __restrict__ grad_user,
+                        T* __restrict__ grad_item) {
+  const int64_t d = batch.d;
+  const T l2 = *grad_l2;
+  const auto output = [&](int row) {
+    return row < n_users ? grad_user + row * d : grad_item + static_cast<int64_t>(row - n_users) * d;
+  };
+  const int block = static_cast<int>(blockIdx.x);
+  if (block < long_blocks) {
+    SMORE_SHARED(int, list, [2 * kStretch]);
+    SMORE_SHARED(int, totals, [kLooks][kWarps]);
+    SMORE_SHARED(T, sums, [kGroups][kPiece]);
+    const int n_long = lists.count[n_rows];
+    for (int i = block; i < n_long; i += long_blocks) {
+      const int row = lists.long_rows[i];
+      long_row(Row<T, V>{batch, lists.row, slope, n_users, row}, l2, lists.count[row], output(row), list, totals, sums);
+    }
+    return;
+  }
+  const int64_t at = static_cast<int64_t>(block - long_blocks) * kGroups + group_of_block();
+  if (at >= n_rows) return;
+  const Row<T, V> of{batch, lists.row, slope, n_users, static_cast<int>(at)};
+  const int count = lists.count[at];
+  if (count > kListed) return;  // a block has it
+  int entry = group_lane() < count ? lists.entries[at * kListed + group_lane()] : kNoEntry;
+  if (count > 1) entry = sorted_entry(entry, count);
+  for (int64_t first = 0; first < d; first += kPiece) {
+    T sum[kGroupElements] = {};
+    if (count > 0) {
+      const T share = static_cast<T>(count) * l2;
+      load_piece<T, V>(of.embedding(), first, d, sum);
+#pragma unroll
+      for (int e = 0; e < kGroupElements; ++e) sum[e] *= share;
+    }
+    for (int k = 0; k < count; ++k) of.add(__shfl_sync(group_mask(), entry, k, kGroup), first, sum);
+    store_piece<T, V>(sum, output(of.row), first, d);
+  }
+}
+
+}  // namespace
+
+int64_t bpr_backward_scratch(int64_t size, int64_t n_users, int64_t n_items) {
+  const int64_t rows = n_users + n_items;
+  return rows * (kListed + 1) + 1 + most_long_rows(size) + 3 * size;
+}
+
+template <typename T>
+void bpr_backward(const BprBackward<T>& job, cudaStream_t stream) {
+  const BprBatch<T>& batch = job.batch;
+  const int64_t rows = job.n_users + job.n_items;
+  if (rows >= INT32_MAX || batch.size >= INT32_MAX / 2) {
+    throw std::length_error("smore_ext: bpr_loss_backward: more than 2^31 rows or 2^30 triples");
+  }
+  const Lists lists = lists_in(job.scratch, batch.size, rows);
+  check("bpr_loss_backward", cudaMemsetAsync(lists.count, 0, static_cast<size_t>(rows + 1) * sizeof(int32_t), stream));
+  SMORE_LAUNCH((bpr_collect_kernel<T>), (Launch{blocks_for(batch.size, kBprThreads), kBprThreads, stream}), batch,
+               static_cast<int>(job.n_users), static_cast<int>(job.n_items), job.margin, job.grad_bpr, lists,
+               job.slope);
+  const int long_blocks = static_cast<int>(std::min(kMostLongBlocks, most_long_rows(batch.size)));
+  const Launch at{blocks_for(rows, kGroups) + static_cast<unsigned>(long_blocks), kBprThreads, stream};
+  if (packs_fit<T>(batch.d, batch.user_rows, batch.item_rows, job.grad_user, job.grad_item)) {
+    SMORE_LAUNCH((bpr_gradient_kernel<T, kFullPack<T>>), at, batch, static_cast<int>(job.n_users),
+                 static_cast<int>(rows), job.grad_l2, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
+  } else {
+    SMORE_LAUNCH((bpr_gradient_kernel<T, 1>), at, batch, static_cast<int>(job.n_users), static_cast<int>(rows),
+                 job.grad_l2, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
+  }
+}
+
+template void bpr_backward<float>(const BprBackward<float>&, cudaStream_t);
+template void bpr_backward<double>(const BprBackward<double>&, cudaStream_t);
+
+}  // namespace smore::cuda

@@ -1,0 +1,42 @@
+// Contract of info_nce, shared by every device. SPEC: InfoNCE of the loss (paper 3.4; the code's form).
+//
+// x, y: [B, d], rows of the same index belong together; temperature > 0. With u, v the rows divided by
+// max(norm, 1e-12): loss = mean_i(log sum_j exp(u_i . v_j / temperature) - u_i . v_i / temperature), a
+// scalar; 0 for B = 0. The sum runs over all rows of the batch, duplicates included. The log-sums [B] are a
+// second output, kept for backward.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "common/check.h"
+#include "common/op.h"
+
+namespace smore {
+
+SMORE_OP(info_nce, std::tuple<at::Tensor, at::Tensor>(const at::Tensor& x, const at::Tensor& y, double temperature));
+SMORE_OP(info_nce_backward,
+         std::tuple<at::Tensor, at::Tensor>(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                            const at::Tensor& log_sum, double temperature));
+
+inline void check_info_nce(const char* op, const at::Tensor& x, const at::Tensor& y, double temperature) {
+  check_floating(op, "x", x);
+  check_dim(op, "x", x, 2);
+  check_same_type(op, "y", y, "x", x);
+  check_same_device(op, "y", y, "x", x);
+  check_shape(op, "y", y, x.sizes());
+  SMORE_CHECK_VALUE(temperature > 0, op, "temperature must be greater than 0, got ", temperature);
+}
+
+inline void check_info_nce_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                    const at::Tensor& log_sum, double temperature) {
+  constexpr const char* op = "info_nce_backward";
+  check_info_nce(op, x, y, temperature);
+  check_shape(op, "grad", grad, {});
+  check_same_type(op, "grad", grad, "x", x);
+  check_same_device(op, "grad", grad, "x", x);
+  check_shape(op, "log_sum", log_sum, {x.size(0)});
+  check_same_type(op, "log_sum", log_sum, "x", x);
+  check_same_device(op, "log_sum", log_sum, "x", x);
+}
+
+}  // namespace smore

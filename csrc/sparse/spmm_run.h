@@ -1,0 +1,138 @@
+// spmm, propagate and their backward on every device: raw views of the tensors, and the order of products.
+//
+// A device brings a class that is made of (op, csr, x), for the matrix of all products that follow, and has
+//     static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options);
+//     void multiply(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out) const;
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mul.h>
+
+#include "common/dispatch.h"
+#include "sparse/csr_matrix.h"
+#include "sparse/spmm.h"
+
+namespace smore {
+
+// Calls f with a value of the type of x in memory and one of the type of the indices.
+template <typename F>
+void dispatch_spmm(const at::Tensor& x, const at::Tensor& rowptr, const F& f) {
+  const auto with_index = [&](auto s) { dispatch_index(rowptr, [&](auto i) { f(s, i); }); };
+  if (x.scalar_type() == at::kBFloat16) return with_index(BFloat16());
+  dispatch_floating(x, with_index);
+}
+
+template <typename S>
+const S* read(const at::Tensor& t) {
+  return static_cast<const S*>(t.const_data_ptr());
+}
+
+template <typename S>
+S* write(const at::Tensor& t) {
+  return static_cast<S*>(t.mutable_data_ptr());
+}
+
+// Contiguous copies (or the tensors themselves) that live as long as the raw view of them.
+struct CsrTensors {
+  at::Tensor rowptr, col, weight;
+  CsrTensors(const at::Tensor& r, const at::Tensor& c, const at::Tensor& w)
+      : rowptr(r.contiguous()), col(c.contiguous()), weight(w.contiguous()) {}
+  int64_t n_rows() const { return rowptr.size(0) - 1; }
+  template <typename S, typename I>
+  CsrMatrix<Accumulator<S>, I> view(int64_t n_cols) const {
+    return {read<I>(rowptr), read<I>(col), read<Accumulator<S>>(weight), n_rows(), n_cols, col.size(0)};
+  }
+};
+
+template <typename Device>
+struct SpmmOps {
+  using Tensor = at::Tensor;
+  using OptionalTensor = std::optional<at::Tensor>;
+
+  static Tensor spmm(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
+    check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
+    return product("spmm", {rowptr, col, weight}, x, 1, false, gate, std::nullopt);
+  }
+
+  static Tensor propagate(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
+                          const OptionalTensor& gate, const OptionalTensor& scale) {
+    check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate, scale);
+    return product("propagate", {rowptr, col, weight}, x, n_layers, mean, gate, scale);
+  }
+
+  static std::tuple<Tensor, Tensor> gated_backward(const Tensor& rowptr, const Tensor& col, const Tensor& weight,
+                                                   const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight,
+                                                   const Tensor& grad, const Tensor& x, const Tensor& gate,
+                                                   int64_t n_layers, bool mean, const OptionalTensor& scale) {
+    constexpr const char* op = "gated_product_backward";
+    check_gated_backward(op, rowptr, col, weight, t_rowptr, t_col, t_weight, grad, x, gate, n_layers, mean, scale);
+    if (n_layers == 0) return {times(grad, gate), times(grad, x)};
+    const Tensor to_x = gate.contiguous(), to_gate = x.contiguous();
+    const std::tuple<Tensor, Tensor> result{Device::empty(x.sizes(), x.options()),
+                                            Device::empty(x.sizes(), x.options())};
+    dispatch_spmm(x, rowptr, [&](auto s, auto i) {
+      using S = decltype(s);
+      const SpmmOutput<S> last{.factor = {read<S>(to_x), read<S>(to_gate)},
+                               .scaled = {write<S>(std::get<0>(result)), write<S>(std::get<1>(result))}};
+      layers<S, decltype(i)>(op, {t_rowptr, t_col, t_weight}, grad.contiguous(), n_layers, mean, scale, last);
+    });
+    return result;
+  }
+
+ private:
+  static Tensor times(const Tensor& a, const Tensor& b) {
+    Tensor result = Device::empty(a.sizes(), a.options());
+    at::mul_out(result, a, b);
+    return result;
+  }
+
+  static Tensor product(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
+                        const OptionalTensor& gate, const OptionalTensor& scale) {
+    if (n_layers == 0 && !gate.has_value()) return x.clone(at::MemoryFormat::Contiguous);
+    const Tensor first = gate.has_value() ? times(x, *gate) : x.contiguous();
+    if (n_layers == 0) return first;
+    const Tensor y = Device::empty({csr.n_rows(), x.size(1)}, x.options());
+    dispatch_spmm(x, csr.rowptr, [&](auto s, auto i) {
+      using S = decltype(s);
+      layers<S, decltype(i)>(op, csr, first, n_layers, mean, scale, {.y = write<S>(y)});
+    });
+    return y;
+  }
+
+  // A^L x, or the mean over A^0 x .. A^L x, for L >= 1 and a contiguous x, as the outputs that `last` asks for. The sum
+  // is made by Horner's scheme, y <- x + A y: nothing but the latest y is written, and two buffers take turns.
+  // With A = S B S for a diagonal S (scale) and a B of ones, what is written between layers is S y, so that the next
+  // layer sums rows as they are: S y <- S (x + S B (S y)).
+  template <typename S, typename I>
+  static void layers(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
+                     const OptionalTensor& scale, const SpmmOutput<S>& last) {
+    const Device device(op, csr, x);
+    CsrMatrix<Accumulator<S>, I> a = csr.view<S, I>(x.size(0));
+    const Tensor diagonal = scale.has_value() ? scale->contiguous() : Tensor();
+    Tensor spare[2];
+    const S* layer = read<S>(x);
+    for (int64_t l = 1; l <= n_layers; ++l) {
+      SpmmOutput<S> out = last;
+      if (l < n_layers) {
+        Tensor& next = spare[l % 2];
+        if (!next.defined()) next = Device::empty(x.sizes(), x.options());
+        out = {.y = write<S>(next)};
+      }
+      if (mean) {
+        out.addend = read<S>(x);
+        if (l == n_layers) out.scale = 1 / static_cast<Accumulator<S>>(n_layers + 1);
+      }
+      if (diagonal.defined() && l < n_layers) out.outer = read<Accumulator<S>>(diagonal);
+      if (diagonal.defined() && l > 1) {
+        out.inner = read<Accumulator<S>>(diagonal);
+        a.weight = nullptr;
+      }
+      device.multiply(a, layer, x.size(1), out);
+      layer = out.y;
+    }
+  }
+};
+
+}  // namespace smore

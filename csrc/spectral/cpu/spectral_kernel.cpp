@@ -1,0 +1,96 @@
+#include "spectral/cpu/spectral_kernel.h"
+
+#include <map>
+#include <mutex>
+
+#include "cpu/aligned.h"
+
+#define SMORE_KERNEL_FILE "spectral/cpu/spectral_kernel.inl"
+#include "cpu/simd/foreach_level.h"
+
+namespace smore {
+namespace {
+
+std::vector<int64_t> factors(int64_t d) {
+  std::vector<int64_t> result;
+  int64_t twos = 0;
+  for (; d % 2 == 0; d /= 2) ++twos;
+  // As many radix-8 stages as possible, without ending in a lone 2 where two 4s do.
+  if (twos % 3 == 1 && twos >= 4) {
+    result = {4, 4};
+    twos -= 4;
+  } else if (twos % 3 == 1) {
+    result = {2};
+    twos -= 1;
+  } else if (twos % 3 == 2) {
+    result = {4};
+    twos -= 2;
+  }
+  result.insert(result.begin(), static_cast<size_t>(twos / 3), 8);
+  for (int64_t p = 3; d > 1; p += 2) {
+    if (p * p > d) p = d;  // what is left is prime
+    for (; d % p == 0; d /= p) result.push_back(p);
+  }
+  return result;
+}
+
+template <typename T>
+void push_root(std::vector<T>& table, int64_t numerator, int64_t n) {
+  const long double angle = -2.0L * 3.141592653589793238462643383279502884L * static_cast<long double>(numerator % n) /
+                            static_cast<long double>(n);
+  table.push_back(static_cast<T>(std::cos(angle)));
+  table.push_back(static_cast<T>(std::sin(angle)));
+}
+
+template <typename T>
+std::shared_ptr<const SpectralPlan<T>> make_plan(int64_t d) {
+  auto plan = std::make_shared<SpectralPlan<T>>();
+  plan->d = d;
+  int64_t n = d, stride = 1;
+  for (const int64_t radix : factors(d)) {
+    typename SpectralPlan<T>::Stage stage{radix, n / radix, stride, 0, 0};
+    stage.twiddle = static_cast<int64_t>(plan->table.size());
+    for (int64_t p = 0; p < stage.rest; ++p) {
+      for (int64_t k = 1; k < radix; ++k) push_root(plan->table, p * k, n);
+    }
+    stage.root = static_cast<int64_t>(plan->table.size());
+    for (int64_t k = 0; k < radix; ++k) push_root(plan->table, k, radix);
+    plan->stages.push_back(stage);
+    n /= radix;
+    stride *= radix;
+  }
+  return plan;
+}
+
+}  // namespace
+
+template <typename T>
+std::shared_ptr<const SpectralPlan<T>> spectral_plan(int64_t d) {
+  static std::mutex mutex;
+  static std::map<int64_t, std::shared_ptr<const SpectralPlan<T>>> cache;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (const auto found = cache.find(d); found != cache.end()) return found->second;
+  constexpr size_t kMaxPlans = 64;
+  if (cache.size() >= kMaxPlans) cache.clear();
+  return cache[d] = make_plan<T>(d);
+}
+
+template <typename T>
+void spectral_forward(const SpectralForward<T>& job, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(spectral_forward_at<T>)(job, begin, end);
+}
+
+template <typename T>
+void spectral_backward(const SpectralBackward<T>& job, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(spectral_backward_at<T>)(job, begin, end);
+}
+
+#define SMORE_INSTANTIATE(T)                                                      \
+  template std::shared_ptr<const SpectralPlan<T>> spectral_plan<T>(int64_t);      \
+  template void spectral_forward<T>(const SpectralForward<T>&, int64_t, int64_t); \
+  template void spectral_backward<T>(const SpectralBackward<T>&, int64_t, int64_t);
+SMORE_INSTANTIATE(float)
+SMORE_INSTANTIATE(double)
+#undef SMORE_INSTANTIATE
+
+}  // namespace smore

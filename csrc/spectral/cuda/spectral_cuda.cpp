@@ -1,0 +1,243 @@
+// CUDA binding of spectral_filter, spectrum_fusion and their backward ops: chooses the way, and runs cuFFT around the
+// kernels where they are not all in one.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <stdexcept>
+
+#include "common/dispatch.h"
+#include "cuda/cufft_plans.h"
+#include "spectral/cuda/spectral_kernel.h"
+#include "spectral/cuda/spectral_path.h"
+#include "spectral/spectral.h"
+
+namespace smore {
+
+namespace {
+enum class ForcedPath { none, fused, cufft };
+std::atomic<ForcedPath> forced_path{ForcedPath::none};
+}  // namespace
+
+void cuda::set_spectral_path(const std::string& path) {
+  if (path != "auto" && path != "fused" && path != "cufft") {
+    throw std::invalid_argument("smore_ext: the spectral path must be auto, fused or cufft, got " + path);
+  }
+  forced_path = path == "auto" ? ForcedPath::none : path == "fused" ? ForcedPath::fused : ForcedPath::cufft;
+}
+
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+using cuda::SpectralPath;
+
+SpectralPath path_for(const char* op, int64_t d, int64_t modalities) {
+  const SpectralPath rule = cuda::spectral_path(d, modalities);
+  if (forced_path == ForcedPath::none) return rule;
+  if (forced_path == ForcedPath::cufft) return SpectralPath::cufft;
+  SMORE_CHECK_VALUE(rule != SpectralPath::cufft, op,
+                    "the fused kernels take rows of 2 to 64, 128, 256 or 512 numbers and at most ",
+                    cuda::kFusedModalities, " arrays, got rows of ", d, " and ", modalities, " arrays");
+  return rule;
+}
+
+// Contiguous tensors; for cuFFT also aligned to a complex number, which a view may not be.
+std::vector<Tensor> arrays(TensorList list, SpectralPath path) {
+  std::vector<Tensor> result;
+  for (const Tensor& t : list) {
+    Tensor array = t.contiguous();
+    const auto address = reinterpret_cast<uintptr_t>(array.const_data_ptr());
+    if (path == SpectralPath::cufft && address % (2 * array.element_size()) != 0) array = array.clone();
+    result.push_back(array);
+  }
+  return result;
+}
+
+std::vector<Tensor> empties(size_t count, at::IntArrayRef sizes, const Tensor& like) {
+  std::vector<Tensor> result;
+  for (size_t i = 0; i < count; ++i) result.push_back(at::empty(sizes, like.options()));
+  return result;
+}
+
+std::vector<Tensor> with(TensorList list, const Tensor* last) {
+  std::vector<Tensor> result(list.begin(), list.end());
+  if (last != nullptr) result.push_back(*last);
+  return result;
+}
+
+// The filters, which stay alive in `weights` and `together`.
+template <typename T>
+struct Filters {
+  Tensor together;
+  cuda::SpectralFilters<T> pointers{};
+  explicit Filters(const std::vector<Tensor>& weights) {
+    if (weights.size() > cuda::kSpectralPointers) {
+      together = at::cat(weights);
+      pointers.together = together.const_data_ptr<T>();
+    } else {
+      for (size_t f = 0; f < weights.size(); ++f) pointers.each[f] = weights[f].const_data_ptr<T>();
+    }
+  }
+};
+
+// Rows to spectra [n, d/2+1, 2] and back. A row of one number is its own spectrum.
+template <typename T>
+void to_spectra(const char* op, const Tensor& rows, const Tensor& spectra) {
+  if (rows.size(1) > 1) {
+    return cuda::rows_to_spectra(op, rows.size(0), rows.size(1), rows.const_data_ptr<T>(),
+                                 spectra.mutable_data_ptr<T>());
+  }
+  spectra.select(2, 0).copy_(rows);
+  spectra.select(2, 1).zero_();
+}
+
+template <typename T>
+void to_rows(const char* op, const Tensor& spectra, const Tensor& rows) {
+  if (rows.size(1) > 1) {
+    return cuda::spectra_to_rows(op, rows.size(0), rows.size(1), spectra.mutable_data_ptr<T>(),
+                                 rows.mutable_data_ptr<T>());
+  }
+  rows.copy_(spectra.select(2, 0));
+}
+
+// The M filtered arrays, then the fused one if there is a filter for it.
+template <typename T>
+std::vector<Tensor> forward(const char* op, TensorList xs, TensorList filters, const Tensor* fusion_weight) {
+  const int64_t n = xs[0].size(0), d = xs[0].size(1), M = static_cast<int64_t>(xs.size());
+  const std::vector<Tensor> all = with(filters, fusion_weight);
+  const SpectralPath path = path_for(op, d, M);
+  const std::vector<Tensor> y = empties(all.size(), xs[0].sizes(), xs[0]);
+  if (n == 0) return y;
+  const c10::cuda::CUDAGuard guard(xs[0].device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const std::vector<Tensor> x = arrays(xs, path), weights = arrays(all, SpectralPath::fused);
+  if (path != SpectralPath::cufft) {
+    cuda::SpectralRowsForward<T> job{n, d, static_cast<int>(M), {}, {}, {}};
+    for (size_t m = 0; m < x.size(); ++m) job.x[m] = x[m].const_data_ptr<T>();
+    for (size_t f = 0; f < y.size(); ++f) {
+      job.weight[f] = weights[f].const_data_ptr<T>();
+      job.y[f] = y[f].mutable_data_ptr<T>();
+    }
+    (path == SpectralPath::fused ? cuda::spectral_rows_forward<T> : cuda::spectral_dft_forward<T>)(job, stream);
+    return y;
+  }
+  const auto outputs = static_cast<int64_t>(y.size());
+  const Tensor spectra = at::empty({outputs, n, d / 2 + 1, 2}, xs[0].options());
+  for (int64_t m = 0; m < M; ++m) to_spectra<T>(op, x[static_cast<size_t>(m)], spectra.select(0, m));
+  const Filters<T> pointers(weights);
+  cuda::spectral_bins_forward<T>({n, d, M, fusion_weight != nullptr, pointers.pointers, spectra.mutable_data_ptr<T>()},
+                                 stream);
+  for (int64_t a = 0; a < outputs; ++a) to_rows<T>(op, spectra.select(0, a), y[static_cast<size_t>(a)]);
+  return y;
+}
+
+struct Gradients {
+  std::vector<Tensor> xs, weights;  // weights: M filters, then the fusion filter if there is one
+};
+
+template <typename T>
+Gradients backward(const char* op, TensorList grads, const Tensor* grad_fused, TensorList xs, TensorList filters,
+                   const Tensor* fusion_weight) {
+  const int64_t n = xs[0].size(0), d = xs[0].size(1), bins = d / 2 + 1, M = static_cast<int64_t>(xs.size());
+  const bool fused = grad_fused != nullptr;
+  const std::vector<Tensor> all = with(filters, fusion_weight);
+  const auto count = static_cast<int64_t>(all.size());
+  const SpectralPath path = path_for(op, d, M);
+  const Gradients result{empties(xs.size(), xs[0].sizes(), xs[0]), empties(all.size(), {bins, 2}, xs[0])};
+  const c10::cuda::CUDAGuard guard(xs[0].device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const std::vector<Tensor> x = arrays(xs, path), g = arrays(with(grads, grad_fused), path);
+  const std::vector<Tensor> weights = arrays(all, SpectralPath::fused);
+  const auto sums = [&](int64_t partials) {
+    return at::empty({partials * count * bins * 2}, xs[0].options().dtype(at::kDouble));
+  };
+  if (path != SpectralPath::cufft) {
+    const auto partials =
+        path == SpectralPath::fused ? cuda::spectral_rows_partials<T> : cuda::spectral_dft_partials<T>;
+    const Tensor partial = sums(partials(n, d, static_cast<int>(M)));
+    cuda::SpectralRowsBackward<T> job{n, d, static_cast<int>(M), {}, {}, {}, {}, partial.mutable_data_ptr<double>(),
+                                      {}};
+    for (size_t m = 0; m < x.size(); ++m) {
+      job.x[m] = x[m].const_data_ptr<T>();
+      job.grad_x[m] = result.xs[m].mutable_data_ptr<T>();
+    }
+    for (size_t f = 0; f < all.size(); ++f) {
+      job.weight[f] = weights[f].const_data_ptr<T>();
+      job.grad_y[f] = g[f].const_data_ptr<T>();
+      job.grad_weight[f] = result.weights[f].mutable_data_ptr<T>();
+    }
+    (path == SpectralPath::fused ? cuda::spectral_rows_backward<T> : cuda::spectral_dft_backward<T>)(job, stream);
+    return result;
+  }
+  const int64_t partials = cuda::spectral_bins_partials(n, d);
+  const Tensor partial = sums(partials);
+  const Tensor spectra = at::empty({M, n, bins, 2}, xs[0].options());
+  const Tensor gradients = at::empty({count, n, bins, 2}, xs[0].options());
+  if (n > 0) {
+    for (int64_t m = 0; m < M; ++m) to_spectra<T>(op, x[static_cast<size_t>(m)], spectra.select(0, m));
+    for (int64_t f = 0; f < count; ++f) to_spectra<T>(op, g[static_cast<size_t>(f)], gradients.select(0, f));
+    const Filters<T> pointers(weights);
+    cuda::spectral_bins_backward<T>({n, d, M, fused, pointers.pointers, spectra.const_data_ptr<T>(),
+                                     gradients.mutable_data_ptr<T>(), partial.mutable_data_ptr<double>()},
+                                    stream);
+    for (int64_t m = 0; m < M; ++m) to_rows<T>(op, gradients.select(0, m), result.xs[static_cast<size_t>(m)]);
+  }
+  std::vector<T*> grad_weight;
+  for (const Tensor& w : result.weights) grad_weight.push_back(w.mutable_data_ptr<T>());
+  cuda::spectral_reduce(partial.const_data_ptr<double>(), partials, d, M, fused, cuda::SpectralScales(d, M, 1),
+                        grad_weight.data(), stream);
+  return result;
+}
+
+Tensor spectral_filter_cuda(const Tensor& x, const Tensor& weight) {
+  const Tensor real = real_filter(weight);
+  check_spectral_filter(x, real);
+  return dispatch_floating(x, [&](auto t) { return forward<decltype(t)>("spectral_filter", {x}, {real}, nullptr)[0]; });
+}
+
+std::tuple<Tensor, Tensor> spectral_filter_backward_cuda(const Tensor& grad, const Tensor& x, const Tensor& weight) {
+  check_spectral_filter_backward(grad, x, weight);
+  const Gradients g = dispatch_floating(x, [&](auto t) {
+    return backward<decltype(t)>("spectral_filter_backward", {grad}, nullptr, {x}, {weight}, nullptr);
+  });
+  return {g.xs[0], g.weights[0]};
+}
+
+std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cuda(TensorList xs, TensorList weights,
+                                                             const Tensor& fusion_weight) {
+  const std::vector<Tensor> real = real_filters(weights);
+  const Tensor fusion = real_filter(fusion_weight);
+  check_spectrum_fusion(xs, real, fusion);
+  std::vector<Tensor> y =
+      dispatch_floating(xs[0], [&](auto t) { return forward<decltype(t)>("spectrum_fusion", xs, real, &fusion); });
+  Tensor fused = y.back();
+  y.pop_back();
+  return {std::move(y), fused};
+}
+
+std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_backward_cuda(
+    TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
+  check_spectrum_fusion_backward(grads, grad_fused, xs, weights, fusion_weight);
+  Gradients g = dispatch_floating(xs[0], [&](auto t) {
+    return backward<decltype(t)>("spectrum_fusion_backward", grads, &grad_fused, xs, weights, &fusion_weight);
+  });
+  Tensor fusion = g.weights.back();
+  g.weights.pop_back();
+  return {std::move(g.xs), std::move(g.weights), fusion};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(smore_ext, CUDA, m) {
+  spectral_filter_op::bind(m, &spectral_filter_cuda);
+  spectral_filter_backward_op::bind(m, &spectral_filter_backward_cuda);
+  spectrum_fusion_op::bind(m, &spectrum_fusion_cuda);
+  spectrum_fusion_backward_op::bind(m, &spectrum_fusion_backward_cuda);
+}
+
+}  // namespace smore

@@ -1,0 +1,93 @@
+#include "spectral/spectral.h"
+
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace smore {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
+    ctx->save_for_backward({x, weight});
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return spectral_filter_op::call(x, weight);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto [grad_x, grad_weight] = spectral_filter_backward_op::call(grads[0], saved[0], saved[1]);
+    return {grad_x, grad_weight};
+  }
+};
+
+// Inputs are M arrays, M filters and the fusion filter; outputs the M filtered arrays and the fused one. Only
+// the inputs are kept: backward computes the spectra again, which costs less than reading them back.
+struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
+  static variable_list forward(AutogradContext* ctx, TensorList xs, TensorList weights, const Tensor& fusion_weight) {
+    variable_list saved(xs.begin(), xs.end());
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    saved.push_back(fusion_weight);
+    ctx->save_for_backward(saved);
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto [filtered, fused] = spectrum_fusion_op::call(xs, weights, fusion_weight);
+    filtered.push_back(fused);
+    return filtered;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const size_t count = grads.size() - 1;
+    const TensorList all(saved);
+    auto [grad_xs, grad_weights, grad_fusion] =
+        spectrum_fusion_backward_op::call(TensorList(grads).slice(0, count), grads[count], all.slice(0, count),
+                                          all.slice(count, count), saved[2 * count]);
+    variable_list result = std::move(grad_xs);
+    result.insert(result.end(), grad_weights.begin(), grad_weights.end());
+    result.push_back(grad_fusion);
+    return result;
+  }
+};
+
+Tensor spectral_filter_autograd(const Tensor& x, const Tensor& weight) {
+  const Tensor real = real_filter(weight);
+  check_spectral_filter(x, real);
+  return SpectralFilter::apply(x, real);
+}
+
+std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_autograd(TensorList xs, TensorList weights,
+                                                                 const Tensor& fusion_weight) {
+  const std::vector<Tensor> real = real_filters(weights);
+  const Tensor fusion = real_filter(fusion_weight);
+  check_spectrum_fusion(xs, real, fusion);
+  variable_list outputs = SpectrumFusion::apply(xs, TensorList(real), fusion);
+  Tensor fused = outputs.back();
+  outputs.pop_back();
+  return {std::move(outputs), fused};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
+  m.def("spectral_filter(Tensor x, Tensor weight) -> Tensor");
+  m.def("spectral_filter_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)");
+  m.def("spectrum_fusion(Tensor[] xs, Tensor[] weights, Tensor fusion_weight) -> (Tensor[], Tensor)");
+  m.def(
+      "spectrum_fusion_backward(Tensor[] grads, Tensor grad_fused, Tensor[] xs, Tensor[] weights, "
+      "Tensor fusion_weight) -> (Tensor[], Tensor[], Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
+  spectral_filter_op::bind(m, &spectral_filter_autograd);
+  spectrum_fusion_op::bind(m, &spectrum_fusion_autograd);
+  // Double backward is not offered: asking for it raises instead of giving a wrong zero.
+  m.impl("spectral_filter_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("spectrum_fusion_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace smore

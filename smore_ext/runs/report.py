@@ -1,0 +1,276 @@
+"""What a run shows and leaves behind: progress bar and tables, `metrics.jsonl`, `result.json`, TensorBoard.
+
+Each class is a listener of the trainer's events; the loop itself knows none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from smore_ext.evaluation.protocol import KS, MASKED
+from smore_ext.training.checkpoint import write_text
+from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
+
+METRICS_FILE, RESULT_FILE = "metrics.jsonl", "result.json"
+TENSORBOARD_FOLDER = "tensorboard"
+_TABLE_METRICS = ("recall", "ndcg", "precision", "map")
+_PIPE_WIDTH = 80
+
+
+def make_console() -> Console:
+    """A console on stdout; a pipe has no width of its own and gets one that fits the tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+
+
+class ConsoleReport:
+    """Progress bar, one line per epoch, warnings and the table at the end. Use as a context manager."""
+
+    def __init__(self, console: Console, every_epoch: bool = True) -> None:
+        self.console = console
+        self.every_epoch = every_epoch
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> ConsoleReport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, event: Event) -> None:
+        """Shows the event. A console that is gone (a closed pipe, a full disk) is left alone from then on."""
+        if self.console.quiet:
+            return
+        try:
+            self._show(event)
+        except (OSError, SystemExit):  # rich turns a broken pipe into SystemExit
+            self._leave()
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._start(event)
+            case StepsDone():
+                self._progress(event)
+            case EpochDone():
+                if self.every_epoch:
+                    self._print(epoch_line(event.record))
+            case Warned():
+                self._print(f"warning: {event.message}", style="yellow")
+            case RunFinished():
+                self._close()
+                self.console.print(result_table(event.result))
+
+    def _start(self, event: RunStarted) -> None:
+        model, seed = event.config["model"], event.config["seed"]
+        self._print(event.dataset)
+        self._print(f"{model}, seed {seed}, {event.n_parameters:,} parameters; protocol {event.protocol}")
+        self._print(f"settings: {', '.join(('defaults', *event.sources))}; results in {event.run_dir}")
+        if event.first_epoch:
+            self._print(f"resumed: epochs up to {event.first_epoch - 1} are done")
+        if self.console.is_terminal and event.n_steps:
+            columns = (
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(bar_width=10),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[info]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            )
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=event.n_steps, epoch=event.first_epoch, info="")
+            self._bar.start()
+
+    def _progress(self, event: StepsDone) -> None:
+        if self._bar is None:
+            return
+        self._bar.update(self._task, completed=event.step, epoch=event.epoch, info=bar_text(event))
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self.console.print(escape(text), style=style, soft_wrap=True)
+
+    def _leave(self) -> None:
+        self.console.quiet = True
+        if self.console.file is sys.__stdout__:  # what its buffer still holds would fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            try:
+                bar.stop()
+            except (OSError, SystemExit):
+                self._leave()
+
+
+class JsonReport:
+    """`metrics.jsonl`, one line per epoch, and `result.json` in the run's directory.
+
+    On resume the lines of epochs that the checkpoint does not know are cut off before the loop repeats them.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.metrics, self.result = Path(run_dir) / METRICS_FILE, Path(run_dir) / RESULT_FILE
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                lines = [line for line in self._lines() if json.loads(line)["epoch"] < event.first_epoch]
+                write_text(self.metrics, "".join(f"{line}\n" for line in lines))
+            case EpochDone():
+                with self.metrics.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(event.record) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            case RunFinished():
+                write_json(self.result, event.result)
+
+    def _lines(self) -> Iterable[str]:
+        """Whole lines only: a killed process may have left half of its last one."""
+        if not self.metrics.is_file():
+            return
+        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield line.rstrip("\n")
+
+
+class TensorBoardReport:
+    """Losses, validation metrics, rate and model statistics by epoch. `ImportError` without tensorboard."""
+
+    def __init__(self, run_dir: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ImportError("tensorboard logs were asked for: pip install tensorboard") from None
+        self._make, self._folder = SummaryWriter, Path(run_dir) / TENSORBOARD_FOLDER
+        self._writer: Any = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._writer = self._make(str(self._folder), purge_step=event.first_epoch)
+                self._writer.add_text("protocol", event.protocol, event.first_epoch)
+            case EpochDone(record):
+                for group in ("loss", "validation", "statistics"):
+                    for name, value in record.get(group, {}).items():
+                        self._writer.add_scalar(f"{group}/{name}", value, record["epoch"])
+                self._writer.add_scalar("lr", record["lr"], record["epoch"])
+                self._writer.flush()
+            case RunFinished(_, result):
+                for name, value in result["test"].items():
+                    self._writer.add_scalar(f"test/{name}", value, result["best_epoch"])
+                self._writer.close()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON atomically; `ValueError` for NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def bar_text(event: StepsDone) -> str:
+    """Newest loss, its parts and thousands of interactions a second: what fits beside the bar in 80 columns."""
+    losses = " ".join(f"{name} {value:.3g}" for name, value in event.loss.items())
+    return f"{losses} {event.interactions_per_second / 1000:,.0f}k/s"
+
+
+def loss_text(loss: dict[str, float]) -> str:
+    parts = " ".join(f"{name} {value:.4f}" for name, value in loss.items() if name != "loss")
+    return f"loss {loss['loss']:.4f}" + (f" ({parts})" if parts else "")
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """`epoch 3  loss 0.61 (bpr ...)  recall@10 ... recall@20 ...  2.1 s  best`"""
+    metrics = record["validation"]
+    shown = [f"{name} {metrics[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@20")]
+    parts = [f"epoch {record['epoch']:>3}"]
+    if record["loss"]:
+        parts.append(loss_text(record["loss"]))
+    parts += ["validation " + " ".join(shown), f"{sum(record['seconds'].values()):.1f} s"]
+    return "  ".join(parts + ["best"] * record["improved"])
+
+
+def result_table(result: dict[str, Any]) -> Group:
+    """Validation and test metrics of one run, its epochs, times and warnings."""
+    seconds = result["seconds"]
+    caption = [
+        f"epoch {result['best_epoch']} is the best of {result['epochs_run']} by {result['selected_by']}",
+        *([f"stopped by: {result['stopped']}"] if result["stopped"] else []),
+        f"training {duration(seconds['training'])}, evaluation {duration(seconds['evaluating'])}",
+    ]
+    if result["backend"]:
+        caption.append(f"backend {result['backend']}")
+    title = f"{result['model']} on {result['dataset']}, seed {result['seed']}"
+    columns = {"validation": result["validation"], "test": result["test"]}
+    cells = {split: _numbers(metrics) for split, metrics in columns.items()}
+    return _table(title, result["protocol"]["name"], cells, caption, result["warnings"])
+
+
+def seeds_table(summary: dict[str, Any]) -> Group:
+    """Mean and standard deviation over seeds."""
+    seeds = summary["seeds"]
+    epochs = ", ".join(str(run["best_epoch"]) for run in summary["runs"])
+    title = f"{summary['model']} on {summary['dataset']}, seeds {', '.join(map(str, seeds))}"
+    caption = [
+        f"mean and standard deviation of {len(seeds)} seeds",
+        f"best epochs {epochs} by {summary['selected_by']}",
+        f"training {duration(summary['seconds']['training'])}",
+    ]
+    cells = {split: _means(summary[split]) for split in ("validation", "test")}
+    return _table(title, summary["protocol"]["name"], cells, caption, summary["warnings"])
+
+
+def recommendation_table(user: int, items: Iterable[tuple[int, float, str]], masked: str) -> Table:
+    """Ranked items of a user: item id, score, and what the data says about the pair."""
+    table = Table(title=f"user {user} ({masked})", box=SIMPLE_HEAD, title_justify="left")
+    for name in ("rank", "item", "score"):
+        table.add_column(name, justify="right")
+    table.add_column("held out in")
+    for rank, (item, score, split) in enumerate(items, start=1):
+        table.add_row(str(rank), str(item), f"{score:.4f}", split)
+    return table
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+def _numbers(metrics: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.4f}" for name, value in metrics.items()}
+
+
+def _means(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {
+        name: f"{value['mean']:.4f}" + (f" ±{value['std']:.4f}" if value["std"] is not None else "")
+        for name, value in metrics.items()
+    }
+
+
+def _table(
+    title: str,
+    protocol: str,
+    cells: dict[str, dict[str, str]],
+    caption: Sequence[str],
+    warnings: Sequence[str],
+) -> Group:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # 80 columns with deviations
+    for column in ("split", "K", *_TABLE_METRICS):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split, values in cells.items():
+        for k in KS:
+            row = [values.get(f"{metric}@{k}", "-") for metric in _TABLE_METRICS]
+            table.add_row(split if k == KS[0] else "", str(k), *row, end_section=k == KS[-1])
+    head = Text(f"{title}; protocol {protocol} ({MASKED[protocol]})", style="bold")
+    notes = [Text("; ".join(caption)), *(Text(f"warning: {warning}", style="yellow") for warning in warnings)]
+    return Group(head, table, *notes)
