@@ -1,6 +1,7 @@
 // BPR on the (emulated) device against the CPU kernels: values, dense gradients with repeated rows, the same bits in
 // every order of threads.
 #include "cuda_harness.h"
+#include "losses/cpu/bpr_loss_kernel.h"
 #include "losses/cuda/bpr_loss_kernel.h"
 
 namespace {

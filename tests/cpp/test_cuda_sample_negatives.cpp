@@ -1,6 +1,7 @@
 // Negatives drawn on the (emulated) device are those of the CPU kernel, and what cannot be drawn is reported.
 #include "cpu/sorted_row.h"
 #include "cuda_harness.h"
+#include "sampling/cpu/sample_negatives_kernel.h"
 #include "sampling/cuda/sample_negatives_kernel.h"
 
 namespace {

@@ -1,5 +1,6 @@
 // Emulated sparse products against sums in double.
 #include "cuda_harness.h"
+#include "sparse/cpu/spmm_kernel.h"
 #include "sparse/cuda/spmm_kernel.h"
 
 namespace {
