@@ -1,6 +1,6 @@
 """The structure of the published code around a step: its loop, validation, and what it does before the first step.
 
-Written from the description in SPEC.md, not copied. Where the published code is slower in a way that is beside
+Written from the description in docs/spec.md, not copied. Where the published code is slower in a way that is beside
 the point (its checks, its logging), the quicker way is taken: these peers flatter it.
 """
 

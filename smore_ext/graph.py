@@ -1,4 +1,4 @@
-"""Graphs of users and items: sparse matrices with their transpose, and how they are built (SPEC section 2)."""
+"""Graphs of users and items: sparse matrices with their transpose, and how they are built (docs/spec.md, section 2)."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def spectral_filter(x: Tensor, weight: Tensor) -> Tensor:
 def spectrum_fusion(
     xs: Sequence[Tensor], weights: Sequence[Tensor], fusion_weight: Tensor
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Each x_m filtered by w_m, and the product of the unfiltered spectra filtered by w_f. SPEC section 1, step 2."""
+    """Each x_m filtered by w_m, the product of unfiltered spectra filtered by w_f. docs/spec.md, section 1, step 2."""
     width = xs[0].shape[1]
     spectra = [_rfft(x) for x in xs]  # M x [N, d/2+1]
     filtered = tuple(_irfft(s * _complex_filter(w, width), width) for s, w in zip(spectra, weights, strict=True))

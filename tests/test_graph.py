@@ -1,4 +1,4 @@
-"""Graph: storage, conversions and the three constructions of SPEC section 2, against dense arithmetic done by hand."""
+"""Graph: storage, conversions and the constructions of docs/spec.md, section 2, against dense arithmetic by hand."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_loss_follows_the_formula_on_all_nodes(dataset: Dataset) -> None:
 
 
 def test_views_follow_the_formula(dataset: Dataset) -> None:
-    """Forward pass of one modality, written out with dense matrices (SPEC section 1)."""
+    """Forward pass of one modality, written out with dense matrices (docs/spec.md, section 1)."""
     model = SMORE(dataset, config(modalities=("image",))).double()
     e_user, e_item = model.user_embedding.weight, model.item_embedding.weight
     h = dataset.features["image"].double() @ model.projection["image"].weight.T + model.projection["image"].bias

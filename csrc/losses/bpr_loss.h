@@ -1,4 +1,4 @@
-// Contract of bpr_loss, shared by every device. SPEC: loss on a batch of (user, positive, negative).
+// Contract of bpr_loss, shared by every device. docs/spec.md, section 1: loss on a batch of (user, positive, negative).
 //
 // user_embeddings [U, d], item_embeddings [I, d], both float32 or both float64; users, positives, negatives
 // [B] int64. Returns two scalars, 0 for B = 0: bpr = -mean(log sigmoid(u.p - u.n)), l2 = sum(|u|^2 + |p|^2 +

@@ -1,4 +1,4 @@
-// Contract of info_nce, shared by every device. SPEC: InfoNCE of the loss (paper 3.4; the code's form).
+// Contract of info_nce, shared by every device. docs/spec.md, section 1: InfoNCE (paper 3.4; the code's form).
 //
 // x, y: [B, d], rows of the same index belong together; temperature > 0. With u, v the rows divided by
 // max(norm, 1e-12): loss = mean_i(log sum_j exp(u_i . v_j / temperature) - u_i . v_i / temperature), a

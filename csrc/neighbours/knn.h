@@ -1,4 +1,4 @@
-// Contract of knn, shared by every device. SPEC section 2: item kNN by cosine similarity of the raw features.
+// Contract of knn, shared by every device. docs/spec.md, section 2: item kNN by cosine similarity of the raw features.
 //
 // features [N, D], float32 or float64, finite; 1 <= k <= N < 2^31. Returns similarity [N, k] (dtype of
 // features) and index [N, k] (int64): the exact k nearest rows of each row, itself included, by cosine

@@ -1,4 +1,4 @@
-// Contract of masked_topk, shared by every device. SPEC section 3: ranking over all items, seen ones masked.
+// Contract of masked_topk, shared by every device. docs/spec.md, section 3: ranking over all items, seen ones masked.
 //
 // users [U, d], items [I, d], both float32 or both float64; 1 <= k <= I < 2^32. seen_rowptr [U+1] and seen_col list
 // the items to leave out for each user, ascending within a row (None: nothing is left out). Returns score [U,

@@ -1,4 +1,4 @@
-// Contract of sample_negatives, shared by every device. SPEC section 3: one uniform negative per positive.
+// Contract of sample_negatives, shared by every device. docs/spec.md, section 3: one uniform negative per positive.
 //
 // users [B] int64; seen as CSR, seen_rowptr [U+1] and seen_col ascending within a row; candidates [C] int64,
 // ascending, 1 <= C < 2^31. Returns [B] int64: for position b a candidate that users[b] has not seen, uniform

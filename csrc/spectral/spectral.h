@@ -1,5 +1,5 @@
-// Contract of spectral_filter and spectrum_fusion, shared by every device. SPEC: spectrum modality fusion
-// (paper 3.2).
+// Contract of spectral_filter and spectrum_fusion, shared by every device. docs/spec.md, section 1, step 2: spectrum
+// modality fusion (paper 3.2).
 //
 // x: [N, d], N >= 0, d >= 1. weight: [d/2+1, 2], the real view of a complex filter (a complex [d/2+1] tensor
 // is taken as its real view). With S = rfft(x, norm="ortho") a filtered row is irfft(S * w), the fused row

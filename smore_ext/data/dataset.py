@@ -1,7 +1,7 @@
 """The validated in-memory data set that every model, the trainer and the commands share.
 
 :meth:`Dataset.from_pairs` is the one door: the folder reader and the generator both go through it, so what
-holds for one holds for the other. Rules of who is kept and who is dropped: SPEC section 3.
+holds for one holds for the other. Rules of who is kept and who is dropped: docs/spec.md, section 3.
 """
 
 from __future__ import annotations

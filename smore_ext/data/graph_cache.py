@@ -35,7 +35,7 @@ def item_knn_graph(
     cache_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
 ) -> Graph:
-    """`Graph.knn(features, k)` (SPEC section 2), from `cache_dir` if it is there, else built and kept there.
+    """`Graph.knn(features, k)` (docs/spec.md, section 2), from `cache_dir` if it is there, else built and kept there.
 
     Args:
         features: `[I, D]` raw features of one modality.

@@ -1,4 +1,4 @@
-"""Reads a dataset folder as MMRec's users have it (SPEC section 4) into a :class:`Dataset`.
+"""Reads a dataset folder as MMRec's users have it (docs/spec.md, section 4) into a :class:`Dataset`.
 
     folder/
       <name>.inter          tab-separated: user, item, split label (0 train, 1 validation, 2 test)

@@ -41,7 +41,7 @@ _BLOCK_VALUES = 8_000_000  # user x item scores held at once
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Every knob of the built-in data set; SPEC section 6 names what the noise and modality knobs are for."""
+    """Every knob of the built-in data set; docs/spec.md, section 6 names what the noise and modality knobs are for."""
 
     seed: int = 0
     n_users: int = 2000

@@ -1,6 +1,6 @@
 """Ranking metrics: per-user means of one ranked list, vectorised. Knows no model and no data set.
 
-Definitions are the field's common ones (SPEC section 3), so that numbers compare with published ones.
+Definitions are the field's common ones (docs/spec.md, section 3), so that numbers compare with published ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The evaluation protocol (SPEC section 3): what is ranked, what is masked, which users count.
+"""The evaluation protocol (docs/spec.md, section 3): what is ranked, what is masked, which users count.
 
 All items are candidates. Both protocols mask the user's train items; at test `strict` masks the validation
 items too, `mmrec` does not. The two give different numbers for the same weights, so whoever prints a number

@@ -1,4 +1,4 @@
-"""Training losses, fused with their gathers (SPEC section 1, "Loss on a batch")."""
+"""Training losses, fused with their gathers (docs/spec.md, section 1, "Loss on a batch")."""
 
 from __future__ import annotations
 

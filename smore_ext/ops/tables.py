@@ -11,7 +11,7 @@ _ops = torch.ops.smore_ext
 
 
 def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """table @ weight^T + bias for a table with many rows and columns and a narrow output (SPEC section 1, step 1).
+    """table @ weight^T + bias for a long, wide table and a narrow output (docs/spec.md, section 1, step 1).
 
     The function of `torch.nn.functional.linear`, with sums of fixed order: the same bits for any number of threads.
 

@@ -65,7 +65,7 @@ def _setting(default: Any, help: str, short: str | None = None) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every default of the training loop; the published protocol of SPEC section 3 where it has a say."""
+    """Every default of the training loop; the published protocol of docs/spec.md, section 3 where it has a say."""
 
     model: str = _setting("SMORE", "model to train", "-m")
     dataset: str = _setting(DEFAULT_DATASET, "name of the data set; 'synthetic' is built in", "-d")

@@ -1,4 +1,4 @@
-"""The training loop: batches, validation, early stopping, checkpoints. SPEC section 3 is the protocol.
+"""The training loop: batches, validation, early stopping, checkpoints. docs/spec.md, section 3 is the protocol.
 
 The loop prints nothing and writes nothing but checkpoints; it tells its listeners what happens (`events.py`).
 An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of which `last` holds,
