@@ -19,8 +19,8 @@ USER = 5
 def print_epoch(event: Event) -> None:
     """A listener: the loop itself prints nothing."""
     if isinstance(event, EpochDone):
-        record = event.record
-        print(f"epoch {record['epoch']}: loss {record['loss']['loss']:.4f}, {record['validation']['recall@20']:.4f}")
+        record, recall = event.record, event.record["validation"]["recall@20"]
+        print(f"epoch {record['epoch']}: loss {record['loss']['loss']:.4f}, Recall@20 {recall:.4f}")
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         result = runs.train(config, dataset, run_dir, [print_epoch])
-        print(f"best epoch {result['best_epoch']}, protocol {result['protocol']}")
+        print(f"best epoch {result['best_epoch']}, protocol {result['protocol']['name']}")
         print(f"test Recall@20 {result['test']['recall@20']:.4f}")
 
         run = runs.load_run(run_dir, dataset=dataset)  # weights of the best validation epoch
