@@ -1,6 +1,7 @@
 """Models by name; `base.Recommender` says what a model offers."""
 
 from smore_ext.models.contract import Recommender
+from smore_ext.models.factored_grad import FactoredGrad
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig
 from smore_ext.models.popularity import Popularity, PopularityConfig
 from smore_ext.models.smore import SMORE, SMOREConfig
@@ -12,6 +13,7 @@ __all__ = [
     "MODELS",
     "SMORE",
     "FactoredAdam",
+    "FactoredGrad",
     "LightGCN",
     "LightGCNConfig",
     "Popularity",

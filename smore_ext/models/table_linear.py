@@ -11,56 +11,81 @@ Adam as these two factors. Any model can use the pair:
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from smore_ext import ops
+from smore_ext.models.factored_grad import FactoredGrad
+
+
+class _FactoredLinear(torch.autograd.Function):
+    """table W^T + b, whose backward leaves the table's gradient as its factors."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(table, weight)
+        return ops.table_linear(table, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        table, weight = ctx.saved_tensors
+        of_table = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            # Copied: the projection may be stepped before the table, and fused optimizers raise no version.
+            of_table = FactoredGrad(grad.contiguous(), weight.detach().clone())
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            of_weight, of_bias = torch.ops.smore_ext.table_linear_backward(grad, table)
+        return of_table, of_weight, of_bias
 
 
 class TableLinear(nn.Linear):
     """`nn.Linear` that is applied to a whole table [N, in_features], which is a parameter.
 
     Attributes:
-        grad_rows: [N, out_features] or None. While a `FactoredAdam` exists for this layer, backward leaves dL/dX here
-            and no gradient in the table; several backward passes before a step add up.
+        factored: whether the gradient of such a parameter is left as a `FactoredGrad`. `FactoredAdam` sets it; without,
+            and for any other input (a slice, a masked or normalised table), gradients are ordinary tensors.
     """
 
     bias: nn.Parameter  # always there, unlike in nn.Linear
-    grad_rows: Tensor | None = None
-    _optimizer: weakref.ref[FactoredAdam] | None = None
+    factored: bool = False
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
 
     def forward(self, table: Tensor) -> Tensor:
-        factored = self._optimizer is not None and self._optimizer() is not None
-        if not (factored and table.requires_grad and torch.is_grad_enabled()):
-            return ops.table_linear(table, self.weight, self.bias)
-        x = ops.table_linear(table.detach(), self.weight, self.bias)
-        x.register_hook(self._keep)
-        return x
+        if (
+            self.factored
+            and table.requires_grad
+            and table.is_leaf
+            and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()  # a compiled step has ordinary gradients
+        ):
+            return _FactoredLinear.apply(table, self.weight, self.bias)
+        return ops.table_linear(table, self.weight, self.bias)
 
-    def __getstate__(self) -> dict[str, Any]:  # a copy of the layer has no optimizer yet
-        return {**super().__getstate__(), "_optimizer": None, "grad_rows": None}
 
-    def _keep(self, grad: Tensor) -> None:
-        grad = grad.detach()
-        self.grad_rows = grad if self.grad_rows is None else self.grad_rows + grad
+def _adam_step(optimizer: torch.optim.Adam) -> None:
+    """torch's Adam on what is left, without its step hooks: they run around `FactoredAdam.step`."""
+    step: Any = torch.optim.Adam.step
+    (step.__wrapped__ if getattr(step, "hooked", False) else step)(optimizer)
 
 
 class FactoredAdam(torch.optim.Adam):
     """`torch.optim.Adam` (fused) whose step on feature tables works with the gradient's two factors.
 
-    State and state dict are those of `torch.optim.Adam`; results differ from its by rounding only.
+    State and state dict are those of `torch.optim.Adam`; results differ from its by rounding only. Whatever stands in a
+    table's `.grad` counts: a factored gradient is stepped as its factors, any other (a penalty was added, elements were
+    clipped, replicas were averaged), or one under weight decay, amsgrad or maximize, as torch steps it.
 
     Args:
         params: as for `torch.optim.Adam`, the tables included.
         tables: pairs (table [N, D], the TableLinear that reads it); a layer reads one table.
-        lr, betas, eps, capturable: as for `torch.optim.Adam`. Weight decay is left out.
+        lr, betas, eps, capturable: as for `torch.optim.Adam`.
 
     Raises:
         ValueError: a table that is not among `params`, or whose shape does not fit its layer.
@@ -85,12 +110,7 @@ class FactoredAdam(torch.optim.Adam):
                     f"FactoredAdam: a table must have {linear.in_features} columns, as its layer reads, got shape "
                     f"{tuple(table.shape)}"
                 )
-            linear._optimizer = weakref.ref(self)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        super().zero_grad(set_to_none)
-        for _, linear in self.tables:
-            linear.grad_rows = None
+            linear.factored = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -98,29 +118,49 @@ class FactoredAdam(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Before the projection's own step: the factor is the weight that the forward pass read.
-        for table, linear in self.tables:
-            if linear.grad_rows is not None:
-                self._step_table(table, linear)
-        super().step()
+        kept: list[tuple[nn.Parameter, Tensor]] = []
+        for table, _ in self.tables:
+            group, grad = self._group(table), table.grad
+            if group is None or not isinstance(grad, FactoredGrad):
+                continue
+            if grad.factors is not None and not (group["weight_decay"] or group["amsgrad"] or group["maximize"]):
+                self._step_table(table, group, *grad.factors)
+                kept.append((table, grad))
+                table.grad = None  # stepped: not for torch's Adam
+            else:
+                table.grad = grad.dense()
+        try:
+            _adam_step(self)
+        finally:
+            for table, grad in kept:
+                table.grad = grad
         return loss
+
+    def __getstate__(self) -> dict[str, Any]:  # copies and pickles: torch keeps its own attributes only
+        return {**super().__getstate__(), "tables": self.tables}
 
     def _group(self, table: nn.Parameter) -> dict[str, Any] | None:
         """The parameter group of a table; looked up each time, for loading a state dict replaces the groups."""
         return next((group for group in self.param_groups if any(p is table for p in group["params"])), None)
 
-    def _step_table(self, table: nn.Parameter, linear: TableLinear) -> None:
-        group, state = self._group(table), self.state[table]
+    def _step_table(self, table: nn.Parameter, group: dict[str, Any], rows: Tensor, factor: Tensor) -> None:
+        # Set by GradScaler, which leaves it to fused optimizers to divide by the scale and to skip a step.
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            return
+        if scale is not None:
+            rows = rows / scale.to(rows.device, rows.dtype)
+        state = self.state[table]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=table.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         state["step"] += 1
         ops.factored_adam_(
-            table.data,
+            table,
             state["exp_avg"],
             state["exp_avg_sq"],
-            linear.grad_rows,
-            linear.weight,
+            rows,
+            factor,
             state["step"],
             group["lr"],
             *group["betas"],

@@ -60,6 +60,7 @@ def factored_adam_(
 
     Raises:
         TypeError, ValueError: wrong dtype, shape, device, layout or setting (named), before anything is changed.
+        RuntimeError: a tensor that requires grad, where gradients are recorded (use `torch.no_grad()`).
     """
     rate, rate_tensor = (0.0, lr) if isinstance(lr, Tensor) else (lr, None)
     _ops.factored_adam_(
