@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +14,41 @@ from smore_ext import _native  # noqa: F401  (loading it defines the ops)
 Kernel = Callable[..., Any]
 
 
-def fake(name: str) -> Callable[[Kernel], Kernel]:
-    """Registers the decorated function as the shape kernel of smore_ext::name."""
+def fake(name: str, *, anywhere: Sequence[str] = ()) -> Callable[[Kernel], Kernel]:
+    """Registers the decorated function as the shape kernel of smore_ext::name.
+
+    It runs wherever one argument is on the meta device, so it also checks that the others are: nothing else looks at
+    the devices of an op that has no autograd kernel. Arguments named in `anywhere` are scalars that may be elsewhere.
+    """
 
     def register(kernel: Kernel) -> Kernel:
-        torch.library.register_fake(f"smore_ext::{name}")(kernel)
+        names = list(inspect.signature(kernel).parameters)
+
+        @functools.wraps(kernel)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            _check_devices(name, {**dict(zip(names, args, strict=False)), **kwargs}, anywhere)
+            return kernel(*args, **kwargs)
+
+        torch.library.register_fake(f"smore_ext::{name}")(checked)
         return kernel
 
     return register
+
+
+def _check_devices(op: str, arguments: dict[str, Any], anywhere: Sequence[str]) -> None:
+    """All tensors among the arguments must be on the device of the first."""
+    first: tuple[str, torch.device] | None = None
+    for name, value in arguments.items():
+        tensors = value if isinstance(value, list | tuple) else [value]
+        for tensor in tensors:
+            if name in anywhere or not isinstance(tensor, torch.Tensor):
+                continue
+            if first is None:
+                first = name, tensor.device
+            elif tensor.device != first[1]:
+                raise ValueError(
+                    f"smore_ext::{op}: {name} must be on the device of {first[0]} ({first[1]}), got {tensor.device}"
+                )
 
 
 def autocast_float32(*names: str) -> None:

@@ -38,15 +38,19 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
 
     Args:
         x, y: [B, d], float32 or float64. Duplicate rows count as often as they occur.
-        temperature: t > 0.
+        temperature: t > 0, a constant.
 
     Returns:
         Scalar, 0 for an empty batch. Differentiable once in both; no B x B matrix is formed in either direction. Under
         autocast it computes in float32.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shapes that differ, temperature not positive.
+        TypeError, ValueError: wrong dtype, shapes that differ, temperature not positive or one that requires grad.
     """
+    if isinstance(temperature, Tensor) and temperature.requires_grad:
+        raise ValueError(
+            "info_nce: temperature must be a constant, got a tensor that requires grad; it receives no gradient here"
+        )
     return _ops.info_nce(x, y, temperature)[0]
 
 

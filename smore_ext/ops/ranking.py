@@ -22,7 +22,7 @@ def masked_topk(users: Tensor, items: Tensor, k: int, seen: CsrMatrix | Tensor |
 
     Returns:
         (score [U, k], index [U, k] int64): score descending, then index ascending. Places with nothing left hold -inf
-        and -1; NaN scores are never chosen. No users x items matrix is formed. Not differentiable.
+        and -1; NaN scores are never chosen. No users x items matrix is formed. Not differentiable: backward raises.
 
     Raises:
         TypeError, ValueError, IndexError: wrong dtype, shape, device, k out of range, `seen` of another shape.

@@ -69,7 +69,7 @@ def factored_adam_(
     return param
 
 
-@fake("factored_adam_")
+@fake("factored_adam_", anywhere=("step", "lr_tensor"))
 def _(
     param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, lr_tensor=None
 ) -> None:

@@ -1,0 +1,72 @@
+"""Where an op cannot do what is asked it says so: tensors on two devices, gradients that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from smore_ext import Graph, ops
+
+ROWS = torch.randn(4, 3)
+SEEN = Graph.from_edges(torch.tensor([0]), torch.tensor([1]), None, (4, 4))
+IDS = torch.tensor([0, 1, 1, 0])
+META = torch.device("meta")
+
+MIXED: dict[str, tuple[Callable[[], object], str]] = {
+    "masked_topk": (lambda: ops.masked_topk(ROWS, ROWS.to(META), 2), "items must be on the device of users"),
+    "masked_topk-seen": (lambda: ops.masked_topk(ROWS, ROWS, 2, SEEN.to(META)), "seen_rowptr must be on the device"),
+    "sample_negatives": (
+        lambda: ops.sample_negatives(IDS, SEEN.to(META), torch.arange(4), 1),
+        "seen_rowptr must be on the device of users",
+    ),
+    "factored_adam_": (
+        lambda: ops.factored_adam_(
+            *(torch.zeros(2, 3) for _ in range(3)),
+            torch.ones(2, 1, device=META),
+            torch.ones(1, 3),
+            torch.tensor(1.0),
+            0.1,
+        ),
+        "grad_rows must be on the device of param",
+    ),
+    "table_linear_backward": (
+        lambda: torch.ops.smore_ext.table_linear_backward(ROWS, ROWS.to(META)),
+        "table must be on the device of grad",
+    ),
+    "spectral_filter_backward": (
+        lambda: torch.ops.smore_ext.spectral_filter_backward(ROWS, ROWS.to(META), torch.ones(2, 2)),
+        "x must be on the device of grad",
+    ),
+    "info_nce_backward": (
+        lambda: torch.ops.smore_ext.info_nce_backward(torch.ones(()), ROWS.to(META), ROWS, torch.ones(4), 0.2),
+        "x must be on the device of grad",
+    ),
+    "bpr_loss": (lambda: ops.bpr_loss(ROWS, ROWS.to(META), IDS, IDS, IDS), "item_embeddings must be on the device"),
+    "spmm": (lambda: ops.spmm(SEEN, ROWS.to(META)), "must be on the device"),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_one_tensor_on_another_device_is_refused(name: str) -> None:
+    call, message = MIXED[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_ranking_has_no_gradient_and_backward_says_so() -> None:
+    rows = ROWS.clone().requires_grad_()
+    score, index = ops.masked_topk(rows, rows, 2)
+    assert not index.requires_grad
+    with pytest.raises(RuntimeError, match="masked_topk is not implemented"):
+        (score.sum() + rows.sum()).backward()
+    with torch.no_grad():
+        assert not ops.masked_topk(rows, rows, 2)[0].requires_grad
+
+
+def test_a_learned_temperature_is_refused() -> None:
+    temperature = torch.tensor(0.2, requires_grad=True)
+    with pytest.raises(ValueError, match="temperature must be a constant, got a tensor that requires grad"):
+        ops.info_nce(ROWS, ROWS, temperature)
+    assert torch.equal(ops.info_nce(ROWS, ROWS, temperature.detach()), ops.info_nce(ROWS, ROWS, 0.2))
