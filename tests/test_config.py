@@ -239,6 +239,17 @@ def test_data_path_that_is_a_dataset_names_it(tmp_path: Path) -> None:
         resolve({"data_path": str(tmp_path)})
 
 
+def test_the_batch_size_is_the_loops() -> None:
+    for model in ("SMORE", "LightGCN"):
+        config = resolve({"dataset": "x", "model": model, "batch_size": "64"})
+        assert config.train.batch_size == config.model.batch_size == 64
+        assert config.replace(batch_size=32).model.batch_size == 32
+        assert RunConfig.from_dict(config.to_dict()).train.batch_size == 64
+    assert resolve({"dataset": "x", "model": "Popularity", "batch_size": "64"}).train.batch_size == 64
+    with pytest.raises(ConfigError, match="batch_size: expected at least 1, got 0"):
+        resolve({"batch_size": "0"})
+
+
 def test_every_setting_of_the_loop_has_help() -> None:
     assert all(setting.help for setting in settings_of(TrainConfig).values())
 

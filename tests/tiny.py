@@ -23,7 +23,6 @@ class TinyConfig:
     embedding_dim: int = 4
     dropout: float = 0.0
     cl_weight: float = 0.0
-    batch_size: int = 16
 
 
 class Tiny(Recommender):
@@ -107,5 +106,5 @@ def one_thread() -> Iterator[None]:
 
 def tiny_config(model: TinyConfig | None = None, **settings: object) -> RunConfig:
     """Settings of a short run of the model registered as `Tiny`."""
-    defaults = {"model": "Tiny", "dataset": "tiny", "epochs": 4, "lr": 0.05, "seed": 1}
+    defaults = {"model": "Tiny", "dataset": "tiny", "epochs": 4, "batch_size": 16, "lr": 0.05, "seed": 1}
     return RunConfig(TrainConfig(**{**defaults, **settings}), model or TinyConfig())

@@ -53,7 +53,7 @@ class Recommender(nn.Module):
 
     Attributes:
         config_class: dataclass with every setting, its default and its check.
-        config: the instance in use; it has `batch_size`.
+        config: the instance in use. A field marked `metadata={"loop": True}` takes the training loop's value.
         loss_parts: detached parts of the last loss; "bpr" is the unweighted BPR term.
     """
 

@@ -6,7 +6,7 @@ configuration, parameters, `embeddings()` and `loss()` are all that a model auth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +23,14 @@ class LightGCNConfig:
     embedding_dim: width d of all embeddings.
     n_ui_layers: layers over the user-item graph; 0 is matrix factorisation.
     reg_weight: weight of the L2 term on the batch's rows of the parameters.
-    batch_size: interactions a step; the L2 term divides by it.
+    batch_size: interactions a step, by which the L2 term divides; in a run the loop's.
     backend: native (this package's kernels) or reference (plain PyTorch).
     """
 
     embedding_dim: int = 64
     n_ui_layers: int = 4
     reg_weight: float = 1e-4
-    batch_size: int = 2048
+    batch_size: int = field(default=2048, metadata={"loop": True})
     backend: str = "native"
 
     def __post_init__(self) -> None:

@@ -13,9 +13,7 @@ from smore_ext.models.contract import Recommender
 
 @dataclass
 class PopularityConfig:
-    """Nothing to set; batch_size is there because every model's configuration has it."""
-
-    batch_size: int = 2048
+    """Nothing to set."""
 
 
 class Popularity(Recommender):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -40,7 +40,7 @@ class SMOREConfig:
     temperature: of InfoNCE.
     dropout: share of the preference gates' outputs dropped in training.
     freeze_features: keep the raw features as they are instead of training them.
-    batch_size: interactions a step; the L2 term divides by it.
+    batch_size: interactions a step, by which the L2 term divides; in a run the loop's.
     spectral: true filters all frequencies, false none, a number keeps that many of the lowest.
     modalities: names to use, none for all that the data set has.
     backend: native (this package's kernels) or reference (plain PyTorch).
@@ -56,7 +56,7 @@ class SMOREConfig:
     temperature: float = 0.2
     dropout: float = 0.0
     freeze_features: bool = False
-    batch_size: int = 2048
+    batch_size: int = field(default=2048, metadata={"loop": True})
     spectral: bool | int = True
     modalities: tuple[str, ...] | None = None
     backend: str = "native"

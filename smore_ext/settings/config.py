@@ -75,6 +75,7 @@ class TrainConfig:
     seed: int = _setting(999, "seed of weights, batches, negatives and dropout (999 is the field's habit)")
     seeds: tuple[int, ...] = _setting((), "train once per seed and report mean and standard deviation")
     epochs: int = _setting(1000, "largest number of epochs")
+    batch_size: int = _setting(2048, "train interactions a step")
     patience: int = _setting(20, "stop when more than this many epochs in a row bring no improvement")
     lr: float = _setting(1e-3, "learning rate of Adam")
     lr_decay: float = _setting(0.96, "the rate is lr * lr_decay^(epoch / lr_decay_epochs)")
@@ -97,7 +98,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "patience": 0, "lr_decay_epochs": 1, "eval_k": 1, "eval_batch_size": 1}
-        at_least |= {"checkpoint_every": 1, "seed": 0}
+        at_least |= {"checkpoint_every": 1, "seed": 0, "batch_size": 1}
         for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"{name}: expected at least {low}, got {getattr(self, name)}")
@@ -115,13 +116,19 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All settings of one run: those of the loop, those of the model, and where they came from."""
+    """All settings of one run: those of the loop, those of the model, and where they came from.
+
+    A field of the model that is marked `metadata={"loop": True}` is the loop's to decide: it takes the loop's value.
+    """
 
     train: TrainConfig
     model: Any
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        of_loop = {name: getattr(self.train, name) for name in loop_settings(type(self.model))}
+        if any(getattr(self.model, name) != value for name, value in of_loop.items()):
+            object.__setattr__(self, "model", dataclasses.replace(self.model, **of_loop))
         for name, value in self.to_dict().items():
             if not _finite(value):
                 raise ConfigError(f"{name}: expected finite numbers, got {value!r}")
@@ -197,6 +204,11 @@ def settings_of(cls: type) -> dict[str, Setting]:
         help = f.metadata.get("help") or _documented(cls, f.name)
         out[f.name] = Setting(f.name, hints[f.name], default, help, f.metadata.get("short"))
     return out
+
+
+def loop_settings(cls: type) -> list[str]:
+    """Names of a model's fields that take the loop's value."""
+    return [f.name for f in dataclasses.fields(cls) if f.init and f.metadata.get("loop")]
 
 
 def _documented(cls: type, name: str) -> str:
@@ -337,6 +349,7 @@ def _merge(layers: list[Layer]) -> RunConfig:
     default_model = settings_of(TrainConfig)["model"].default
     model = convert_setting("model", _last(layers, "model", default_model), default_model, "settings")
     of_model = model_settings(model)
+    of_loop = loop_settings(MODELS[model].config_class)
     values: dict[str, Any] = {}
     for source, layer in layers:
         values |= {
@@ -347,8 +360,8 @@ def _merge(layers: list[Layer]) -> RunConfig:
     if "cache_dir" in of_model:  # explicit, so that `none` can mean none
         cache = values.setdefault("cache_dir", default_cache_dir())
         values["cache_dir"] = cache if cache is None else str(Path(cache).expanduser())
-    train = TrainConfig(**{name: value for name, value in values.items() if name not in of_model})
-    model_config = MODELS[model].config_class(**{k: v for k, v in values.items() if k in of_model})
+    train = TrainConfig(**{name: value for name, value in values.items() if name not in of_model or name in of_loop})
+    model_config = MODELS[model].config_class(**{k: v for k, v in values.items() if k in of_model and k not in of_loop})
     return RunConfig(train, model_config, tuple(layer.source for layer in layers))
 
 

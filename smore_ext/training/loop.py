@@ -68,7 +68,7 @@ class Trainer:
         self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam, captured) if trainable else None
         self.step = make_step(self.model, self.optimizer, cfg.amp, captured) if self.optimizer else None
         self.epochs = cfg.epochs if trainable else 1  # a model without parameters is evaluated once
-        self.batch_size: int = config.model.batch_size
+        self.batch_size: int = cfg.batch_size
         self.n_steps = -(-len(dataset.train.users) // self.batch_size) if trainable else 0
         ks = {*KS, cfg.eval_k}
         self.evaluator = Evaluator(dataset, cfg.protocol, tuple(ks), cfg.eval_batch_size, self.device)
