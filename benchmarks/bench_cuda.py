@@ -30,7 +30,7 @@ from training import as_trained, make_step, step_floor
 from smore_ext import Dataset, SMOREConfig, _native, reference
 from smore_ext.models.contract import BACKENDS
 from smore_ext.testing.cases import knn_case
-from smore_ext.training.loop import usable_device
+from smore_ext.training.device import usable_device
 
 WHY_NOT = devices.why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

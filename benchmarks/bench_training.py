@@ -21,6 +21,7 @@ from published import PublishedEpoch, before_the_first_step
 from training import as_trained, make_step, step_floor
 
 from smore_ext import SMORE, SMOREConfig, load_dataset
+from smore_ext.runs import RunFolder
 from smore_ext.settings.config import RunConfig, TrainConfig
 from smore_ext.training.loop import Trainer
 
@@ -48,7 +49,7 @@ def epoch(name: str) -> Case:
     def make(setting: Setting) -> Comparison:
         size, config = size_of(name, setting.shrink), published_config(name)
         data = dataset(size, config.knn_k)
-        trainer = Trainer(RunConfig(TrainConfig(dataset="random"), config), data, setting.folder)
+        trainer = Trainer(RunConfig(TrainConfig(dataset="random"), config), data, RunFolder(setting.folder))
 
         def native() -> dict[str, float]:
             trainer._train_epoch(0)

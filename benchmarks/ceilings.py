@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from device import CPU, synchronize
 
-from smore_ext.training.loop import matrix_products
+from smore_ext.training.device import matrix_products
 
 DEVICE_CALLS = 10  # in a row on a GPU, so that launching them does not count
 IN_CACHE = 16 << 20  # bytes; a case that touches less is held against the in-cache copy rate

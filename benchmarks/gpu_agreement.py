@@ -21,7 +21,7 @@ from torch import Tensor
 
 from smore_ext import Graph, ops
 from smore_ext.testing.cases import CASES, Args, OpCase, gradients, on
-from smore_ext.training.loop import usable_device
+from smore_ext.training.device import usable_device
 
 PROCESSES = 4
 KNN_SIZES = ((700, 40, 10), (1301, 257, 40), (3000, 4096, 40))

@@ -17,7 +17,7 @@ from peers import published_knn_graph, python_sampler, seen_sets
 from torch import Tensor
 
 from smore_ext import SMORE, Dataset, SMOREConfig
-from smore_ext.training.loop import adam
+from smore_ext.training.optimizers import adam
 
 KS = (5, 10, 20, 50)
 EVAL_BATCH = 4096

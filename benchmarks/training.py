@@ -12,12 +12,12 @@ import torch
 from device import CPU
 from inputs import Size
 from peers import csr_product, csr_product_with_transpose, sparse_backend
-from torch import Tensor
 
-from smore_ext import SMORE, Dataset, SMOREConfig
+from smore_ext import SMORE, Batch, Dataset, SMOREConfig
 from smore_ext.models.contract import BACKENDS
 from smore_ext.training import step
-from smore_ext.training.loop import adam, deterministic, reuse_memory
+from smore_ext.training.device import deterministic, reuse_memory
+from smore_ext.training.optimizers import adam
 
 BATCHES = 8  # different batches, taken in turn: which nodes a step touches matters to us
 
@@ -34,14 +34,13 @@ def as_trained() -> Iterator[None]:
         yield
 
 
-def random_batches(data: Dataset, batch_size: int) -> list[Tensor]:
-    """Users, positives, negatives [3, B] each."""
+def random_batches(data: Dataset, batch_size: int, device: torch.device) -> list[Batch]:
     g = torch.Generator().manual_seed(3)
     batches = []
     for _ in range(BATCHES):
         at = torch.randint(len(data.train.users), (batch_size,), generator=g)
         negatives = torch.randint(data.n_items, (batch_size,), generator=g)
-        batches.append(torch.stack([data.train.users[at], data.train.items[at], negatives]))
+        batches.append(Batch(data.train.users[at].to(device), data.train.items[at].to(device), negatives.to(device)))
     return batches
 
 
@@ -57,7 +56,7 @@ def make_step(
     captured = device.type == "cuda" and model.capturable
     optimizer = adam(model, 1e-3, fused, captured)
     take = step.make_step(model, optimizer, amp=False, captured=captured)
-    batches = itertools.cycle([batch.to(device) for batch in random_batches(data, config.batch_size)])
+    batches = itertools.cycle(random_batches(data, config.batch_size, device))
     return model, optimizer, lambda: take(next(batches))
 
 

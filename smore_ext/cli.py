@@ -10,16 +10,19 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import click
 from safetensors import SafetensorError
 
-from smore_ext.models import MODELS
+from smore_ext.models.contract import Recommender
+from smore_ext.models.registry import MODELS
 from smore_ext.settings.coerce import metavar
 from smore_ext.settings.config import Setting, TrainConfig, flag_name, nearest_name, settings_of
 
 INTERRUPTED = 130
+_NAMED_MODELS = "smore_ext.named_models"  # where click's context keeps them
 
 
 class SettingOption(click.Option):
@@ -42,7 +45,16 @@ class SettingsCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(_setting_options())
+        self.params.extend(_setting_options(MODELS.loadable()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_NAMED_MODELS] = {name: MODELS[name] for name in _models_named(args)}
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        known = {param.name for param in params}
+        return params + [p for p in _setting_options(ctx.meta.get(_NAMED_MODELS, {})) if p.name not in known]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -55,10 +67,20 @@ class SettingsCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def _setting_options() -> Iterator[SettingOption]:
+def _models_named(args: Sequence[str]) -> Iterator[str]:
+    """Models that are named as `package.module:Class`: no registry lists them."""
+    flags = (flag_name("model"), settings_of(TrainConfig)["model"].short)
+    for arg, following in pairwise([*args, ""]):
+        flag, joined, value = arg.partition("=")
+        name = value if joined else following
+        if flag in flags and ":" in name:
+            yield name
+
+
+def _setting_options(models: Mapping[str, type[Recommender]]) -> Iterator[SettingOption]:
     """One flag a name: two models may share one, with the first's type in the help."""
     done: set[str] = set()
-    groups = {"Training": TrainConfig} | {f"Model {name}": cls.config_class for name, cls in MODELS.items()}
+    groups = {"Training": TrainConfig} | {f"Model {name}": cls.config_class for name, cls in models.items()}
     for owner, cls in groups.items():
         for name, setting in settings_of(cls).items():
             if name not in done:

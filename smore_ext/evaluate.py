@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
+from smore_ext import runs
 from smore_ext.cli import run_command
+from smore_ext.console import make_console, result_table, seeds_table
 from smore_ext.evaluation.protocol import MASKED
-from smore_ext.runs import run as runs
-from smore_ext.runs.report import make_console, result_table, seeds_table, write_json
-from smore_ext.runs.results import summarise
 
 PROG = "python -m smore_ext.evaluate"
 
@@ -41,12 +40,12 @@ def command(
             dataset = run.dataset
             results.append(run.evaluate(protocol or run.config.train.protocol))
     several = run_dir != path or len(results) > 1
-    report = summarise(results, runs.seeds_config(run_dir, run.config, results)) if several else results[0]
+    report = runs.summarise(results, runs.seeds_config(run_dir, run.config, results)) if several else results[0]
     if unfinished:
         states = ", ".join(f"seed {seed} is {state}" for seed, state in unfinished.items())
         report["warnings"].insert(0, f"{states}; these numbers are not those of the whole run")
     if json_file is not None:
-        write_json(json_file, report)  # first: the console may be gone
+        runs.write_json(json_file, report)  # first: the console may be gone
     for result in results:
         console.print(result_table(result))
     if several:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from smore_ext import runs
 from smore_ext.cli import run_command
-from smore_ext.runs import run as runs
-from smore_ext.runs.report import make_console, recommendation_table, write_json
+from smore_ext.console import make_console, recommendation_table
 
 PROG = "python -m smore_ext.recommend"
 
@@ -31,20 +31,25 @@ PROG = "python -m smore_ext.recommend"
 def command(
     run_dir: Path, users: tuple[int, ...], k: int, mask: str, data_path: Path | None, json_file: Path | None
 ) -> int:
+    run = runs.load_run(one_run(run_dir), data_path)
+    lists = run.recommend(users, k, mask)
+    console = make_console()
+    if json_file is not None:
+        runs.write_json(json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()})
+    for user, items in lists.items():
+        console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
+    return 0
+
+
+def one_run(run_dir: Path) -> Path:
+    """The folder of the one model that `run_dir` stands for; `UsageError` when it holds, or will hold, several."""
     found = runs.run_dirs(run_dir)
     if len(found) > 1:
         raise click.UsageError(f"{run_dir} holds several seeds: name one of {', '.join(map(str, found))}")
     if (others := runs.unfinished_seeds(run_dir)) and found[0] != run_dir:
         states = ", ".join(f"seed {seed} is {state}" for seed, state in others.items())
         raise click.UsageError(f"{run_dir} is a run of several seeds ({states}): name the one to use: {found[0]}")
-    run = runs.load_run(found[0], data_path)
-    lists = run.recommend(users, k, mask)
-    console = make_console()
-    if json_file is not None:
-        write_json(json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()})
-    for user, items in lists.items():
-        console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
-    return 0
+    return found[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

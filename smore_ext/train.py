@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
+from smore_ext import runs
 from smore_ext.cli import INTERRUPTED, SettingsCommand, given, run_command
-from smore_ext.runs import run as runs
-from smore_ext.runs.report import ConsoleReport, make_console, result_table, seeds_table
+from smore_ext.console import ConsoleReport, make_console, result_table, seeds_table
 from smore_ext.settings.config import ConfigError, preset_names, resolve
-from smore_ext.training import checkpoint
 
 PROG = "python -m smore_ext.train"
 
@@ -61,7 +60,7 @@ def command(
 
 
 def interrupted_message(run_dir: Path) -> str:
-    kept = sorted(run_dir.rglob(checkpoint.LAST))
+    kept = runs.RunFolder(run_dir).last_checkpoints()
     if not kept:
         return "interrupted before a checkpoint was written"
     return f"interrupted; checkpoint: {kept[-1]}\nto go on: {PROG} --resume {run_dir}"

@@ -13,9 +13,8 @@ import tiny
 from click.testing import CliRunner
 from safetensors import SafetensorError
 
-from smore_ext import doctor, evaluate, recommend, train
+from smore_ext import doctor, evaluate, recommend, runs, train
 from smore_ext.models import MODELS
-from smore_ext.runs import run as runs
 from smore_ext.settings.config import TrainConfig, settings_of
 
 ERROR = 2

@@ -11,7 +11,7 @@ from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOR
 from smore_ext.data import Pairs
 from smore_ext.models import FactoredAdam, FactoredGrad, TableLinear
 from smore_ext.models.smore_state import official_names
-from smore_ext.training.loop import adam
+from smore_ext.training.optimizers import adam
 
 N_USERS, N_ITEMS = 60, 45
 

@@ -16,10 +16,10 @@ import pytest
 import tiny
 import torch
 
-from smore_ext import train
+from smore_ext import runs, train
 from smore_ext.data import Dataset
 from smore_ext.models import MODELS
-from smore_ext.runs import run as runs
+from smore_ext.runs import folder
 from smore_ext.settings.config import ConfigError, RunConfig
 from smore_ext.training import checkpoint
 from smore_ext.training.checkpoint import CheckpointError
@@ -117,7 +117,7 @@ def comparable(run_dir: Path) -> tuple[Any, ...]:
     for line in lines:
         del line["seconds"]
     tensors = {}
-    for file in (checkpoint.LAST, checkpoint.BEST):
+    for file in (folder.LAST, folder.BEST):
         for name, tensor in checkpoint.load(run_dir / file)[0].items():
             tensors[f"{file} {name}"] = tensor.numpy().tobytes()
     return result, lines, tensors
@@ -158,10 +158,10 @@ def test_a_resumed_run_gives_the_same_bits(
 
 def test_optimizer_and_generator_are_in_the_checkpoint(tmp_path: Path) -> None:
     start(tmp_path)
-    names = set(checkpoint.load(tmp_path / checkpoint.LAST)[0])
+    names = set(checkpoint.load(tmp_path / folder.LAST)[0])
     moments = {f"optimizer.{p}.{m}" for p in ("user", "item") for m in ("exp_avg", "exp_avg_sq", "step")}
     assert names >= moments | {"model.user", "model.item", "rng.cpu"}
-    assert set(checkpoint.load(tmp_path / checkpoint.BEST)[0]) == {"user", "item"}
+    assert set(checkpoint.load(tmp_path / folder.BEST)[0]) == {"user", "item"}
 
 
 def test_a_half_written_line_is_cut_off(tmp_path: Path, uninterrupted: tuple[Any, ...]) -> None:
@@ -271,18 +271,18 @@ def test_a_run_is_not_overwritten_silently(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "result.json").exists()
     assert new_run_dir(tmp_path / "run", overwrite=True) == tmp_path / "run"
     assert (tmp_path / "run" / "result.json").exists()  # until the new run starts
-    runs.delete_run(tmp_path / "run")
+    runs.RunFolder(tmp_path / "run").delete()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
     start(tmp_path / "seeds", seeds=(1, 2), epochs=1)
     with pytest.raises(FileExistsError, match="result.json, seed-1, seed-2"):
         new_run_dir(tmp_path / "seeds")
-    runs.delete_run(tmp_path / "seeds")
+    runs.RunFolder(tmp_path / "seeds").delete()
     assert list((tmp_path / "seeds").iterdir()) == []
 
 
 def test_a_new_run_gets_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs.time, "strftime", lambda _: "now")
+    monkeypatch.setattr(folder.time, "strftime", lambda _: "now")
     assert new_run_dir(None) == Path("runs/Tiny-tiny-now")
     Path("runs/Tiny-tiny-now").mkdir(parents=True)
     assert new_run_dir(None) == Path("runs/Tiny-tiny-now-2")
@@ -331,7 +331,7 @@ def test_kill_9_then_resume(tmp_path: Path, data: Path) -> None:
     epochs = 30
     code, _ = stop_process(data, tmp_path / "run", epochs, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    done = checkpoint.load_metadata(tmp_path / "run" / checkpoint.LAST)["progress"]["next_epoch"]
+    done = checkpoint.load_metadata(tmp_path / "run" / folder.LAST)["progress"]["next_epoch"]
     assert 0 < done < epochs
     assert train.main(["--resume", str(tmp_path / "run"), "-q"]) == 0
     assert train.main(arguments(data, tmp_path / "whole", epochs)) == 0
@@ -343,10 +343,10 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, data: Path, how: s
     run_dir = tmp_path / "run"
     code, output = stop_process(data, run_dir, 100_000, how)
     assert code == 130
-    assert f"checkpoint: {run_dir / checkpoint.LAST}" in output
+    assert f"checkpoint: {run_dir / folder.LAST}" in output
     assert f"python -m smore_ext.train --resume {run_dir}" in output
     assert "Traceback" not in output
-    checkpoint.load(run_dir / checkpoint.LAST)
+    checkpoint.load(run_dir / folder.LAST)
 
 
 @pytest.mark.parametrize("target", ["pipe", "full"])

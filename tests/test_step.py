@@ -9,9 +9,9 @@ import torch
 from test_models import batch, config
 from test_models import dataset as dataset  # the fixture
 
-from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig
+from smore_ext import SMORE, Batch, Dataset, LightGCN, LightGCNConfig
 from smore_ext.models.contract import BACKENDS, distinct, padded_distinct
-from smore_ext.training.loop import adam, set_rate
+from smore_ext.training.optimizers import adam, set_rate
 from smore_ext.training.step import WARM_UP, make_step
 
 
@@ -26,8 +26,8 @@ def test_padded_nodes_are_the_distinct_ones(nodes: list[int], device: torch.devi
     assert torch.equal(distinct(ids)[1], exact_place)
 
 
-def triples(data: Dataset, seed: int, device: torch.device, size: int = 128) -> torch.Tensor:
-    return torch.stack([ids[:size] for ids in batch(data, seed)]).to(device)
+def triples(data: Dataset, seed: int, device: torch.device, size: int = 128) -> Batch:
+    return Batch(*(ids[:size].to(device) for ids in batch(data, seed)))
 
 
 def trained(model, steps: int, amp: bool = False, captured: bool = False, rates=(1e-2, 5e-3)) -> list[dict[str, float]]:

@@ -15,19 +15,22 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from smore_ext import runs
+from smore_ext.console import ConsoleReport, bar_text, result_table, seeds_table
 from smore_ext.data import Dataset
-from smore_ext.evaluation.protocol import Evaluator, embeddings
+from smore_ext.evaluation.protocol import Evaluator
+from smore_ext.evaluation.ranking import embeddings
 from smore_ext.graph import Graph
-from smore_ext.models import MODELS
+from smore_ext.models import MODELS, Batch
 from smore_ext.models.smore import SMOREConfig
-from smore_ext.runs import run as runs
-from smore_ext.runs.report import ConsoleReport, JsonReport, bar_text, result_table, seeds_table, write_json
-from smore_ext.runs.results import summarise
+from smore_ext.runs import RunFolder, folder, summarise, write_json
+from smore_ext.runs.records import JsonReport
 from smore_ext.settings.config import RunConfig, TrainConfig
 from smore_ext.training import checkpoint
-from smore_ext.training import loop as trainer
+from smore_ext.training.device import deterministic
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
-from smore_ext.training.loop import Trainer, TrainingDiverged, learning_rate
+from smore_ext.training.loop import Trainer, TrainingDiverged
+from smore_ext.training.optimizers import learning_rate
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,7 @@ class Scripted:
 
 
 def scripted_run(tmp_path: Path, values: list[float], **settings: Any) -> tuple[dict[str, Any], Scripted]:
-    run = Trainer(tiny.tiny_config(**{"epochs": 100, **settings}), tiny.tiny_dataset(), tmp_path)
+    run = Trainer(tiny.tiny_config(**{"epochs": 100, **settings}), tiny.tiny_dataset(), RunFolder(tmp_path))
     run.evaluator = Scripted(values)
     return run.run(), run.evaluator
 
@@ -82,7 +85,7 @@ def test_the_test_split_is_seen_once_with_the_weights_of_the_best_epoch(tmp_path
 
 
 def test_eval_k_chooses_the_metric(tmp_path: Path) -> None:
-    run = Trainer(tiny.tiny_config(eval_k=7, epochs=1), tiny.tiny_dataset(), tmp_path)
+    run = Trainer(tiny.tiny_config(eval_k=7, epochs=1), tiny.tiny_dataset(), RunFolder(tmp_path))
     result = run.run()
     assert result["selected_by"] == "recall@7 on validation"
     assert run.progress.best_value == round(result["validation"]["recall@7"], 4)
@@ -96,7 +99,7 @@ def test_learning_rate_is_that_of_lambda_lr(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.96 ** (epoch / 3))
     rates = []
-    run = Trainer(config, tiny.tiny_dataset(), tmp_path)
+    run = Trainer(config, tiny.tiny_dataset(), RunFolder(tmp_path))
     run.listeners.append(
         lambda event: (
             rates.append((event.record["lr"], run.optimizer.param_groups[0]["lr"]))
@@ -114,7 +117,7 @@ def test_learning_rate_is_that_of_lambda_lr(tmp_path: Path) -> None:
 
 def test_an_epoch_takes_every_interaction_once_in_a_new_order(tmp_path: Path) -> None:
     dataset = tiny.tiny_dataset()
-    run = Trainer(tiny.tiny_config(epochs=2), dataset, tmp_path)
+    run = Trainer(tiny.tiny_config(epochs=2), dataset, RunFolder(tmp_path))
     run.run()
     sizes = [len(users) for users, _, _ in run.model.batches]
     n_train = len(dataset.train.users)  # 150: nine batches of 16, and the short one is kept
@@ -130,18 +133,20 @@ def test_an_epoch_takes_every_interaction_once_in_a_new_order(tmp_path: Path) ->
 
 
 def test_batches_follow_from_seed_and_epoch(tmp_path: Path) -> None:
-    def batches(seed: int) -> list[Tensor]:
-        run = Trainer(tiny.tiny_config(seed=seed, epochs=2), tiny.tiny_dataset(), tmp_path / str(seed))
-        return [run._triples(epoch) for epoch in (0, 1)]
+    def batches(seed: int) -> list[Batch]:
+        run = Trainer(tiny.tiny_config(seed=seed, epochs=2), tiny.tiny_dataset(), RunFolder(tmp_path / str(seed)))
+        return [run._order(epoch) for epoch in (0, 1)]
 
     first, again, other = batches(1), batches(1), batches(2)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first[0], other[0])
+    for a, b in zip(first, again, strict=True):
+        assert all(map(torch.equal, a, b))
+    for column in range(3):
+        assert not torch.equal(first[0][column], first[1][column])
+        assert not torch.equal(first[0][column], other[0][column])
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    result = Trainer(tiny.tiny_config(epochs=20), tiny.tiny_dataset(), tmp_path).run()
+    result = Trainer(tiny.tiny_config(epochs=20), tiny.tiny_dataset(), RunFolder(tmp_path)).run()
     assert result["test"]["recall@20"] > 0.8  # half of the 40 items are right for a user; chance is about 0.5
 
 
@@ -226,13 +231,13 @@ def test_no_validation_interactions_is_an_error(ranked: Dataset, tmp_path: Path)
         "e", 4, 6, train=ranked.train, valid=tiny.pairs(), test=ranked.test, features={}, graphs={}
     )
     with pytest.raises(ValueError, match="expected validation interactions"):
-        Trainer(tiny.tiny_config(), empty, tmp_path)
+        Trainer(tiny.tiny_config(), empty, RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize("protocol", ["mmrec", "strict"])
 def test_protocol_is_named_in_every_output(tmp_path: Path, protocol: str) -> None:
     result = Trainer(
-        tiny.tiny_config(protocol=protocol, epochs=1), tiny.tiny_dataset(), tmp_path, [JsonReport(tmp_path)]
+        tiny.tiny_config(protocol=protocol, epochs=1), tiny.tiny_dataset(), RunFolder(tmp_path), [JsonReport(tmp_path)]
     ).run()
     assert json.loads((tmp_path / "result.json").read_text())["protocol"]["name"] == protocol
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["protocol"] == protocol
@@ -251,8 +256,8 @@ def printed(content: Any) -> str:
 
 def diverging(step: int, value: float = math.nan) -> type[nn.Module]:
     class Diverging(tiny.Tiny):
-        def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-            loss = super().loss(users, positives, negatives)
+        def loss(self, batch: Batch) -> Tensor:
+            loss = super().loss(batch)
             if len(self.batches) == step + 1:
                 self.loss_parts["bpr"] = self.loss_parts["bpr"] * value
                 return loss * value
@@ -264,11 +269,11 @@ def diverging(step: int, value: float = math.nan) -> type[nn.Module]:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     monkeypatch.setitem(MODELS, "Tiny", diverging(10 + 3, value))  # ten steps an epoch
-    run = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), tmp_path)
+    run = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), RunFolder(tmp_path))
     with pytest.raises(TrainingDiverged, match=r"epoch 1, step 3: loss (nan|inf), bpr (nan|inf), reg \d") as caught:
         run.run()
     assert f"checkpoints up to epoch 0 are kept in {tmp_path}" in str(caught.value)
-    tensors, metadata = checkpoint.load(tmp_path / checkpoint.LAST)
+    tensors, metadata = checkpoint.load(tmp_path / folder.LAST)
     assert metadata["progress"]["next_epoch"] == 1
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
 
@@ -278,7 +283,7 @@ def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, monkeypatch: p
         if isinstance(event, EpochDone):
             run.optimizer.param_groups[0]["lr"] = 0.0
 
-    run = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), tmp_path, [spoil])
+    run = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), RunFolder(tmp_path), [spoil])
     train_epoch = run._train_epoch
 
     def train_then_spoil(epoch: int) -> dict[str, float]:
@@ -290,13 +295,13 @@ def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(run, "_train_epoch", train_then_spoil)
     with pytest.raises(TrainingDiverged, match="user embeddings hold NaN or infinity after epoch 1"):
         run.run()
-    assert checkpoint.load_metadata(tmp_path / checkpoint.LAST)["progress"]["next_epoch"] == 1
+    assert checkpoint.load_metadata(tmp_path / folder.LAST)["progress"]["next_epoch"] == 1
 
 
 def bpr_of(value: float) -> type[nn.Module]:
     class Constant(tiny.Tiny):
-        def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-            loss = super().loss(users, positives, negatives)
+        def loss(self, batch: Batch) -> Tensor:
+            loss = super().loss(batch)
             self.loss_parts["bpr"] = torch.tensor(value)
             return loss
 
@@ -318,7 +323,7 @@ def test_a_bpr_term_pinned_at_ln_2_is_said_once(
     monkeypatch.setitem(MODELS, "Tiny", bpr_of(bpr))
     events: list[Event] = []
     config = tiny.tiny_config(tiny.TinyConfig(cl_weight=cl_weight), epochs=35, patience=100)  # 350 steps
-    result = Trainer(config, tiny.tiny_dataset(), tmp_path, [events.append]).run()
+    result = Trainer(config, tiny.tiny_dataset(), RunFolder(tmp_path), [events.append]).run()
     warned = [event.message for event in events if isinstance(event, Warned)]
     assert result["warnings"] == warned
     assert len(warned) == (1 if said else 0)
@@ -329,17 +334,17 @@ def test_a_bpr_term_pinned_at_ln_2_is_said_once(
 
 def test_a_short_run_says_nothing_about_bpr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "Tiny", bpr_of(math.log(2)))
-    assert Trainer(tiny.tiny_config(epochs=29), tiny.tiny_dataset(), tmp_path).run()["warnings"] == []
+    assert Trainer(tiny.tiny_config(epochs=29), tiny.tiny_dataset(), RunFolder(tmp_path)).run()["warnings"] == []
 
 
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="device: 'nowhere' cannot be used"):
-        Trainer(tiny.tiny_config(device="nowhere"), tiny.tiny_dataset(), tmp_path)
+        Trainer(tiny.tiny_config(device="nowhere"), tiny.tiny_dataset(), RunFolder(tmp_path))
 
 
 def test_deterministic_mode_is_put_back() -> None:
     before = torch.are_deterministic_algorithms_enabled()
-    with trainer.deterministic():
+    with deterministic():
         assert torch.are_deterministic_algorithms_enabled()
     assert torch.are_deterministic_algorithms_enabled() == before
 
@@ -350,7 +355,7 @@ def test_deterministic_mode_is_put_back() -> None:
 def test_records_and_result(tmp_path: Path) -> None:
     events: list[Event] = []
     config = tiny.tiny_config(epochs=3)
-    result = Trainer(config, tiny.tiny_dataset(), tmp_path, [events.append, JsonReport(tmp_path)]).run()
+    result = Trainer(config, tiny.tiny_dataset(), RunFolder(tmp_path), [events.append, JsonReport(tmp_path)]).run()
     records = [event.record for event in events if isinstance(event, EpochDone)]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == records
@@ -372,17 +377,17 @@ def test_records_and_result(tmp_path: Path) -> None:
 def test_popularity_is_evaluated_once(tmp_path: Path) -> None:
     dataset = tiny.tiny_dataset()
     config = RunConfig(tiny.tiny_config().train, MODELS["Popularity"].config_class()).replace(model="Popularity")
-    result = Trainer(config, dataset, tmp_path, [JsonReport(tmp_path)]).run()
+    result = Trainer(config, dataset, RunFolder(tmp_path), [JsonReport(tmp_path)]).run()
     assert (result["epochs_run"], result["stopped"]) == (1, "nothing to train")
     assert result["test"]["recall@50"] == pytest.approx(1.0)  # 40 items
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
-    assert (tmp_path / checkpoint.BEST).is_file()
+    assert (tmp_path / folder.BEST).is_file()
     assert "nothing to train" in printed(result_table(result))
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Iterator[Callable[[int, float], dict[str, Any]]]:
-    result = Trainer(tiny.tiny_config(epochs=1), tiny.tiny_dataset(), tmp_path).run()
+    result = Trainer(tiny.tiny_config(epochs=1), tiny.tiny_dataset(), RunFolder(tmp_path)).run()
 
     def make(seed: int, value: float) -> dict[str, Any]:
         metrics = {"recall@20": value}
@@ -424,7 +429,7 @@ def test_a_console_that_fails_is_dropped(tmp_path: Path) -> None:
             raise OSError("gone")
 
     report = ConsoleReport(Console(file=Gone(), width=80))
-    result = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), tmp_path, [report]).run()
+    result = Trainer(tiny.tiny_config(), tiny.tiny_dataset(), RunFolder(tmp_path), [report]).run()
     assert result["epochs_run"] == 4 and Gone.calls == 1
 
 
@@ -470,7 +475,7 @@ def test_graphs_of_the_data_leave_knn_k_unused(tmp_path: Path) -> None:
         data = Dataset.from_pairs("tiny", 30, 40, features=features, graphs=own, **splits)
         settings = SMOREConfig(embedding_dim=4, batch_size=64, knn_k=knn_k)
         config = RunConfig(TrainConfig(epochs=1), settings)
-        return Trainer(config, data, tmp_path).run()["warnings"]
+        return Trainer(config, data, RunFolder(tmp_path)).run()["warnings"]
 
     assert warnings(4, ["image", "text"]) == [
         "knn_k 4 is not used: the data set brings the item graphs of image, text",

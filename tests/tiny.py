@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smore_ext.data import Dataset, Pairs
-from smore_ext.models import Recommender
+from smore_ext.models import Batch, Recommender
+from smore_ext.models.notices import Occasion, ranking_notices
+from smore_ext.models.smore import pinned_cause
 from smore_ext.settings.config import RunConfig, TrainConfig
 
 
@@ -35,22 +37,25 @@ class Tiny(Recommender):
         self.config = config
         self.user = nn.Parameter(torch.randn(dataset.n_users, config.embedding_dim) * 0.1)
         self.item = nn.Parameter(torch.randn(dataset.n_items, config.embedding_dim) * 0.1)
-        self.loss_parts: dict[str, Tensor] = {}
-        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.batches: list[Batch] = []
         self.n_embeddings = 0
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         self.n_embeddings += 1
         return self.user, self.item
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        self.batches.append((users, positives, negatives))
+    def loss(self, batch: Batch) -> Tensor:
+        self.batches.append(batch)
+        users, positives, negatives = batch
         rows = F.dropout(self.user[users], self.config.dropout, self.training)
         difference = (rows * (self.item[positives] - self.item[negatives])).sum(1)
         bpr = -F.logsigmoid(difference).mean()
         reg = 1e-4 * rows.square().sum()
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
         return bpr + reg
+
+    def notices(self, occasion: Occasion) -> list[str]:
+        return ranking_notices(occasion, *pinned_cause(self.config.cl_weight))
 
     def statistics(self) -> dict[str, float]:
         return {"norm": float(self.user.norm())}

@@ -6,6 +6,7 @@ Imports :mod:`smore_ext.graph` and below; knows no model and no training loop.
 from smore_ext.data.dataset import Dataset, DatasetError, Pairs
 from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.data.read import load_dataset
+from smore_ext.data.readers import READERS, read_dataset
 from smore_ext.data.synthetic import (
     BUILTIN_DATASETS,
     SyntheticConfig,
@@ -16,6 +17,7 @@ from smore_ext.data.synthetic import (
 
 __all__ = [
     "BUILTIN_DATASETS",
+    "READERS",
     "Dataset",
     "DatasetError",
     "Pairs",
@@ -25,4 +27,5 @@ __all__ = [
     "generate",
     "item_knn_graph",
     "load_dataset",
+    "read_dataset",
 ]

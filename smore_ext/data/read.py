@@ -23,15 +23,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from smore_ext.data import files
 from smore_ext.data.dataset import MAX_ID, SPLITS, Dataset, DatasetError, SplitOverlapError
 from smore_ext.graph import Graph
+from smore_ext.registry import did_you_mean
 
 logger = logging.getLogger(__name__)
+
+SHOWN_DATASETS = 10
 
 _USER, _ITEM, _LABEL = "userID", "itemID", "x_label"
 # header names after dropping the type (`user_id:token`), case and underscores
 _COLUMN_NAMES = {"userid": _USER, "user": _USER, "itemid": _ITEM, "item": _ITEM, "xlabel": _LABEL}
-_FEATURES, _GRAPH = "_feat.npy", "_graph.npz"
 _GRAPH_KEYS = ("row", "col", "weight", "shape")
 
 
@@ -58,7 +61,7 @@ def load_dataset(folder: str | os.PathLike[str], name: str | None = None) -> Dat
     if not folder.is_dir():
         what = "a file" if folder.exists() else "nothing there"
         raise DatasetError(f"{folder}: expected a dataset folder, got {what}")
-    table_path = _find_table(folder, name)
+    table_path = files.table_of(folder, name)
     users, items, labels = _read_table(table_path)
     if len(users) == 0:
         raise DatasetError(f"{table_path}: expected at least one train interaction (label 0), got an empty table")
@@ -66,16 +69,14 @@ def load_dataset(folder: str | os.PathLike[str], name: str | None = None) -> Dat
 
     sources = {"interactions": str(table_path)}
     features, graphs = {}, {}
-    for path in sorted(folder.glob(f"*{_FEATURES}")):
-        modality = path.name.removesuffix(_FEATURES)
+    for modality, path in files.by_modality(folder, files.FEATURES):
         sources[f"{modality}_feat"] = str(path)
         features[modality] = _read_features(path)
-    for path in sorted(folder.glob(f"*{_GRAPH}")):
-        modality = path.name.removesuffix(_GRAPH)
+    for modality, path in files.by_modality(folder, files.GRAPH):
         sources[f"{modality}_graph"] = str(path)
         graphs[modality] = _read_graph(path, n_items)
         if modality not in features:
-            logger.warning("%s: no %s%s beside it; only models without features use it", path, modality, _FEATURES)
+            logger.warning("%s: no %s%s beside it; only models without features use it", path, modality, files.FEATURES)
 
     splits = {split: (users[labels == label], items[labels == label]) for label, split in enumerate(SPLITS)}
     name = name or folder.resolve().name
@@ -92,24 +93,24 @@ def load_dataset(folder: str | os.PathLike[str], name: str | None = None) -> Dat
     return data
 
 
+def read_mmrec(data_path: Path, name: str) -> Dataset:
+    """The data set in `<data_path>/<name>`, or in `data_path` itself, as MMRec's users have it (`load_dataset`)."""
+    inside = data_path / name
+    if inside.is_dir():
+        return load_dataset(inside)
+    if files.holds(data_path, name):
+        return load_dataset(data_path, name)
+    there = files.datasets_in(data_path)
+    listed = ", ".join(there[:SHOWN_DATASETS]) + (
+        f" and {more} more" if (more := len(there) - SHOWN_DATASETS) > 0 else ""
+    )
+    raise FileNotFoundError(
+        f"data set {name!r} not found: neither folder {inside} nor file {data_path / name}{files.TABLE} exists"
+        f"{did_you_mean(name, there)}; {data_path} holds {listed or 'no data set'}"
+    )
+
+
 # --- the interaction table ---
-
-
-def _find_table(folder: Path, name: str | None = None) -> Path:
-    named = folder / f"{name or folder.resolve().name}.inter"
-    if named.is_file():
-        return named
-    found = sorted(path for path in folder.glob("*.inter") if path.is_file())
-    names = ", ".join(path.name for path in found)
-    if found and name is not None:
-        raise DatasetError(f"{folder}: expected an interaction table {named.name}, got {names}")
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DatasetError(f"{folder}: expected one .inter file or {named.name}, got {len(found)}: {names}")
-    if (folder / "inter.csv").is_file():
-        return folder / "inter.csv"
-    raise DatasetError(f"{folder}: expected an interaction table {named.name} (or inter.csv), got none")
 
 
 def _count(path: Path, ids: np.ndarray, column: str) -> int:
@@ -124,7 +125,7 @@ def _count(path: Path, ids: np.ndarray, column: str) -> int:
 
 
 def _separator(path: Path) -> str:
-    return "," if path.suffix == ".csv" else "\t"
+    return "," if path.name == files.CSV_TABLE else "\t"
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,7 +140,7 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 encoding="utf-8-sig",
                 index_col=False,
                 low_memory=False,
-                quoting=csv.QUOTE_MINIMAL if path.suffix == ".csv" else csv.QUOTE_NONE,
+                quoting=csv.QUOTE_MINIMAL if _separator(path) == "," else csv.QUOTE_NONE,
             )
     except pd.errors.EmptyDataError:
         raise DatasetError(f"{path}: expected a header line and interactions, got an empty file") from None

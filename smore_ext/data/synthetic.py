@@ -26,7 +26,6 @@ bit.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from smore_ext.data.dataset import Dataset, DatasetError, Pairs
+from smore_ext.registry import did_you_mean
 
 _BLOCK_VALUES = 8_000_000  # user x item scores held at once
 
@@ -138,9 +138,8 @@ def builtin_dataset(name: str = "synthetic", seed: int = 0, **options: Any) -> D
     known = [entry.name for entry in dataclasses.fields(SyntheticConfig)]
     for option in options:
         if option not in known:
-            nearest = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-            raise DatasetError(f"{name} data: unknown option {option!r}; {hint}")
+            hint = did_you_mean(option, known) or f"; known: {', '.join(known)}"
+            raise DatasetError(f"{name} data: unknown option {option!r}{hint}")
     return generate(BUILTIN_DATASETS[name](seed=seed, **options))[0]
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from smore_ext import ops
 from smore_ext.data import Dataset, Pairs
-from smore_ext.evaluation.metrics import ranking_metrics
+from smore_ext.evaluation.metrics import DEFAULT_METRICS, ranking_metrics
+from smore_ext.evaluation.ranking import Ranker
 from smore_ext.graph import Graph
 
 KS = (5, 10, 20, 50)
@@ -31,7 +31,8 @@ class Evaluator:
     """Metrics of a model on the splits of one data set under one protocol.
 
     The lists of masked and relevant items are built once and kept; a call computes the embeddings once, ranks
-    `batch_size` users at a time, and leaves the model in the mode it was in.
+    `batch_size` users at a time (by scores in smaller blocks), and leaves the model in the mode it was in. `ks` are the
+    cut-offs of `metrics`, names in `smore_ext.evaluation.metrics.METRICS`.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Evaluator:
         ks: Sequence[int] = KS,
         batch_size: int = 4096,
         device: str | torch.device = "cpu",
+        metrics: Sequence[str] = DEFAULT_METRICS,
     ) -> None:
         if protocol not in MASKED:
             raise ValueError(f"protocol: expected one of {', '.join(MASKED)}, got {protocol!r}")
@@ -49,19 +51,20 @@ class Evaluator:
         self.ks = tuple(sorted(ks))
         self.batch_size = batch_size
         self.device = torch.device(device)
+        self.metrics = tuple(metrics)
 
     def __call__(self, model: nn.Module, split: Split) -> dict[str, float]:
         """`{"recall@20": ...}`, means over the users of `split` with at least one relevant item.
 
-        Empty when the split is. Raises `FloatingPointError` when an embedding is NaN or infinite.
+        Empty when the split is. Raises `FloatingPointError` when an embedding or a score is NaN or infinite.
         """
         lists = self._valid if split == "valid" else self._test
         if not lists.batches:
             return {}
-        users, items = embeddings(model)  # [U, d], [I, d]
-        k = min(max(self.ks), items.shape[0])
-        ranked = [ops.masked_topk(users[rows], items, k, seen)[1] for rows, seen in lists.batches]
-        return ranking_metrics(torch.cat(ranked), lists.relevant, self.ks)
+        ranker = Ranker(model)
+        k = min(max(self.ks), self.dataset.n_items)
+        ranked = [ranker.topk(users, k, seen)[1] for users, seen in lists.batches]
+        return ranking_metrics(torch.cat(ranked), lists.relevant, self.ks, self.metrics)
 
     @cached_property
     def _valid(self) -> _Lists:
@@ -107,21 +110,3 @@ def rows_of(users: Tensor, pairs: Sequence[Pairs], n_items: int) -> Graph:
         rows.append(row[inside])
         items.append(part.items[inside])
     return Graph.from_edges(torch.cat(rows), torch.cat(items), None, (len(users), n_items))
-
-
-def embeddings(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Final embeddings `[U, d]`, `[I, d]` in evaluation mode, without gradients.
-
-    Raises `FloatingPointError` when one is NaN or infinite: a ranking made of those would look like a result.
-    """
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            users, items = model.embeddings()
-    finally:
-        model.train(training)
-    for name, rows in (("user", users), ("item", items)):
-        if not bool(torch.isfinite(rows).all()):
-            raise FloatingPointError(f"{name} embeddings hold NaN or infinity")
-    return users, items

@@ -1,11 +1,14 @@
-"""What the training loop, evaluation and commands expect of a model."""
+"""What the training loop, evaluation and commands expect of a model. `docs/new-model.md` shows it in use."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import wraps
+from itertools import chain
 from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +16,46 @@ from torch import Tensor, nn
 from smore_ext import ops, reference
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
+from smore_ext.models.notices import Occasion, ranking_notices
 from smore_ext.models.table_linear import TableLinear
 
 BACKENDS: dict[str, ModuleType] = {"native": ops, "reference": reference}
+
+ModelType = TypeVar("ModelType", bound="Recommender")
+
+
+class Batch(NamedTuple):
+    """What a step is taken on: B train interactions.
+
+    Attributes:
+        users, positives: [B] int64.
+        negatives: what the model's sampler drew for each: [B] int64, [B, n] for n > 1 a positive, or None.
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor | None
+
+
+def setting(
+    default: Any,
+    *,
+    loop: bool = False,
+    changeable: bool = False,
+    run_default: Callable[[], Any] | None = None,
+    aliases: tuple[str, ...] = (),
+) -> Any:
+    """A field of a model's configuration with something to say beyond its type, default and docstring.
+
+    Args:
+        default: as in `name: type = default`.
+        loop: the training loop decides: in a run the field takes the loop's setting of the same name.
+        changeable: may change when a run is resumed, as it does not alter what an epoch computes.
+        run_default: default of a run, where a bare configuration has `default`.
+        aliases: what other frameworks call the setting; an error about such a name points here.
+    """
+    metadata = {"loop": loop, "changeable": changeable, "run_default": run_default, "aliases": aliases}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
@@ -48,36 +88,97 @@ def padded_distinct(nodes: Tensor) -> tuple[Tensor, Tensor]:
     return values, torch.empty_like(slot).scatter_(0, order, slot)
 
 
+def takes_parts(loss: Callable[[ModelType, Batch], Tensor]) -> Callable[..., Tensor]:
+    """Lets `loss(batch)` be called as `loss(users, positives, negatives)` too."""
+
+    @wraps(loss)
+    def call(
+        self: ModelType, users: Batch | Tensor, positives: Tensor | None = None, negatives: Tensor | None = None
+    ) -> Tensor:
+        if isinstance(users, Batch):
+            return loss(self, users)
+        if positives is None:
+            raise TypeError("loss: expected a Batch, or users, positives and negatives, got users alone")
+        return loss(self, Batch(users, positives, negatives))
+
+    return call
+
+
 class Recommender(nn.Module):
-    """Base of the models.
+    """Base of the models. A model has `embeddings` or `scores`, and `loss` or `fit` (or neither: nothing to train).
+
+    A class is made with (dataset, config); it keeps the config and sets up everything else itself. Graphs that are
+    attributes, or in lists, tuples and dicts, follow the parameters to another device. Everything that evaluation
+    reads is in the state dict, or follows from the data set and the configuration alone: a run is evaluated, and
+    resumed, with what its checkpoint holds. A buffer that is empty (`torch.empty(0)`) when the model is made takes
+    the shape of what a checkpoint holds.
 
     Attributes:
-        config_class: dataclass with every setting, its default and its check.
-        config: the instance in use. A field marked `metadata={"loop": True}` takes the training loop's value.
-        loss_parts: detached parts of the last loss; "bpr" is the unweighted BPR term.
+        config_class: dataclass with every setting, its default and its check; `setting` marks fields. Its docstring
+            holds `name: help.` of each.
+        sampler: name of what draws negatives (`smore_ext.training.samplers`): "uniform", "popularity", "none", or one
+            that a package brings.
+        n_negatives: negatives a positive.
+        config: the instance in use.
+        loss_parts: detached scalars of the last loss, for the log; "bpr" is an unweighted BPR term, which is watched.
     """
 
     config_class: ClassVar[type]
+    sampler: str = "uniform"
+    n_negatives: int = 1
     config: Any
     loss_parts: dict[str, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss_parts = {}
 
     @classmethod
     def on_device(cls, dataset: Dataset, config: Any, device: torch.device) -> Self:
         """The model on `device`; what is computed once on the way may be computed there."""
         return cls(dataset, config).to(device)
 
-    @property
-    def capturable(self) -> bool:
-        """Whether `loss` makes the host wait for nothing and has shapes that depend on the batch's size alone."""
-        return getattr(self.config, "backend", None) == "native"
+    # What every model has.
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Final embeddings (users [U, d], items [I, d]); a score is a dot product."""
-        raise NotImplementedError
+        """Final embeddings (users [U, d], items [I, d]); a score is a dot product. Called without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has no embeddings()")
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Scalar loss of a batch; users, positives, negatives: [B] int64."""
-        raise NotImplementedError
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores [B, I] of all items for `users` [B] int64, finite. Called without gradients.
+
+        For models whose score is no dot product. A model that defines this is ranked by it, for some users at a time.
+        """
+        user_rows, items = self.embeddings()
+        return user_rows[users] @ items.T
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Scalar loss of a batch, which is minimised; on the way it fills `loss_parts`."""
+        raise NotImplementedError(f"{type(self).__name__} has trainable parameters but no loss(batch)")
+
+    def fit(self, dataset: Dataset) -> None:
+        """Computes the model in closed form, once, in place of epochs; called without gradients.
+
+        What it computes goes into buffers, so that a checkpoint holds it (a graph as its three tensors).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fit(dataset)")
+
+    # What a model may have: each does nothing unless it is defined.
+
+    def begin_epoch(self, epoch: int, generator: torch.Generator) -> bool | None:
+        """Redraws or relearns what the epoch's `loss` uses. Called before each epoch's first step, without gradients.
+
+        It must be a function of the weights, the epoch and `generator` (on the CPU, seeded by the run's seed and the
+        epoch): a run that is resumed calls it again. Evaluation does not: what it reads is in buffers.
+
+        Returns:
+            Whether a tensor that `loss` reads has moved or changed its shape, as a new Graph has: a captured step is
+            then captured again. What is written in place (`copy_`) needs no answer. The loop checks it.
+        """
+        return False
+
+    def after_step(self) -> None:
+        """Called after each step of the optimizer, without gradients; for target copies. It writes in place."""
 
     def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
         """Trained feature tables, each with the one layer that reads it: their gradients need not be formed."""
@@ -87,14 +188,83 @@ class Recommender(nn.Module):
         """Figures worth logging once an epoch."""
         return {}
 
+    def notices(self, occasion: Occasion) -> list[str]:
+        """What the reader of the results should know, said once a run; see `smore_ext.models.notices`."""
+        return ranking_notices(occasion)
+
+    @property
+    def backend(self) -> str | None:
+        """Which implementation of the ops computes it, for results; None where there is no choice."""
+        return getattr(self.config, "backend", None)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `loss` makes the host wait for nothing and has shapes that depend on the batch's size alone."""
+        return self.backend == "native"
+
+    # What the loop asks.
+
+    @property
+    def factored(self) -> bool:
+        """Whether a score is a dot product of `embeddings()`, which are then computed once for all users."""
+        return type(self).scores is Recommender.scores
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether `fit` takes the place of epochs."""
+        return type(self).fit is not Recommender.fit
+
+    def addresses(self) -> dict[str, tuple[int, torch.Size]]:
+        """Where each tensor lies that a step may read, and its shape, by name: parameters, buffers, graphs' parts."""
+        return {
+            name: (tensor.data_ptr(), tensor.shape)
+            for name, tensor in self._tensors()
+            if tensor.layout == torch.strided
+        }
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from chain(self.named_parameters(), self.named_buffers())
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if name not in ("loss_parts", "_parameters", "_buffers", "_modules"):
+                    yield from _tensors_of(f"{prefix}.{name}" if prefix else name, value)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Graphs follow the parameters to another device. They are no buffers: a state dict does not hold them.
         super()._apply(fn, recurse)
-        device = next((p.device for p in self.parameters()), None)
-        if device is not None:
-            for name, value in vars(self).items():
-                if isinstance(value, Graph):
-                    setattr(self, name, value.to(device))
-                elif isinstance(value, dict) and value and all(isinstance(g, Graph) for g in value.values()):
-                    setattr(self, name, {key: graph.to(device) for key, graph in value.items()})
+        own = next(chain(self.parameters(), self.buffers()), None)
+        device = (fn(torch.empty(0)) if own is None else own).device
+        for module in self.modules():
+            for name, value in vars(module).items():
+                if _holds_graph(value):
+                    setattr(module, name, _graphs_on(value, device))
         return self
+
+
+def _holds_graph(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return isinstance(value, Graph) or (isinstance(value, list | tuple) and any(map(_holds_graph, value)))
+
+
+def _graphs_on(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Graph):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _graphs_on(entry, device) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        moved = [_graphs_on(entry, device) for entry in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
+    return value
+
+
+def _tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Graph):
+        for part, tensor in vars(value).items():
+            if isinstance(tensor, Tensor):
+                yield f"{name}.{part}", tensor
+    elif isinstance(value, dict | list | tuple):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors_of(f"{name}[{key}]", entry)

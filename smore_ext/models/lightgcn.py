@@ -6,14 +6,14 @@ configuration, parameters, `embeddings()` and `loss()` are all that a model auth
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
-from smore_ext.models.contract import BACKENDS, Recommender, check_at_least, check_backend
+from smore_ext.models.contract import BACKENDS, Batch, Recommender, check_at_least, check_backend, setting, takes_parts
 
 
 @dataclass
@@ -27,10 +27,10 @@ class LightGCNConfig:
     backend: native (this package's kernels) or reference (plain PyTorch).
     """
 
-    embedding_dim: int = 64
-    n_ui_layers: int = 4
-    reg_weight: float = 1e-4
-    batch_size: int = field(default=2048, metadata={"loop": True})
+    embedding_dim: int = setting(64, aliases=("embedding_size",))
+    n_ui_layers: int = setting(4, aliases=("n_layers",))
+    reg_weight: float = setting(1e-4, aliases=("reg_loss",))
+    batch_size: int = setting(2048, loop=True)
     backend: str = "native"
 
     def __post_init__(self) -> None:
@@ -49,7 +49,6 @@ class LightGCN(Recommender):
     def __init__(self, dataset: Dataset, config: LightGCNConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or LightGCNConfig()
-        self.loss_parts = {}
         self.n_users, self.n_items = dataset.n_users, dataset.n_items
         self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
         self.user_embedding = nn.Embedding(dataset.n_users, config.embedding_dim)
@@ -63,11 +62,12 @@ class LightGCN(Recommender):
         final = f.propagate(self.bipartite, ids, self.config.n_ui_layers)  # [U+I, d]
         return final.split([self.n_users, self.n_items])
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    @takes_parts
+    def loss(self, batch: Batch) -> Tensor:
         """BPR plus L2. The penalty is on the batch's rows of the parameters, as in the paper, not on smoothed rows."""
         f, config = BACKENDS[self.config.backend], self.config
-        bpr, _ = f.bpr_loss(*self.embeddings(), users, positives, negatives)
-        _, l2 = f.bpr_loss(self.user_embedding.weight, self.item_embedding.weight, users, positives, negatives)
+        bpr, _ = f.bpr_loss(*self.embeddings(), *batch)
+        _, l2 = f.bpr_loss(self.user_embedding.weight, self.item_embedding.weight, *batch)
         reg = config.reg_weight * l2 / config.batch_size
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
         return bpr + reg

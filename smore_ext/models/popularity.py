@@ -24,7 +24,6 @@ class Popularity(Recommender):
     def __init__(self, dataset: Dataset, config: PopularityConfig | None = None) -> None:
         super().__init__()
         self.config = config or PopularityConfig()
-        self.loss_parts = {}
         counts = torch.bincount(dataset.train.items, minlength=dataset.n_items)
         self.register_buffer("items", counts.float()[:, None], persistent=False)  # [I, 1]
         self.register_buffer("users", torch.ones(dataset.n_users, 1), persistent=False)  # [U, 1]

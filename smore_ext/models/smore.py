@@ -7,9 +7,10 @@ Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -20,11 +21,27 @@ from torch import Tensor, nn
 from smore_ext.data import Dataset
 from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.graph import Graph
-from smore_ext.models.contract import BACKENDS, Recommender, check_at_least, check_backend, distinct
+from smore_ext.models.contract import (
+    BACKENDS,
+    Batch,
+    Recommender,
+    check_at_least,
+    check_backend,
+    distinct,
+    setting,
+    takes_parts,
+)
+from smore_ext.models.notices import Occasion, RunBegins, ranking_notices
 from smore_ext.models.smore_state import native_state_dict
 from smore_ext.models.table_linear import TableLinear
 
 NODES = 32_768  # nodes that go through step 6 at once when all are asked for
+
+
+def default_cache_dir() -> str:
+    """Where runs keep item graphs unless they say otherwise: the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(root) / "smore_ext" / "graphs")
 
 
 @dataclass
@@ -47,20 +64,20 @@ class SMOREConfig:
     cache_dir: where item graphs are kept between runs, none for nowhere.
     """
 
-    embedding_dim: int = 64
+    embedding_dim: int = setting(64, aliases=("embedding_size",))
     n_ui_layers: int = 4
-    n_mm_layers: int = 1
-    knn_k: int | dict[str, int] = 10
-    cl_weight: float = 0.01
-    reg_weight: float = 1e-4
+    n_mm_layers: int = setting(1, aliases=("n_layers",))
+    knn_k: int | dict[str, int] = setting(10, aliases=("image_knn_k", "text_knn_k"))
+    cl_weight: float = setting(0.01, aliases=("cl_loss",))
+    reg_weight: float = setting(1e-4, aliases=("reg_loss",))
     temperature: float = 0.2
-    dropout: float = 0.0
+    dropout: float = setting(0.0, aliases=("dropout_rate",))
     freeze_features: bool = False
-    batch_size: int = field(default=2048, metadata={"loop": True})
+    batch_size: int = setting(2048, loop=True)
     spectral: bool | int = True
     modalities: tuple[str, ...] | None = None
     backend: str = "native"
-    cache_dir: str | None = None
+    cache_dir: str | None = setting(None, changeable=True, run_default=default_cache_dir)
 
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "n_mm_layers", "batch_size"):
@@ -85,6 +102,8 @@ class SMOREConfig:
                     f"modalities must name at least one modality, each once, got {', '.join(self.modalities) or 'none'}"
                 )
         check_backend(self.backend)
+        if self.cache_dir is not None:
+            self.cache_dir = str(Path(self.cache_dir).expanduser())
 
 
 def _full_precision(t: Tensor) -> Tensor:
@@ -107,7 +126,6 @@ class SMORE(Recommender):
         """On the CPU. Item graphs are computed on `knn_device`: they are the same from anywhere."""
         super().__init__()
         self.config = config = config or SMOREConfig()
-        self.loss_parts = {}
         self.n_users, self.n_items = dataset.n_users, dataset.n_items
         self.modalities = _chosen_modalities(dataset, config)
         d, bins = config.embedding_dim, config.embedding_dim // 2 + 1
@@ -217,8 +235,10 @@ class SMORE(Recommender):
         final = torch.cat([behaviour + self._side(behaviour, views) for behaviour, views in self._blocks()])
         return final.split([self.n_users, self.n_items])
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    @takes_parts
+    def loss(self, batch: Batch) -> Tensor:
         """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""
+        users, positives, negatives = batch
         f, config = BACKENDS[self.config.backend], self.config
         nodes = torch.cat([users, positives + self.n_users, negatives + self.n_users])  # [3 B]
         if config.backend == "native":  # each node of the batch once: one dropout mask a step, as for all nodes
@@ -244,6 +264,11 @@ class SMORE(Recommender):
         if self.config.freeze_features or self.config.backend != "native":
             return []
         return [(self.features[m], self.projection[m]) for m in self.modalities]
+
+    def notices(self, occasion: Occasion) -> list[str]:
+        if isinstance(occasion, RunBegins):
+            return _unused_knn_k(self.config, self.modalities, occasion.dataset)
+        return ranking_notices(occasion, *pinned_cause(self.config.cl_weight))
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
@@ -272,6 +297,23 @@ class SMORE(Recommender):
     def load_official_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Takes over weights saved by the published code (names and shapes in `smore_state`)."""
         self.load_state_dict(native_state_dict(state_dict, self.state_dict(), self.modalities))
+
+
+def pinned_cause(cl_weight: float) -> list[str]:
+    """Why the BPR term may stay that of random scores; nothing where InfoNCE is left out."""
+    if not cl_weight:
+        return []
+    return [
+        f"the likely cause is cl_weight {cl_weight:g}, whose term outweighs the ranking loss "
+        f"on small or narrow features: try --cl-weight 0"
+    ]
+
+
+def _unused_knn_k(config: SMOREConfig, modalities: list[str], dataset: Dataset) -> list[str]:
+    """That a `knn_k` which somebody chose has no effect, as the data set brings the item graphs."""
+    if config.knn_k == type(config).knn_k or not set(modalities) <= set(dataset.graphs):
+        return []
+    return [f"knn_k {config.knn_k} is not used: the data set brings the item graphs of {', '.join(modalities)}"]
 
 
 def _chosen_modalities(dataset: Dataset, config: SMOREConfig) -> list[str]:

@@ -1,1 +1,28 @@
-"""A run folder, from settings to results."""
+"""Runs in folders: trained, gone on with, loaded, evaluated, exported."""
+
+from smore_ext.runs.exports import export
+from smore_ext.runs.folder import RunFolder, new_run_dir
+from smore_ext.runs.load import LoadedRun, Recommendation, load_run, run_dirs, seeds_config, unfinished_seeds
+from smore_ext.runs.records import read_result, write_json
+from smore_ext.runs.results import summarise
+from smore_ext.runs.run import cpu_threads, finished, open_dataset, stored_config, train
+
+__all__ = [
+    "LoadedRun",
+    "Recommendation",
+    "RunFolder",
+    "cpu_threads",
+    "export",
+    "finished",
+    "load_run",
+    "new_run_dir",
+    "open_dataset",
+    "read_result",
+    "run_dirs",
+    "seeds_config",
+    "stored_config",
+    "summarise",
+    "train",
+    "unfinished_seeds",
+    "write_json",
+]

@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +25,13 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 
 import yaml
 
-from smore_ext.models import MODELS
+from smore_ext.data.dataset import DatasetError
+from smore_ext.data.files import only_dataset
+from smore_ext.data.readers import DEFAULT_READER
+from smore_ext.evaluation.metrics import DEFAULT_METRICS, METRICS, parse_metric
+from smore_ext.models.registry import DEFAULT_MODEL, MODELS
+from smore_ext.registry import PluginError, UnknownName
+from smore_ext.registry import nearest_name as nearest_spelling
 from smore_ext.settings.coerce import Mismatch, convert, describe
 
 DEFAULT_DATASET = "synthetic"
@@ -35,21 +39,15 @@ FLAGS = "flags"
 
 # Settings that may change when a run is resumed: they do not alter what an epoch computes. (More threads can
 # alter the last bits of products that torch itself runs; our own kernels give the same bits for any number.)
-CHANGEABLE_ON_RESUME = frozenset({"epochs", "threads", "tensorboard", "data_path", "output_dir", "cache_dir"})
+# Fields of a model are marked `changeable`.
+CHANGEABLE_ON_RESUME = frozenset({"epochs", "threads", "tensorboard", "data_path", "output_dir"})
 
-# What users of MMRec call these settings; used only to name the right one in an error.
+# What users of MMRec call these settings; used only to name the right one in an error. A model's fields have `aliases`.
 MMREC_NAMES = {
     "learning_rate": "lr",
     "learning_rate_scheduler": "lr_decay",
     "stopping_step": "patience",
     "train_batch_size": "batch_size",
-    "cl_loss": "cl_weight",
-    "reg_loss": "reg_weight",
-    "embedding_size": "embedding_dim",
-    "n_layers": "n_mm_layers",
-    "image_knn_k": "knn_k",
-    "text_knn_k": "knn_k",
-    "dropout_rate": "dropout",
     "use_gpu": "device",
     "gpu_id": "device",
 }
@@ -67,9 +65,13 @@ def _setting(default: Any, help: str, short: str | None = None) -> Any:
 class TrainConfig:
     """Every default of the training loop; the published protocol of docs/spec.md, section 3 where it has a say."""
 
-    model: str = _setting("SMORE", "model to train", "-m")
+    model: str = _setting(DEFAULT_MODEL, "model to train, by name or as package.module:Class", "-m")
     dataset: str = _setting(DEFAULT_DATASET, "name of the data set; 'synthetic' is built in", "-d")
     data_path: Path | None = _setting(None, "folder that holds the data set's folder, or that folder itself")
+    reader: str = _setting(
+        DEFAULT_READER,
+        "what reads the data set from its folder: mmrec, one that a package brings, package.module:function",
+    )
     dataset_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "options of the built-in data set"})
     output_dir: Path | None = _setting(None, "where results go; default runs/<model>-<dataset>-<time>", "-o")
     seed: int = _setting(999, "seed of weights, batches, negatives and dropout (999 is the field's habit)")
@@ -81,7 +83,11 @@ class TrainConfig:
     lr_decay: float = _setting(0.96, "the rate is lr * lr_decay^(epoch / lr_decay_epochs)")
     lr_decay_epochs: int = _setting(50, "epochs after which the rate has fallen by lr_decay once")
     fused_adam: bool = _setting(True, "use torch's fused Adam step")
-    eval_k: int = _setting(20, "the best epoch is chosen by Recall at this rank on validation")
+    select_by: str | None = _setting(
+        None, "metric on validation that chooses the best epoch, such as ndcg@10; default recall at eval_k"
+    )
+    eval_k: int = _setting(20, "the rank, where select_by is not given")
+    metrics: tuple[str, ...] = _setting(DEFAULT_METRICS, f"metrics that are reported, of {', '.join(METRICS)}")
     protocol: Literal["mmrec", "strict"] = _setting(
         "mmrec", "items masked at test: the user's train items (mmrec), or validation items too (strict)"
     )
@@ -112,6 +118,18 @@ class TrainConfig:
             raise ConfigError(f"lr_decay: expected a number in (0, 1], got {self.lr_decay}")
         if len(set(self.seeds)) != len(self.seeds) or any(seed < 0 for seed in self.seeds):
             raise ConfigError(f"seeds: expected different numbers of at least 0, got {list(self.seeds)}")
+        for name in ("select_by", "metrics"):
+            chosen = [self.selection] if name == "select_by" else [f"{metric}@1" for metric in self.metrics]
+            try:
+                for metric in chosen:
+                    parse_metric(metric)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}") from None
+
+    @property
+    def selection(self) -> str:
+        """The metric on validation that chooses the best epoch."""
+        return self.select_by or f"recall@{self.eval_k}"
 
 
 @dataclass(frozen=True)
@@ -182,12 +200,6 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"--data-path {path} is a file, expected a folder")
 
 
-def default_cache_dir() -> str:
-    """Where item graphs are kept unless `cache_dir` says otherwise: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return str(Path(root) / "smore_ext" / "graphs")
-
-
 def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -219,9 +231,14 @@ def _documented(cls: type, name: str) -> str:
 
 
 def model_settings(model: str) -> dict[str, Setting]:
-    if model not in MODELS:
-        raise ConfigError(f"unknown model {model!r} (of {', '.join(MODELS)}){did_you_mean(model, MODELS)}")
-    return settings_of(MODELS[model].config_class)
+    return settings_of(model_config_class(model))
+
+
+def model_config_class(model: str) -> type:
+    try:
+        return MODELS[model].config_class
+    except (UnknownName, PluginError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def resolve(
@@ -247,7 +264,7 @@ def resolve(
         layers.insert(0, Layer(f"{automatic.source} (automatic for this data set)", automatic.values))
     config = _merge(layers)
     if data_path is not None and not any("dataset" in layer.values for layer in layers):
-        config = config.replace(dataset=_only_dataset(Path(data_path).expanduser()))
+        config = config.replace(dataset=_only_dataset(Path(data_path).expanduser(), config.train.reader))
     return config
 
 
@@ -256,7 +273,7 @@ def convert_setting(name: str, value: Any, model: str, source: str) -> Any:
     known = settings_of(TrainConfig) | model_settings(model)
     place = flag_name(name) if source == FLAGS else f"{source}: {name}"
     if name not in known:
-        owners = [other for other in MODELS if name in settings_of(MODELS[other].config_class)]
+        owners = [other for other, cls in MODELS.loadable().items() if name in settings_of(cls.config_class)]
         if owners:
             raise ConfigError(f"{place}: {model} has no such setting ({', '.join(owners)} has)")
         valid = known if source == FLAGS else [*known, *MODELS]  # a file may have a section for a model
@@ -284,18 +301,26 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
     A setting of the loop that did not exist when `old` was stored had what is its default now.
     """
     old = {name: setting.default for name, setting in settings_of(TrainConfig).items() if name not in old} | dict(old)
-    names = sorted((set(old) | set(new)) - CHANGEABLE_ON_RESUME)
+    of_model = dataclasses.fields(model_config_class(new["model"])) if "model" in new else ()
+    changeable = CHANGEABLE_ON_RESUME | {f.name for f in of_model if f.metadata.get("changeable")}
+    names = sorted((set(old) | set(new)) - changeable)
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str | None:
     """The valid name that `name` most likely stands for, or None when none is near. `-` and `_` are alike."""
-    by_spelling = {candidate.lower().replace("-", "_"): candidate for candidate in valid}
-    spelling = name.lower().replace("-", "_")
-    if MMREC_NAMES.get(spelling) in by_spelling:
-        return by_spelling[MMREC_NAMES[spelling]]
-    near = get_close_matches(spelling, by_spelling, n=1, cutoff=0.6)
-    return by_spelling[near[0]] if near else None
+    by_spelling = {candidate.replace("-", "_"): candidate for candidate in valid}
+    for meant in _meant_by(name.lower().replace("-", "_")):
+        if meant in by_spelling:
+            return by_spelling[meant]
+    return nearest_spelling(name, by_spelling.values())
+
+
+def _meant_by(alias: str) -> list[str]:
+    """Settings that other frameworks call `alias`."""
+    classes = [model.config_class for model in MODELS.loadable().values()]
+    of_models = [f.name for cls in classes for f in dataclasses.fields(cls) if alias in f.metadata.get("aliases", ())]
+    return [*([MMREC_NAMES[alias]] if alias in MMREC_NAMES else []), *of_models]
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
@@ -335,7 +360,7 @@ def _parse_yaml(text: str, source: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{source}: expected settings as `name: value`, got {type(values).__name__}")
-    return {key if key in MODELS else key.replace("-", "_"): value for key, value in values.items()}
+    return {key if key in MODELS or ":" in key else key.replace("-", "_"): value for key, value in values.items()}
 
 
 def _last(layers: list[Layer], name: str, default: Any) -> Any:
@@ -349,19 +374,22 @@ def _merge(layers: list[Layer]) -> RunConfig:
     default_model = settings_of(TrainConfig)["model"].default
     model = convert_setting("model", _last(layers, "model", default_model), default_model, "settings")
     of_model = model_settings(model)
-    of_loop = loop_settings(MODELS[model].config_class)
+    config_class = model_config_class(model)
+    of_loop = loop_settings(config_class)
     values: dict[str, Any] = {}
     for source, layer in layers:
         values |= {
-            name: convert_setting(name, value, model, source) for name, value in layer.items() if name not in MODELS
+            name: convert_setting(name, value, model, source)
+            for name, value in layer.items()
+            if name not in MODELS and name != model
         }
-        for section in MODELS:
+        for section in dict.fromkeys([*MODELS, model]):
             values |= _section(source, section, layer.get(section), model)
-    if "cache_dir" in of_model:  # explicit, so that `none` can mean none
-        cache = values.setdefault("cache_dir", default_cache_dir())
-        values["cache_dir"] = cache if cache is None else str(Path(cache).expanduser())
+    for field_ in dataclasses.fields(config_class):  # explicit, so that `none` can mean none
+        if (make := field_.metadata.get("run_default")) is not None:
+            values.setdefault(field_.name, make())
     train = TrainConfig(**{name: value for name, value in values.items() if name not in of_model or name in of_loop})
-    model_config = MODELS[model].config_class(**{k: v for k, v in values.items() if k in of_model and k not in of_loop})
+    model_config = config_class(**{k: v for k, v in values.items() if k in of_model and k not in of_loop})
     return RunConfig(train, model_config, tuple(layer.source for layer in layers))
 
 
@@ -376,15 +404,15 @@ def _section(source: str, section: str, values: Any, model: str) -> dict[str, An
     return out if section == model else {}
 
 
-def _only_dataset(folder: Path) -> str:
+def _only_dataset(folder: Path, reader: str) -> str:
     """Name of the one data set in `folder`, for `--data-path DIR` without `--dataset`."""
     check_folder(folder)
-    found = sorted(folder.glob("*.inter"))
-    if not found and (folder / "inter.csv").is_file():
+    if reader != DEFAULT_READER:
         return folder.resolve().name
-    if len(found) != 1:
-        raise ConfigError(f"--data-path {folder} holds {len(found)} .inter files; name the data set with -d NAME")
-    return found[0].stem
+    try:
+        return only_dataset(folder)
+    except DatasetError as error:
+        raise ConfigError(f"--data-path {error}; name the data set with -d NAME") from None
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,9 @@
 """Checkpoints of a run: safetensors files with JSON metadata, written so that a crash leaves the old file.
 
-`best.safetensors` holds the weights of the best validation epoch under the names of the model's state dict.
-`last.safetensors` holds all that the next epoch depends on: `model.<name>`, `optimizer.<parameter>.<moment>`,
-`rng.cpu` (and `rng.cuda`); its metadata holds settings, progress and data fingerprint. The order of batches
-and the negatives follow from (seed, epoch), so no sampler state exists. Nothing is pickled.
+The best one holds the weights of the best validation epoch under the names of the model's state dict. The last one
+holds all that the next epoch depends on: `model.<name>`, `optimizer.<parameter>.<moment>`, `rng.cpu` (and `rng.cuda`);
+its metadata holds settings, progress and data fingerprint. The order of batches, the negatives and what a model redraws
+follow from (seed, epoch), so no sampler state exists. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 FORMAT = "smore_ext checkpoint 1"
-LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 class CheckpointError(ValueError):
@@ -55,9 +54,14 @@ def write_text(path: Path, text: str) -> None:
 
 def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Writes tensors and JSON-able metadata atomically."""
+    write_tensors(path, tensors, {"format": FORMAT, "smore_ext": json.dumps(metadata)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file atomically."""
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"format": FORMAT, "smore_ext": json.dumps(metadata)})
+        save_file(contiguous, temporary, metadata=metadata)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,7 +106,12 @@ def unpack(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """`load_state_dict` with one line of error instead of a list."""
+    """`load_state_dict` with one line of error instead of a list. A buffer that is empty takes the stored shape."""
+    for name, buffer in model.named_buffers():
+        if not buffer.numel() and name in weights:
+            owner, _, attribute = name.rpartition(".")
+            like = weights[name]
+            setattr(model.get_submodule(owner), attribute, torch.empty_like(like, device=buffer.device))
     own = model.state_dict()
     for name in sorted(set(own) | set(weights)):
         have = tuple(own[name].shape) if name in own else None

@@ -1,4 +1,4 @@
-"""What the training loop tells its listeners: it knows no terminal and no log file, `report.py` does."""
+"""What the training loop tells its listeners: it knows no terminal and no log file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StepsDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch and its validation are done. `record` is its line in `metrics.jsonl`."""
+    """An epoch and its validation are done. `record` is its line in the log."""
 
     record: dict[str, Any]
 
@@ -50,7 +50,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """`result` is the content of `result.json`."""
+    """`result` is what describes the whole run."""
 
     run_dir: Path
     result: dict[str, Any]

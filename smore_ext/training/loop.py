@@ -1,47 +1,45 @@
 """The training loop: batches, validation, early stopping, checkpoints. docs/spec.md, section 3 is the protocol.
 
-The loop prints nothing and writes nothing but checkpoints; it tells its listeners what happens (`events.py`).
-An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of which `last` holds,
-so a run that was killed and resumed gives the bits of one that was not.
+The loop prints nothing and writes nothing but checkpoints, to where its store says; it tells its listeners what happens
+(`events.py`). An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of which the last
+checkpoint holds, so a run that was killed and resumed gives the bits of one that was not.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from smore_ext import ops
-from smore_ext._native import set_host_cache
 from smore_ext.data import Dataset
 from smore_ext.environment import versions
+from smore_ext.evaluation.metrics import parse_metric
 from smore_ext.evaluation.protocol import KS, MASKED, Evaluator
-from smore_ext.models import MODELS, FactoredAdam, Recommender
-from smore_ext.runs.results import left_out, run_result
+from smore_ext.evaluation.ranking import evaluating
+from smore_ext.models import MODELS, Batch, Recommender
+from smore_ext.models.notices import EarlyLosses, Occasion, RunBegins
 from smore_ext.settings.config import RunConfig, TrainConfig, changed_settings
 from smore_ext.training import checkpoint
+from smore_ext.training.device import deterministic, matrix_products, reuse_memory, usable_device
 from smore_ext.training.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepsDone, Warned
-from smore_ext.training.progress import LossWindow, Progress
-from smore_ext.training.step import make_step
+from smore_ext.training.optimizers import adam, learning_rate, set_rate
+from smore_ext.training.progress import EARLY_STEPS, LossWindow, Progress
+from smore_ext.training.results import left_out, run_result
+from smore_ext.training.samplers import make_sampler, stream_seed
+from smore_ext.training.step import begin_epoch, make_step
+from smore_ext.training.store import Store
 
 READ_EVERY = 20  # steps between two reads of the losses: each read waits for the device
-# The ranking loss of random scores is ln 2. A run whose BPR term, over steps 201 to 300, has not fallen at
-# least 1 % below that is not learning to rank.
-PINNED_STEPS = (200, 300)
-PINNED_BELOW = 0.99 * math.log(2)
 
 
 class TrainingDiverged(FloatingPointError):
-    """The loss or the embeddings became NaN or infinite."""
+    """The loss, the embeddings or the scores became NaN or infinite."""
 
 
 class Trainer:
@@ -50,51 +48,48 @@ class Trainer:
     Args:
         config: settings; `config.train.seeds` is ignored, the seed is `config.train.seed`.
         dataset: the data; validation must hold at least one interaction.
-        run_dir: where the checkpoints go, made when the run starts.
+        store: says where the checkpoints go; the folder is made when the run starts.
         listeners: called with every event, in order.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, run_dir: Path, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset, store: Store, listeners: Sequence[Listener] = ()) -> None:
         cfg = config.train
         if not len(dataset.valid.users):
             raise ValueError(f"data set {dataset.name}: expected validation interactions (label 1), got none")
-        self.config, self.dataset, self.run_dir = config, dataset, Path(run_dir)
+        self.config, self.dataset, self.store = config, dataset, store
         self.listeners = list(listeners)
         self.device = usable_device(cfg.device)
         torch.manual_seed(cfg.seed)
         self.model = build_model(config, dataset, self.device)
-        trainable = any(parameter.requires_grad for parameter in self.model.parameters())
+        trained = not self.model.closed_form and any(p.requires_grad for p in self.model.parameters())
         captured = cfg.cuda_graph and self.device.type == "cuda" and self.model.capturable
-        self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam, captured) if trainable else None
+        self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam, captured) if trained else None
         self.step = make_step(self.model, self.optimizer, cfg.amp, captured) if self.optimizer else None
-        self.epochs = cfg.epochs if trainable else 1  # a model without parameters is evaluated once
-        self.batch_size: int = cfg.batch_size
-        self.n_steps = -(-len(dataset.train.users) // self.batch_size) if trainable else 0
-        ks = {*KS, cfg.eval_k}
-        self.evaluator = Evaluator(dataset, cfg.protocol, tuple(ks), cfg.eval_batch_size, self.device)
-        self.seen, self.candidates = dataset.seen.to(self.device), dataset.candidates.to(self.device)
+        self.epochs = cfg.epochs if trained else 1  # a model without steps is evaluated once
+        self.n_steps = -(-len(dataset.train.users) // cfg.batch_size) if trained else 0
+        self.evaluator = make_evaluator(cfg, dataset, cfg.protocol)
+        drawn = (self.model.sampler, self.model.n_negatives) if trained else ("none", 1)
+        self.sampler = make_sampler(drawn[0], dataset, self.device, cfg.seed, drawn[1])
         self.progress = Progress()
 
     def run(self, resume: bool = False) -> dict[str, Any]:
-        """Trains until early stopping or the last epoch; returns the content of `result.json`.
+        """Trains until early stopping or the last epoch; returns what describes the result (`results.py`).
 
-        With `resume` it goes on from the `last` checkpoint, when there is one. Raises `TrainingDiverged`
+        With `resume` it goes on from the last checkpoint, when there is one. Raises `TrainingDiverged`
         (the checkpoints stay those of the last good epoch) and `CheckpointError`.
         """
         tf32 = self.config.train.tf32 and self.device.type == "cuda"
         with deterministic(), reuse_memory(), matrix_products(tf32=True) if tf32 else nullcontext():
-            last = self.run_dir / checkpoint.LAST
-            if resume and last.is_file():
-                self._restore(last)
+            if resume and self.store.last.is_file():
+                self._restore(self.store.last)
             self._emit(self._started())
-            if (unused := unused_setting(config=self.config, dataset=self.dataset, model=self.model)) is not None:
-                self._warn(unused)
+            self._take_note(RunBegins(self.dataset))
             if self.progress.next_epoch == 0:
                 self._save_last()
             while not self.stopped:
                 self._epoch(self.progress.next_epoch)
             result = self._result()
-        self._emit(RunFinished(self.run_dir, result))
+        self._emit(RunFinished(self.store.path, result))
         return result
 
     @property
@@ -104,18 +99,20 @@ class Trainer:
             return "patience"
         if self.progress.next_epoch < self.epochs:
             return None
-        return "epochs" if self.optimizer else "nothing to train"
+        if self.optimizer:
+            return "epochs"
+        return "closed form" if self.model.closed_form else "nothing to train"
 
     def _epoch(self, epoch: int) -> None:
         cfg, progress = self.config.train, self.progress
         begin = time.perf_counter()
-        losses = self._train_epoch(epoch) if self.optimizer else {}
+        losses = self._train(epoch)
         trained = time.perf_counter()
         try:
             metrics = self.evaluator(self.model, "valid")
         except FloatingPointError as error:
             raise TrainingDiverged(f"{error} after epoch {epoch}; {self._kept()}") from None
-        improved = progress.observe(epoch, metrics, f"recall@{cfg.eval_k}")
+        improved = progress.observe(epoch, metrics, cfg.selection)
         evaluated = time.perf_counter()
         progress.seconds_training += trained - begin
         progress.seconds_evaluating += evaluated - trained
@@ -139,42 +136,47 @@ class Trainer:
         # The line goes first: should the process die in between, resuming cuts it off and repeats the epoch.
         self._emit(EpochDone(record))
         if improved:
-            checkpoint.save(self.run_dir / checkpoint.BEST, self.model.state_dict(), self._metadata())
+            checkpoint.save(self.store.best, self.model.state_dict(), self._metadata())
         if self.stopped or progress.next_epoch % cfg.checkpoint_every == 0:
             self._save_last()
+
+    def _train(self, epoch: int) -> dict[str, float]:
+        if self.optimizer is not None:
+            return self._train_epoch(epoch)
+        if self.model.closed_form:
+            with evaluating(self.model):
+                self.model.fit(self.dataset)
+        return {}
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the train interactions; means of the loss and its parts over the steps."""
         self.model.train()
         assert self.optimizer is not None and self.step is not None
         set_rate(self.optimizer, learning_rate(self.config.train, epoch))
-        triples = self._triples(epoch)
+        generator = torch.Generator().manual_seed(stream_seed(self.config.train.seed, epoch, stream=1))
+        begin_epoch(self.model, self.step, epoch, generator)
         window = LossWindow()
         begin = time.perf_counter()
         done = 0
-        for step, batch in enumerate(triples.split(self.batch_size, dim=1)):
+        for step, batch in enumerate(batches(self._order(epoch), self.config.train.batch_size)):
             window.add(self.step(batch))
-            done += batch.shape[1]
+            done += len(batch.users)
             if len(window) == READ_EVERY or step + 1 == self.n_steps:
                 newest = self._read(window, epoch, step)
                 speed = done / (time.perf_counter() - begin)
                 self._emit(StepsDone(epoch, step + 1, self.n_steps, newest, speed))
         return window.means()
 
-    def _triples(self, epoch: int) -> Tensor:
-        """Users, items and one negative each of the train interactions, `[3, E]`, in this epoch's order.
-
-        They depend on (seed, epoch) only.
-        """
-        train, seed = self.dataset.train, self.config.train.seed
-        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+    def _order(self, epoch: int) -> Batch:
+        """The train interactions in this epoch's order, with their negatives: (seed, epoch) alone decide."""
+        train = self.dataset.train
+        generator = torch.Generator().manual_seed(stream_seed(self.config.train.seed, epoch))
         order = torch.randperm(len(train.users), generator=generator)
         users = train.users[order].to(self.device)
-        negatives = ops.sample_negatives(users, self.seen, self.candidates, seed=seed, offset=epoch)
-        return torch.stack([users, train.items[order].to(self.device), negatives])
+        return Batch(users, train.items[order].to(self.device), self.sampler(users, epoch))
 
     def _read(self, window: LossWindow, epoch: int, last_step: int) -> dict[str, float]:
-        """The newest losses, after a check that those since the last read are finite and that BPR moves."""
+        """The newest losses, after a check that those since the last read are finite."""
         rows = window.read()
         for row, step in zip(rows, range(last_step + 1 - len(rows), last_step + 1), strict=True):
             if not all(map(math.isfinite, row.values())):
@@ -183,22 +185,17 @@ class Trainer:
                     f"the loss is not finite at epoch {epoch}, step {step}: {parts}; {self._kept()}; "
                     f"a lower learning rate than {self.config.train.lr:g} may help"
                 )
-            self._watch_bpr(row.get("bpr"))
+            if (means := self.progress.early_means(row)) is not None:
+                self._take_note(EarlyLosses(EARLY_STEPS[0] + 1, EARLY_STEPS[1], means))
         return rows[-1]
 
-    def _watch_bpr(self, bpr: float | None) -> None:
-        progress = self.progress
-        progress.steps += 1
-        first, last = PINNED_STEPS
-        if bpr is None or not first < progress.steps <= last:
-            return
-        progress.early_bpr += bpr
-        mean = progress.early_bpr / (last - first)
-        if progress.steps == last and mean > PINNED_BELOW:
-            self._warn(pinned_message(mean, getattr(self.config.model, "cl_weight", 0.0)))
+    def _take_note(self, occasion: Occasion) -> None:
+        """Hands on what the model makes of it."""
+        for message in self.model.notices(occasion):
+            self._warn(message)
 
     def _kept(self) -> str:
-        return f"checkpoints up to epoch {self.progress.next_epoch - 1} are kept in {self.run_dir}"
+        return f"checkpoints up to epoch {self.progress.next_epoch - 1} are kept in {self.store.path}"
 
     def _warn(self, message: str) -> None:
         if message in self.progress.warnings:  # said before the run was resumed
@@ -213,7 +210,7 @@ class Trainer:
     def _started(self) -> RunStarted:
         cfg = self.config.train
         return RunStarted(
-            run_dir=self.run_dir,
+            run_dir=self.store.path,
             config=self.config.to_dict(),
             sources=self.config.sources,
             dataset="\n".join([str(self.dataset), *left_out(self.dataset)]),
@@ -234,15 +231,14 @@ class Trainer:
         }
 
     def _save_last(self) -> None:
-        path = self.run_dir / checkpoint.LAST
-        checkpoint.save(path, checkpoint.pack(self.model, self.optimizer), self._metadata())
+        checkpoint.save(self.store.last, checkpoint.pack(self.model, self.optimizer), self._metadata())
 
     def _restore(self, path: Path) -> None:
         tensors, metadata = checkpoint.load(path)
         check_data(metadata["data"]["fingerprint"], self.dataset, str(path))
         check_settings(metadata["config"], self.config, str(path))
         checkpoint.unpack(tensors, self.model, self.optimizer)
-        self.progress = Progress(**metadata["progress"])
+        self.progress = Progress.stored(metadata["progress"])
         then, now = metadata["versions"], versions()
         for name in ("torch", "smore_ext"):
             if then.get(name) != now[name]:
@@ -255,12 +251,12 @@ class Trainer:
         """Test metrics of the best validation epoch, and all that describes the run."""
         cfg, progress, data = self.config.train, self.progress, self.dataset
         if progress.best_epoch < 0:
-            raise TrainingDiverged(f"no epoch reached a valid recall@{cfg.eval_k}; {self._kept()}")
-        path = self.run_dir / checkpoint.BEST
-        weights, metadata = checkpoint.load(path)
+            raise TrainingDiverged(f"no epoch reached a valid {cfg.selection}; {self._kept()}")
+        weights, metadata = checkpoint.load(self.store.best)
         if (epoch := metadata["progress"]["best_epoch"]) != progress.best_epoch:
-            raise checkpoint.CheckpointError(f"{path} is of epoch {epoch}, expected {progress.best_epoch}")
+            raise checkpoint.CheckpointError(f"{self.store.best} is of epoch {epoch}, expected {progress.best_epoch}")
         checkpoint.load_weights(self.model, weights)
+        self._check_what_is_stored()
         begin = time.perf_counter()
         test = self.evaluator(self.model, "test")
         seconds = {
@@ -269,39 +265,34 @@ class Trainer:
             "testing": time.perf_counter() - begin,
         }
         state, why = asdict(progress), self.stopped
-        return run_result(self.config, data, cfg.protocol, state, progress.validation, test, seconds, why)
+        return run_result(self.config, data, self.model, cfg.protocol, state, progress.validation, test, seconds, why)
+
+    def _check_what_is_stored(self) -> None:
+        """Warns when a model with hooks ranks otherwise with the weights of the best epoch than it did then."""
+        kind = type(self.model)
+        if (kind.begin_epoch, kind.after_step) == (Recommender.begin_epoch, Recommender.after_step):
+            return
+        then, key = self.progress.validation, self.config.train.selection
+        now = self.evaluator(self.model, "valid")
+        if now[key] != then[key]:
+            self._warn(
+                f"validation {key} of epoch {self.progress.best_epoch} was {then[key]:.6f} and is {now[key]:.6f} with "
+                f"what its checkpoint holds: {kind.__name__} evaluates with something that its state dict lacks"
+            )
 
 
-def learning_rate(cfg: TrainConfig, epoch: int) -> float:
-    """Rate in epoch `epoch` (from 0): `lr` times `lr_decay^(epoch / lr_decay_epochs)`, set once per epoch."""
-    return cfg.lr * cfg.lr_decay ** (epoch / cfg.lr_decay_epochs)
+def batches(order: Batch, size: int) -> Iterator[Batch]:
+    """`size` interactions at a time, the last batch may be smaller."""
+    parts = [None if part is None else part.split(size) for part in order]
+    for number in range(len(parts[0])):
+        yield Batch(*(None if part is None else part[number] for part in parts))
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of an epoch's order: 32 mixed bits, since torch's CPU generator looks at no more."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def unused_setting(config: RunConfig, dataset: Dataset, model: nn.Module) -> str | None:
-    """What to say when `knn_k` is not the default and the data set brings the item graphs of all modalities."""
-    own, used = config.model, getattr(model, "modalities", ())
-    k = getattr(own, "knn_k", None)
-    if k is None or k == type(own).knn_k or not used or not set(used) <= set(dataset.graphs):
-        return None
-    return f"knn_k {k} is not used: the data set brings the item graphs of {', '.join(used)}"
-
-
-def pinned_message(bpr: float, cl_weight: float) -> str:
-    head = (
-        f"the BPR term is {bpr:.4f} over steps {PINNED_STEPS[0] + 1}-{PINNED_STEPS[1]}, "
-        f"random scores give ln 2 = {math.log(2):.4f}: the model has not begun to rank"
-    )
-    if not cl_weight:
-        return f"{head}; the learning rate may be too low"
-    return (
-        f"{head}; the likely cause is cl_weight {cl_weight:g}, whose term outweighs the ranking loss "
-        f"on small or narrow features: try --cl-weight 0"
-    )
+def make_evaluator(cfg: TrainConfig, dataset: Dataset, protocol: str) -> Evaluator:
+    """What a run is evaluated by: the metrics of its settings, and the one that chooses the best epoch."""
+    name, k = parse_metric(cfg.selection)
+    metrics = tuple(dict.fromkeys([*cfg.metrics, name]))
+    return Evaluator(dataset, protocol, tuple({*KS, k}), cfg.eval_batch_size, usable_device(cfg.device), metrics)
 
 
 def check_settings(stored: dict[str, Any], config: RunConfig, where: str) -> None:
@@ -323,75 +314,3 @@ def check_data(fingerprint: str, dataset: Dataset, where: str) -> None:
 def build_model(config: RunConfig, dataset: Dataset, device: torch.device) -> Recommender:
     """The model of a run on `device`."""
     return MODELS[config.train.model].on_device(dataset, config.model, device)
-
-
-def adam(model: Recommender, lr: float, fused: bool, capturable: bool = False) -> torch.optim.Adam:
-    """Adam over what is trained; with `fused`, feature tables are stepped without forming their gradient.
-
-    With `capturable`, a captured step may hold its step: the rate is then a tensor beside the parameters.
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate = torch.tensor(lr, dtype=torch.float32, device=trainable[0].device) if capturable else lr
-    if fused and (tables := model.feature_tables()):
-        return FactoredAdam(trainable, tables, lr=rate, capturable=capturable)
-    return torch.optim.Adam(trainable, lr=rate, fused=fused, capturable=capturable)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The learning rate of all parameters; a captured step reads it where it stands."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
-
-
-def usable_device(name: str) -> torch.device:
-    """The torch device of that name; `ValueError` when there is none on this machine."""
-    # cuBLAS gives the same bits every time only with a workspace of fixed size, and reads this when it starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
-
-
-HOST_CACHE_BYTES = 1 << 30
-
-
-@contextmanager
-def reuse_memory() -> Iterator[None]:
-    """Large CPU tensors of a step reuse the memory of the step before; what is kept is given back at the end."""
-    set_host_cache(HOST_CACHE_BYTES)
-    try:
-        yield
-    finally:
-        set_host_cache(None)
-
-
-@contextmanager
-def matrix_products(tf32: bool) -> Iterator[None]:
-    """torch's float32 matrix products in TF32 on GPUs that have it, or in full float32, whatever was set before."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """torch's own ops deterministic where they can be: by default, indexing's backward adds atomically."""
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every output twice
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill

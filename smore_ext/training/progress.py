@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+EARLY_STEPS = (200, 300)  # the losses of the steps after the first, up to the second, are what a model is told of
 
 
 @dataclass
@@ -20,18 +24,36 @@ class Progress:
     validation: dict[str, float] = field(default_factory=dict)  # of the best epoch
     seconds_training: float = 0.0
     seconds_evaluating: float = 0.0
-    early_bpr: float = 0.0  # sum of the BPR term over the steps at which it is watched
+    early: dict[str, float] = field(default_factory=dict)  # sums of the loss and its parts over the early steps
     warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Progress:
+        """From a checkpoint's metadata, also of versions that kept the BPR term alone."""
+        values = dict(values)
+        if "early_bpr" in values:
+            values["early"] = {"bpr": values.pop("early_bpr")}
+        return cls(**values)
 
     def observe(self, epoch: int, metrics: dict[str, float], key: str) -> bool:
         """Early stopping: rounded to 4 decimals, strictly greater. True for a new best epoch."""
         value = round(metrics[key], 4)
-        if not value > self.best_value:
+        if not (value > self.best_value if self.best_epoch >= 0 else value == value):  # NaN is no best epoch
             self.bad_epochs += 1
             return False
         self.best_value, self.best_epoch, self.bad_epochs = value, epoch, 0
         self.validation = metrics
         return True
+
+    def early_means(self, losses: dict[str, float]) -> dict[str, float] | None:
+        """Counts a step with these losses; after the last early one, the means over them."""
+        self.steps += 1
+        first, last = EARLY_STEPS
+        if not first < self.steps <= last:
+            return None
+        for name, value in losses.items():
+            self.early[name] = self.early.get(name, 0.0) + value
+        return {name: total / (last - first) for name, total in self.early.items()} if self.steps == last else None
 
 
 class LossWindow:

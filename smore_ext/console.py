@@ -1,15 +1,10 @@
-"""What a run shows and leaves behind: progress bar and tables, `metrics.jsonl`, `result.json`, TensorBoard.
-
-Each class is a listener of the trainer's events; the loop itself knows none of them.
-"""
+"""What the commands show: progress bar, lines and tables. The loop and the run folder know nothing of it."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,11 +15,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from smore_ext.evaluation.protocol import KS, MASKED
-from smore_ext.training.checkpoint import write_text
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
 
-METRICS_FILE, RESULT_FILE = "metrics.jsonl", "result.json"
-TENSORBOARD_FOLDER = "tensorboard"
 _TABLE_METRICS = ("recall", "ndcg", "precision", "map")
 _PIPE_WIDTH = 80
 
@@ -114,70 +106,6 @@ class ConsoleReport:
                 self._leave()
 
 
-class JsonReport:
-    """`metrics.jsonl`, one line per epoch, and `result.json` in the run's directory.
-
-    On resume the lines of epochs that the checkpoint does not know are cut off before the loop repeats them.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        self.metrics, self.result = Path(run_dir) / METRICS_FILE, Path(run_dir) / RESULT_FILE
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                lines = [line for line in self._lines() if json.loads(line)["epoch"] < event.first_epoch]
-                write_text(self.metrics, "".join(f"{line}\n" for line in lines))
-            case EpochDone():
-                with self.metrics.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(event.record) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-            case RunFinished():
-                write_json(self.result, event.result)
-
-    def _lines(self) -> Iterable[str]:
-        """Whole lines only: a killed process may have left half of its last one."""
-        if not self.metrics.is_file():
-            return
-        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield line.rstrip("\n")
-
-
-class TensorBoardReport:
-    """Losses, validation metrics, rate and model statistics by epoch. `ImportError` without tensorboard."""
-
-    def __init__(self, run_dir: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ImportError("tensorboard logs were asked for: pip install tensorboard") from None
-        self._make, self._folder = SummaryWriter, Path(run_dir) / TENSORBOARD_FOLDER
-        self._writer: Any = None
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self._writer = self._make(str(self._folder), purge_step=event.first_epoch)
-                self._writer.add_text("protocol", event.protocol, event.first_epoch)
-            case EpochDone(record):
-                for group in ("loss", "validation", "statistics"):
-                    for name, value in record.get(group, {}).items():
-                        self._writer.add_scalar(f"{group}/{name}", value, record["epoch"])
-                self._writer.add_scalar("lr", record["lr"], record["epoch"])
-                self._writer.flush()
-            case RunFinished(_, result):
-                for name, value in result["test"].items():
-                    self._writer.add_scalar(f"test/{name}", value, result["best_epoch"])
-                self._writer.close()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes indented JSON atomically; `ValueError` for NaN and infinity, which JSON does not have."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
 def bar_text(event: StepsDone) -> str:
     """Newest loss, its parts and thousands of interactions a second: what fits beside the bar in 80 columns."""
     losses = " ".join(f"{name} {value:.3g}" for name, value in event.loss.items())
@@ -192,12 +120,17 @@ def loss_text(loss: dict[str, float]) -> str:
 def epoch_line(record: dict[str, Any]) -> str:
     """`epoch 3  loss 0.61 (bpr ...)  recall@10 ... recall@20 ...  2.1 s  best`"""
     metrics = record["validation"]
-    shown = [f"{name} {metrics[name]:.4f}" for name in ("recall@10", "recall@20", "ndcg@20")]
+    shown = [f"{name} {metrics[name]:.4f}" for name in _shown_each_epoch(metrics)]
     parts = [f"epoch {record['epoch']:>3}"]
     if record["loss"]:
         parts.append(loss_text(record["loss"]))
     parts += ["validation " + " ".join(shown), f"{sum(record['seconds'].values()):.1f} s"]
     return "  ".join(parts + ["best"] * record["improved"])
+
+
+def _shown_each_epoch(metrics: dict[str, float]) -> list[str]:
+    usual = [name for name in ("recall@10", "recall@20", "ndcg@20") if name in metrics]
+    return usual or list(metrics)[:3]
 
 
 def result_table(result: dict[str, Any]) -> Group:
@@ -264,13 +197,18 @@ def _table(
     caption: Sequence[str],
     warnings: Sequence[str],
 ) -> Group:
+    reported = [name.rpartition("@") for values in cells.values() for name in values]
+    metrics = list(dict.fromkeys([*_TABLE_METRICS, *(metric for metric, _, _ in reported)]))
+    if reported:
+        metrics = [metric for metric in metrics if metric in {name for name, _, _ in reported}]
+    ks = sorted({*KS, *(int(k) for _, _, k in reported)})
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # 80 columns with deviations
-    for column in ("split", "K", *_TABLE_METRICS):
+    for column in ("split", "K", *metrics):
         table.add_column(column, justify="left" if column == "split" else "right")
     for split, values in cells.items():
-        for k in KS:
-            row = [values.get(f"{metric}@{k}", "-") for metric in _TABLE_METRICS]
-            table.add_row(split if k == KS[0] else "", str(k), *row, end_section=k == KS[-1])
+        for k in ks:
+            row = [values.get(f"{metric}@{k}", "-") for metric in metrics]
+            table.add_row(split if k == ks[0] else "", str(k), *row, end_section=k == ks[-1])
     head = Text(f"{title}; protocol {protocol} ({MASKED[protocol]})", style="bold")
     notes = [Text("; ".join(caption)), *(Text(f"warning: {warning}", style="yellow") for warning in warnings)]
     return Group(head, table, *notes)

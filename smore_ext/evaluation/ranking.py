@@ -1,0 +1,105 @@
+"""Which items a model ranks first for some users: by dot products of embeddings, or by the scores it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from smore_ext import ops
+from smore_ext.graph import Graph
+from smore_ext.ops.csr import CsrMatrix
+
+BLOCK_SCORES = 1 << 24  # scores held at once: 64 MB in float32
+
+
+class Ranker:
+    """Ranked lists of a model as it is now. Embeddings are computed once, scores for a block of users at a time.
+
+    Scores are asked for where the model does not say that they are dot products (`factored`).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.factors = embeddings(model) if getattr(model, "factored", True) else None
+
+    def topk(self, users: Tensor, k: int, seen: Graph) -> tuple[Tensor, Tensor]:
+        """The k items ranked first for each of `users`, without those in the rows of `seen`.
+
+        Args:
+            users: [B] int64.
+            k: 1 <= k <= I.
+            seen: [B, I], row r lists what to leave out for users[r].
+
+        Returns:
+            (score [B, k], index [B, k] int64): score descending, then index ascending; -inf and -1 where nothing is
+            left.
+
+        Raises:
+            FloatingPointError: a score is NaN or infinite.
+        """
+        if self.factors is not None:
+            user_rows, items = self.factors
+            return ops.masked_topk(user_rows[users], items, k, seen)
+        rows = torch.arange(len(users), device=users.device).split(max(1, BLOCK_SCORES // seen.n_cols))
+        blocks = [topk_of_scores(scores_of(self.model, users[r], seen.n_cols), k, seen.rows(r)) for r in rows]
+        scores, index = zip(*blocks, strict=True)
+        return torch.cat(scores), torch.cat(index)
+
+
+def embeddings(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Final embeddings `[U, d]`, `[I, d]` in evaluation mode, without gradients.
+
+    Raises `FloatingPointError` when one is NaN or infinite: a ranking made of those would look like a result.
+    """
+    with evaluating(model):
+        users, items = model.embeddings()
+    for name, rows in (("user", users), ("item", items)):
+        if not bool(torch.isfinite(rows).all()):
+            raise FloatingPointError(f"{name} embeddings hold NaN or infinity")
+    return users, items
+
+
+def scores_of(model: nn.Module, users: Tensor, n_items: int) -> Tensor:
+    """Scores `[B, I]` of all items for `users` `[B]`; `FloatingPointError` as for embeddings."""
+    with evaluating(model):
+        scores = model.scores(users)
+    if scores.shape != (len(users), n_items) or not scores.is_floating_point():
+        raise ValueError(
+            f"{type(model).__name__}.scores: expected floating-point scores of shape {(len(users), n_items)}, got "
+            f"{scores.dtype} of shape {tuple(scores.shape)}"
+        )
+    if not bool(torch.isfinite(scores).all()):
+        raise FloatingPointError("scores hold NaN or infinity")
+    return scores
+
+
+def topk_of_scores(scores: Tensor, k: int, seen: CsrMatrix) -> tuple[Tensor, Tensor]:
+    """`ops.masked_topk` for scores that are there: `[B, I]` and `seen` `[B, I]` to (score, index), `[B, k]` each.
+
+    The order is that of the op: score descending, then index ascending; -inf and -1 where nothing is left.
+    """
+    scores = scores.clone()
+    scores[seen.row.long(), seen.col.long()] = -torch.inf
+    least = scores.topk(k, dim=1).values[:, -1:]  # the k-th score, [B, 1]
+    above, equal = scores > least, scores == least
+    # torch.topk takes any of equal scores: of those at the border, the first in order of index
+    chosen = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
+    index = chosen.nonzero()[:, 1].view(-1, k)  # ascending in a row
+    top, order = scores.gather(1, index).sort(dim=1, descending=True, stable=True)
+    index = index.gather(1, order)
+    return top, index.masked_fill(top == -torch.inf, -1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the model is left in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,48 @@
+"""What others serve a trained model with: its embeddings, or its ranked lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smore_ext.evaluation.ranking import embeddings
+from smore_ext.runs.load import LoadedRun, load_run
+from smore_ext.training import checkpoint
+
+FORMAT = "smore_ext export 1"
+
+
+def export(
+    run: LoadedRun | Path, path: Path, lists: bool = False, k: int = 100, mask: str = "all"
+) -> dict[str, Tensor]:
+    """Writes what ranks items for the users of a run, by the ids of its data set, and returns it.
+
+    A model of embeddings gives `users` [U, d] and `items` [I, d], float32: a score is a dot product. One of scores, or
+    any with `lists`, gives `items` [U, k] int64 and `scores` [U, k], best first, -1 and -inf where nothing is left.
+
+    Args:
+        run: a run, or its folder.
+        path: `*.safetensors` for one file of all tensors; any other is a folder, with one `<name>.npy` each.
+        lists: ranked lists also where there are embeddings.
+        k: places a list.
+        mask: items left out of a user's list: its interactions of every split ("all"), or those of train ("train").
+    """
+    run = run if isinstance(run, LoadedRun) else load_run(run)
+    if lists or not run.model.factored:
+        blocks = list(run.ranked(torch.arange(run.dataset.n_users), k, mask))
+        tensors = {"items": torch.cat([block[2] for block in blocks]), "scores": torch.cat([b[1] for b in blocks])}
+    else:
+        users, items = embeddings(run.model)
+        tensors = {"users": users.cpu(), "items": items.cpu()}
+    if path.suffix == ".safetensors":
+        about = {"model": run.config.train.model, "dataset": run.dataset.name, "fingerprint": run.dataset.fingerprint}
+        checkpoint.write_tensors(path, tensors, {"format": FORMAT, **about})
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        for name, tensor in tensors.items():
+            with checkpoint.replacing(path / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, tensor.numpy(), allow_pickle=False)
+    return tensors

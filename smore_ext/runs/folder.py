@@ -1,0 +1,102 @@
+"""A run's folder: what its files are called, which folder a new run gets, and what is deleted for it.
+
+It holds `config.yaml` (all settings; usable as `--config`), two checkpoints, `metrics.jsonl` (one line an epoch) and
+`result.json`. The folder of a run of several seeds holds `config.yaml`, the summary `result.json`, and one such folder
+a seed, `seed-<n>`. No other file knows these names.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from smore_ext.models.registry import short_name
+from smore_ext.settings.config import RunConfig
+
+CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
+LAST, BEST = "last.safetensors", "best.safetensors"
+TENSORBOARD, SEED = "tensorboard", "seed-"
+RESULTS = (LAST, BEST, METRICS, RESULT)  # what says that a run has been here
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def last(self) -> Path:
+        return self.path / LAST
+
+    @property
+    def best(self) -> Path:
+        return self.path / BEST
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def result(self) -> Path:
+        return self.path / RESULT
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / TENSORBOARD
+
+    def seed(self, seed: int) -> RunFolder:
+        """The folder of one seed of several."""
+        return RunFolder(self.path / f"{SEED}{seed}")
+
+    def seeds(self) -> list[RunFolder]:
+        """The folders of seeds that are there, by number."""
+        found = {path.name.removeprefix(SEED): path for path in self.path.glob(f"{SEED}*") if path.is_dir()}
+        return [RunFolder(found[number]) for number in sorted(filter(str.isdigit, found), key=int)]
+
+    def last_checkpoints(self) -> list[Path]:
+        """Last checkpoints of the run or of its seeds, those that are there."""
+        return [folder.last for folder in (self, *self.seeds()) if folder.last.is_file()]
+
+    def results(self) -> list[str]:
+        """Names of what a run has left here."""
+        there = [name for name in RESULTS if (self.path / name).exists()]
+        return sorted([*there, *(folder.path.name for folder in self.seeds())])
+
+    def delete(self) -> None:
+        """Deletes the files that runs write, and nothing else that may be in the folder."""
+        for name in (*RESULTS, CONFIG):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for folder in self.seeds():
+            folder.delete()
+            if not any(folder.path.iterdir()):
+                folder.path.rmdir()
+
+
+def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
+    """Where a new run goes. Raises `FileExistsError` when a run is there already and `overwrite` is false.
+
+    Nothing is deleted here: `train` does it, with `overwrite`, once the new run is known to start.
+    """
+    cfg = config.train
+    if cfg.output_dir is None:
+        stem = Path("runs") / f"{short_name(cfg.model)}-{cfg.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        run_dir, count = stem, 1
+        while run_dir.exists():
+            count += 1
+            run_dir = stem.with_name(f"{stem.name}-{count}")
+        return run_dir
+    held = RunFolder(cfg.output_dir).results()
+    if held and not overwrite:
+        raise FileExistsError(
+            f"{cfg.output_dir} already holds a run ({', '.join(held)}): "
+            f"go on with it by --resume {cfg.output_dir}, or delete it by --overwrite"
+        )
+    return cfg.output_dir

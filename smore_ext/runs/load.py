@@ -1,0 +1,183 @@
+"""Runs that were trained: loaded with the weights of their best epoch, evaluated, and asked what to recommend."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from smore_ext.data import Dataset, Pairs
+from smore_ext.evaluation.protocol import rows_of
+from smore_ext.evaluation.ranking import Ranker
+from smore_ext.models import Recommender
+from smore_ext.runs.folder import RunFolder
+from smore_ext.runs.records import read_result
+from smore_ext.runs.run import finished, open_dataset
+from smore_ext.settings.config import RunConfig, read_yaml
+from smore_ext.training import checkpoint
+from smore_ext.training.device import deterministic, usable_device
+from smore_ext.training.loop import build_model, check_data, make_evaluator
+from smore_ext.training.results import run_result
+
+
+class Recommendation(NamedTuple):
+    """An item for a user; `held_out` names the split that holds the pair, "" for a pair the data lacks."""
+
+    item: int
+    score: float
+    held_out: str
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with the weights of its best validation epoch."""
+
+    run_dir: Path
+    config: RunConfig
+    dataset: Dataset
+    model: Recommender
+    progress: dict[str, Any]
+    stopped: str | None = None  # why training ended; None while it has not
+
+    def evaluate(self, protocol: str) -> dict[str, Any]:
+        """Validation and test metrics under `protocol`, in the form of `result.json`."""
+        evaluator = make_evaluator(self.config.train, self.dataset, protocol)
+        begin = time.perf_counter()
+        with deterministic():
+            validation, test = evaluator(self.model, "valid"), evaluator(self.model, "test")
+        seconds = {
+            "training": self.progress["seconds_training"],
+            "evaluating": self.progress["seconds_evaluating"],
+            "testing": time.perf_counter() - begin,
+        }
+        about = (self.config, self.dataset, self.model, protocol, self.progress)
+        return run_result(*about, validation, test, seconds, self.stopped)
+
+    def ranked(self, users: Tensor, k: int, mask: str = "all") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Blocks of (users [b], scores [b, k], items [b, k]), on the CPU, without the items a user has interacted with.
+
+        Args:
+            users: ids, int64, ascending, each once.
+            k: places a list; where nothing is left they hold -inf and -1.
+            mask: "all" leaves out the user's interactions of every split, "train" only those of train.
+        """
+        data, ranker = self.dataset, Ranker(self.model)
+        masked = [data.train, *([data.valid, data.test] if mask == "all" else [])]
+        device = usable_device(self.config.train.device)
+        for ids in users.split(self.config.train.eval_batch_size):
+            seen = rows_of(ids, masked, data.n_items)
+            scores, items = ranker.topk(ids.to(device), min(k, data.n_items), seen.to(device))
+            yield ids, scores.cpu(), items.cpu()
+
+    def recommend(self, users: Sequence[int], k: int, mask: str = "all") -> dict[int, list[Recommendation]]:
+        """The `k` items ranked first for each user, without the items the user has interacted with.
+
+        `mask` "all" leaves out the user's interactions of every split, "train" only those of train, to see
+        where the held-out ones rank. Raises `ValueError` for a user id out of range.
+        """
+        data = self.dataset
+        for user in users:
+            if not 0 <= user < data.n_users:
+                raise ValueError(f"user: expected an id from 0 to {data.n_users - 1}, got {user}")
+        held_out = {"validation": data.valid, "test": data.test}
+        return {
+            user: [
+                Recommendation(item, score, _split_of(user, item, held_out))
+                for item, score in zip(items_of_user, scores_of_user, strict=True)
+                if item >= 0
+            ]
+            for ids, scores, items in self.ranked(torch.tensor(sorted(set(users)), dtype=torch.int64), k, mask)
+            for user, items_of_user, scores_of_user in zip(ids.tolist(), items.tolist(), scores.tolist(), strict=True)
+        }
+
+
+def run_dirs(run_dir: Path) -> list[Path]:
+    """The directory itself, or those of its seeds. Raises `FileNotFoundError` when it holds no run."""
+    folder = RunFolder(run_dir)
+    trained = [one.path for one in ([folder] if folder.best.is_file() else folder.seeds()) if one.best.is_file()]
+    if not trained:
+        why = "no epoch is finished yet" if folder.config.is_file() else "it holds no run"
+        raise FileNotFoundError(f"{run_dir}: no {folder.best.name}: {why}")
+    return trained
+
+
+def seeds_config(run_dir: Path, config: RunConfig, results: Sequence[dict[str, Any]]) -> RunConfig:
+    """Settings of a run of several seeds, given those of one of them as it was loaded."""
+    path = RunFolder(run_dir).config
+    if not path.is_file():
+        return config.replace(seeds=tuple(result["seed"] for result in results))
+    whole = RunConfig.from_dict(read_yaml(path), str(path)).train
+    return config.replace(seed=whole.seed, seeds=whole.seeds)
+
+
+def unfinished_seeds(run_dir: Path) -> dict[int, str]:
+    """Seeds of a run of several that are not done, each with how far it is; empty for a run of one seed."""
+    folder = RunFolder(run_dir)
+    if not folder.config.is_file():
+        return {}
+    config = RunConfig.from_dict(read_yaml(folder.config), str(folder.config))
+    out = {}
+    for seed in config.train.seeds:
+        one = folder.seed(seed)
+        if not one.best.is_file():
+            out[seed] = "not started"
+        elif finished(one.path, config) is None:
+            out[seed] = "not finished"
+    return out
+
+
+def load_run(
+    run_dir: Path,
+    data_path: Path | None = None,
+    dataset: Dataset | None = None,
+    device: str | None = None,
+) -> LoadedRun:
+    """The best checkpoint of one run with its data. `data_path` says where the data is now, if it moved.
+
+    Raises `CheckpointError` when the data is not what the run was trained on, or a file is damaged.
+    """
+    folder = RunFolder(run_dir)
+    path = folder.best
+    weights, metadata = checkpoint.load(path)
+    changes: dict[str, Any] = {}
+    if data_path is not None:
+        changes["data_path"] = data_path
+    if device is not None:
+        changes["device"] = device
+    config = RunConfig.from_dict(metadata["config"], str(path)).replace(**changes)
+    config = dataclasses.replace(config, sources=tuple(metadata.get("settings_from", config.sources)))
+    progress, stopped = _end_of(folder, metadata["progress"])
+    dataset = open_dataset(config.train) if dataset is None else dataset
+    check_data(metadata["data"]["fingerprint"], dataset, str(path))
+    model = build_model(config, dataset, usable_device(config.train.device))
+    checkpoint.load_weights(model, weights)
+    return LoadedRun(run_dir, config, dataset, model.eval(), progress, stopped)
+
+
+def _end_of(folder: RunFolder, progress: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Epochs, seconds and warnings of a whole run, given those up to its best epoch; and why it stopped."""
+    stopped = None
+    if folder.last.is_file():
+        newer = checkpoint.load_metadata(folder.last)["progress"]
+        if newer["best_epoch"] == progress["best_epoch"]:  # else the run was killed between its two checkpoints
+            progress = newer
+    if folder.result.is_file():
+        result = read_result(folder.result)
+        if result["epochs_run"] >= progress["next_epoch"]:
+            stopped = result["stopped"]
+            seconds = {f"seconds_{name}": result["seconds"][name] for name in ("training", "evaluating")}
+            progress = progress | seconds | {"next_epoch": result["epochs_run"], "warnings": result["warnings"]}
+    return progress, stopped
+
+
+def _split_of(user: int, item: int, splits: Mapping[str, Pairs]) -> str:
+    for name, pairs in splits.items():
+        if bool(((pairs.users == user) & (pairs.items == item)).any()):
+            return name
+    return ""

@@ -1,0 +1,61 @@
+"""The process that a run computes in: its device, whether torch's ops are deterministic, how memory is reused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from smore_ext._native import set_host_cache
+
+HOST_CACHE_BYTES = 1 << 30
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of that name; `ValueError` when there is none on this machine."""
+    # cuBLAS gives the same bits every time only with a workspace of fixed size, and reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def reuse_memory() -> Iterator[None]:
+    """Large CPU tensors of a step reuse the memory of the step before; what is kept is given back at the end."""
+    set_host_cache(HOST_CACHE_BYTES)
+    try:
+        yield
+    finally:
+        set_host_cache(None)
+
+
+@contextmanager
+def matrix_products(tf32: bool) -> Iterator[None]:
+    """torch's float32 matrix products in TF32 on GPUs that have it, or in full float32, whatever was set before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """torch's own ops deterministic where they can be: by default, indexing's backward adds atomically."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every output twice
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
