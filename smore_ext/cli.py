@@ -22,7 +22,7 @@ from smore_ext.settings.coerce import metavar
 from smore_ext.settings.config import Setting, TrainConfig, flag_name, nearest_name, settings_of
 
 INTERRUPTED = 130
-_NAMED_MODELS = "smore_ext.named_models"  # where click's context keeps them
+_OPTIONS = "smore_ext.setting_options"  # where click's context keeps the flags that the models of a call have
 
 
 class SettingOption(click.Option):
@@ -43,18 +43,13 @@ class SettingOption(click.Option):
 class SettingsCommand(click.Command):
     """A command whose flags are its own and all settings; help lists them by the loop and by model."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.extend(_setting_options(MODELS.loadable()))
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_NAMED_MODELS] = {name: MODELS[name] for name in _models_named(args)}
+        models = MODELS.loadable() | {name: MODELS[name] for name in _models_named(args)}
+        ctx.meta[_OPTIONS] = list(_setting_options(models))
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        params = super().get_params(ctx)
-        known = {param.name for param in params}
-        return params + [p for p in _setting_options(ctx.meta.get(_NAMED_MODELS, {})) if p.name not in known]
+        return [*super().get_params(ctx), *ctx.meta.get(_OPTIONS, [])]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

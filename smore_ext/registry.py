@@ -67,6 +67,7 @@ class Registry(MutableMapping[str, T]):
         self.kind, self.group = kind, group
         self._own: dict[str, str | T] = dict(builtin)
         self._check = check
+        self._warned: set[str] = set()
 
     def __getitem__(self, name: str) -> T:
         """Raises `UnknownName`, or `PluginError` when the entry cannot be loaded."""
@@ -97,13 +98,15 @@ class Registry(MutableMapping[str, T]):
         return len(list(iter(self)))
 
     def loadable(self) -> dict[str, T]:
-        """All registered entries; a plug-in that cannot be loaded is left out with a logged warning."""
+        """All registered entries; a plug-in that cannot be loaded is left out, with a warning logged once."""
         found = {}
         for name in self:
             try:
                 found[name] = self[name]
             except PluginError as error:
-                logger.warning("%s", error)
+                if name not in self._warned:
+                    self._warned.add(name)
+                    logger.warning("%s", error)
         return found
 
     def _plugins(self) -> dict[str, EntryPoint]:

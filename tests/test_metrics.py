@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from smore_ext.evaluation.metrics import DEFAULT_METRICS, ranking_metrics
+from smore_ext.evaluation.metrics import DEFAULT_METRICS, METRICS, RankedLists, parse_metric, ranking_metrics
 from smore_ext.graph import Graph
 
 
@@ -155,3 +155,33 @@ def test_errors(ranked: torch.Tensor, ks: tuple, error: type[Exception], message
 def test_nobody_to_evaluate() -> None:
     with pytest.raises(ValueError, match="expected a user with a relevant item, got none among 2 users"):
         ranking_metrics(torch.zeros(2, 3, dtype=torch.int64), relevance([set(), set()], 9), (1,))
+
+
+def test_hit_rate_reciprocal_rank_and_coverage() -> None:
+    # users 0 to 3: first hit at rank 2, none, rank 1, and nobody asks for user 3
+    ranked = torch.tensor([[5, 4, 2], [0, 1, 2], [3, 5, -1], [1, 1, 1]])
+    relevant = relevance([{4, 2}, {5}, {3}, set()], 8)
+    values = ranking_metrics(ranked, relevant, ks=(1, 3), metrics=["hit_rate", "mrr", "coverage"])
+    expected = {"hit_rate@1": 1 / 3, "mrr@1": 1 / 3, "coverage@1": 3 / 8}  # items 5, 0, 3
+    expected |= {"hit_rate@3": 2 / 3, "mrr@3": (1 / 2 + 0 + 1) / 3, "coverage@3": 6 / 8}
+    assert values == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last_hit(lists: RankedLists, k: int) -> torch.Tensor:
+        assert lists.ranked.shape == lists.hits.shape and lists.n_items == 6
+        return (lists.hits[:, :k] * lists.ranks[:k]).amax(1)
+
+    monkeypatch.setitem(METRICS, "last_hit", last_hit)
+    ranked = torch.tensor([[4, 0, 2, 1], [0, 1, 2, 3]])
+    values = ranking_metrics(ranked, relevance([{4, 2, 5}, {1}], 6), ks=(2, 4), metrics=("last_hit", "recall"))
+    assert values == pytest.approx({"last_hit@2": 1.5, "recall@2": 2 / 3, "last_hit@4": 2.5, "recall@4": 5 / 6})
+
+
+def test_a_metric_at_a_rank() -> None:
+    assert parse_metric("ndcg@10") == ("ndcg", 10)
+    for text in ("ndcg", "@10", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@x"):
+        with pytest.raises(ValueError, match=f"such as recall@20, got '{text}'"):
+            parse_metric(text)
+    with pytest.raises(ValueError, match="unknown metric 'ngcd' .*did you mean 'ndcg'"):
+        parse_metric("ngcd@10")

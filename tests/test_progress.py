@@ -19,6 +19,11 @@ def test_a_first_value_of_zero_is_a_best_epoch() -> None:
     assert Progress().observe(0, {"recall@20": 0.0}, "recall@20")
 
 
+def test_a_first_value_below_zero_is_a_best_epoch_and_nan_is_none() -> None:
+    assert Progress().observe(0, {"mine@1": -5.0}, "mine@1")
+    assert not Progress().observe(0, {"mine@1": float("nan")}, "mine@1")
+
+
 def test_loss_window_reads_many_steps_at_once() -> None:
     window = LossWindow()
     for step in range(3):

@@ -91,6 +91,19 @@ def test_eval_k_chooses_the_metric(tmp_path: Path) -> None:
     assert run.progress.best_value == round(result["validation"]["recall@7"], 4)
 
 
+def test_any_metric_at_any_rank_selects(tmp_path: Path) -> None:
+    config = tiny.tiny_config(select_by="mrr@3", metrics=("recall", "hit_rate"), epochs=3)
+    run = Trainer(config, tiny.tiny_dataset(), RunFolder(tmp_path))
+    result = run.run()
+    assert result["selected_by"] == "mrr@3 on validation"
+    assert run.progress.best_value == round(result["validation"]["mrr@3"], 4)
+    ks = (3, 5, 10, 20, 50)
+    assert set(result["test"]) == {f"{name}@{k}" for name in ("recall", "hit_rate", "mrr") for k in ks}
+    text = printed(result_table(result))
+    assert "by mrr@3 on validation" in text and "hit_rate" in text and "ndcg" not in text
+    assert RunConfig.from_dict(result["config"]).train == config.train
+
+
 # Epochs
 
 

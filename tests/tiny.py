@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smore_ext.data import Dataset, Pairs
-from smore_ext.models import Batch, Recommender
+from smore_ext.models import MODELS, Batch, Recommender
 from smore_ext.models.notices import Occasion, ranking_notices
 from smore_ext.models.smore import pinned_cause
+from smore_ext.runs import RunFolder
 from smore_ext.settings.config import RunConfig, TrainConfig
+from smore_ext.training.events import Listener
+from smore_ext.training.loop import Trainer
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,15 @@ def tiny_config(model: TinyConfig | None = None, **settings: object) -> RunConfi
     """Settings of a short run of the model registered as `Tiny`."""
     defaults = {"model": "Tiny", "dataset": "tiny", "epochs": 4, "batch_size": 16, "lr": 0.05, "seed": 1}
     return RunConfig(TrainConfig(**{**defaults, **settings}), model or TinyConfig())
+
+
+def trainer(
+    model: type[Recommender],
+    run_dir: Path,
+    config: TinyConfig | None = None,
+    listeners: Sequence[Listener] = (),
+    **settings: object,
+) -> Trainer:
+    """A short run of a model of one's own, which is then registered as `Tiny`."""
+    MODELS["Tiny"] = model
+    return Trainer(tiny_config(config, **settings), tiny_dataset(), RunFolder(run_dir), listeners)

@@ -59,7 +59,7 @@ def embeddings(model: nn.Module) -> tuple[Tensor, Tensor]:
     for name, rows in (("user", users), ("item", items)):
         if not bool(torch.isfinite(rows).all()):
             raise FloatingPointError(f"{name} embeddings hold NaN or infinity")
-    return users, items
+    return users.detach(), items.detach()  # a model may return parameters as they are
 
 
 def scores_of(model: nn.Module, users: Tensor, n_items: int) -> Tensor:

@@ -20,8 +20,9 @@ def export(
 ) -> dict[str, Tensor]:
     """Writes what ranks items for the users of a run, by the ids of its data set, and returns it.
 
-    A model of embeddings gives `users` [U, d] and `items` [I, d], float32: a score is a dot product. One of scores, or
-    any with `lists`, gives `items` [U, k] int64 and `scores` [U, k], best first, -1 and -inf where nothing is left.
+    A model of embeddings gives `users` [U, d] and `items` [I, d]: a score is a dot product. One of scores, or any with
+    `lists`, gives `ranked` item ids [U, k] int64 and their `scores` [U, k], best first, -1 and -inf where nothing is
+    left.
 
     Args:
         run: a run, or its folder.
@@ -33,7 +34,7 @@ def export(
     run = run if isinstance(run, LoadedRun) else load_run(run)
     if lists or not run.model.factored:
         blocks = list(run.ranked(torch.arange(run.dataset.n_users), k, mask))
-        tensors = {"items": torch.cat([block[2] for block in blocks]), "scores": torch.cat([b[1] for b in blocks])}
+        tensors = {"ranked": torch.cat([block[2] for block in blocks]), "scores": torch.cat([b[1] for b in blocks])}
     else:
         users, items = embeddings(run.model)
         tensors = {"users": users.cpu(), "items": items.cpu()}
