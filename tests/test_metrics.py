@@ -183,5 +183,5 @@ def test_a_metric_at_a_rank() -> None:
     for text in ("ndcg", "@10", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@x"):
         with pytest.raises(ValueError, match=f"such as recall@20, got '{text}'"):
             parse_metric(text)
-    with pytest.raises(ValueError, match="unknown metric 'ngcd' .*did you mean 'ndcg'"):
-        parse_metric("ngcd@10")
+    with pytest.raises(ValueError, match="unknown metric 'ndgc' .*did you mean 'ndcg'"):
+        parse_metric("ndgc@10")
