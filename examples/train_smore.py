@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from smore_ext import builtin_dataset, load_dataset
-from smore_ext.runs import run as runs
+from smore_ext import runs
 from smore_ext.settings.config import resolve
 from smore_ext.training.events import EpochDone, Event
 
