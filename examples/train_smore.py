@@ -8,8 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from smore_ext import builtin_dataset, load_dataset
-from smore_ext import runs
+from smore_ext import builtin_dataset, load_dataset, runs
 from smore_ext.settings.config import resolve
 from smore_ext.training.events import EpochDone, Event
 

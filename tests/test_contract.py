@@ -46,6 +46,10 @@ def test_loss_takes_a_batch_or_its_parts() -> None:
         assert whole == model.loss(*parts) == model.loss(**named) == model.loss(*Batch(*parts))
         with pytest.raises(TypeError, match="expected a Batch, or users, positives and negatives"):
             model.loss(parts[0])
+        with pytest.raises(ValueError, match=r"expected one negative a positive, of shape \(20,\), got none"):
+            model.loss(Batch(*parts[:2], None))
+        with pytest.raises(ValueError, match=r"one negative a positive, of shape \(20,\), got shape \(20, 2\)"):
+            model.loss(Batch(*parts[:2], torch.zeros(20, 2, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smore_ext.data import Dataset, Pairs
 from smore_ext.evaluation.metrics import DEFAULT_METRICS, ranking_metrics
-from smore_ext.evaluation.ranking import Ranker
+from smore_ext.evaluation.ranking import Model, Ranker
 from smore_ext.graph import Graph
 
 KS = (5, 10, 20, 50)
@@ -53,7 +53,7 @@ class Evaluator:
         self.device = torch.device(device)
         self.metrics = tuple(metrics)
 
-    def __call__(self, model: nn.Module, split: Split) -> dict[str, float]:
+    def __call__(self, model: Model, split: Split) -> dict[str, float]:
         """`{"recall@20": ...}`, means over the users of `split` with at least one relevant item.
 
         Empty when the split is. Raises `FloatingPointError` when an embedding or a score is NaN or infinite.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smore_ext import ops
 from smore_ext.graph import Graph
@@ -15,13 +16,27 @@ from smore_ext.ops.csr import CsrMatrix
 BLOCK_SCORES = 1 << 24  # scores held at once: 64 MB in float32
 
 
+class Model(Protocol):
+    """What is ranked: any module with `embeddings`, or with `scores` and `factored` false."""
+
+    training: bool
+
+    def eval(self) -> Any: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def embeddings(self) -> tuple[Tensor, Tensor]: ...
+
+    def scores(self, users: Tensor) -> Tensor: ...
+
+
 class Ranker:
     """Ranked lists of a model as it is now. Embeddings are computed once, scores for a block of users at a time.
 
     Scores are asked for where the model does not say that they are dot products (`factored`).
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self.factors = embeddings(model) if getattr(model, "factored", True) else None
 
@@ -49,7 +64,7 @@ class Ranker:
         return torch.cat(scores), torch.cat(index)
 
 
-def embeddings(model: nn.Module) -> tuple[Tensor, Tensor]:
+def embeddings(model: Model) -> tuple[Tensor, Tensor]:
     """Final embeddings `[U, d]`, `[I, d]` in evaluation mode, without gradients.
 
     Raises `FloatingPointError` when one is NaN or infinite: a ranking made of those would look like a result.
@@ -62,7 +77,7 @@ def embeddings(model: nn.Module) -> tuple[Tensor, Tensor]:
     return users.detach(), items.detach()  # a model may return parameters as they are
 
 
-def scores_of(model: nn.Module, users: Tensor, n_items: int) -> Tensor:
+def scores_of(model: Model, users: Tensor, n_items: int) -> Tensor:
     """Scores `[B, I]` of all items for `users` `[B]`; `FloatingPointError` as for embeddings."""
     with evaluating(model):
         scores = model.scores(users)
@@ -94,7 +109,7 @@ def topk_of_scores(scores: Tensor, k: int, seen: CsrMatrix) -> tuple[Tensor, Ten
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Evaluation mode without gradients; the model is left in the mode it was in."""
     training = model.training
     model.eval()

@@ -36,6 +36,18 @@ class Batch(NamedTuple):
     positives: Tensor
     negatives: Tensor | None
 
+    def triples(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three, [B] each, for losses that take one negative a positive; `ValueError` for any other batch."""
+        if self.negatives is None or self.negatives.shape != self.users.shape:
+            got = "none" if self.negatives is None else f"shape {tuple(self.negatives.shape)}"
+            raise ValueError(f"loss: expected one negative a positive, of shape {tuple(self.users.shape)}, got {got}")
+        return self.users, self.positives, self.negatives
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of changed parts."""
+        negatives = None if self.negatives is None else change(self.negatives)
+        return Batch(change(self.users), change(self.positives), negatives)
+
 
 def setting(
     default: Any,

@@ -66,8 +66,9 @@ class LightGCN(Recommender):
     def loss(self, batch: Batch) -> Tensor:
         """BPR plus L2. The penalty is on the batch's rows of the parameters, as in the paper, not on smoothed rows."""
         f, config = BACKENDS[self.config.backend], self.config
-        bpr, _ = f.bpr_loss(*self.embeddings(), *batch)
-        _, l2 = f.bpr_loss(self.user_embedding.weight, self.item_embedding.weight, *batch)
+        triples = batch.triples()
+        bpr, _ = f.bpr_loss(*self.embeddings(), *triples)
+        _, l2 = f.bpr_loss(self.user_embedding.weight, self.item_embedding.weight, *triples)
         reg = config.reg_weight * l2 / config.batch_size
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
         return bpr + reg

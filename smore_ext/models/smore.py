@@ -238,7 +238,7 @@ class SMORE(Recommender):
     @takes_parts
     def loss(self, batch: Batch) -> Tensor:
         """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""
-        users, positives, negatives = batch
+        users, positives, negatives = batch.triples()
         f, config = BACKENDS[self.config.backend], self.config
         nodes = torch.cat([users, positives + self.n_users, negatives + self.n_users])  # [3 B]
         if config.backend == "native":  # each node of the batch once: one dropout mask a step, as for all nodes

@@ -300,7 +300,8 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
 
     A setting of the loop that did not exist when `old` was stored had what is its default now.
     """
-    old = {name: setting.default for name, setting in settings_of(TrainConfig).items() if name not in old} | dict(old)
+    defaults = {name: _plain(setting.default) for name, setting in settings_of(TrainConfig).items()}
+    old = defaults | dict(old)
     of_model = dataclasses.fields(model_config_class(new["model"])) if "model" in new else ()
     changeable = CHANGEABLE_ON_RESUME | {f.name for f in of_model if f.metadata.get("changeable")}
     names = sorted((set(old) | set(new)) - changeable)

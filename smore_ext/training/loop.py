@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -283,9 +284,8 @@ class Trainer:
 
 def batches(order: Batch, size: int) -> Iterator[Batch]:
     """`size` interactions at a time, the last batch may be smaller."""
-    parts = [None if part is None else part.split(size) for part in order]
-    for number in range(len(parts[0])):
-        yield Batch(*(None if part is None else part[number] for part in parts))
+    for first in range(0, len(order.users), size):
+        yield order.map(itemgetter(slice(first, first + size)))
 
 
 def make_evaluator(cfg: TrainConfig, dataset: Dataset, protocol: str) -> Evaluator:

@@ -8,7 +8,7 @@ the host wait.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Step:
     def forget(self) -> None:
         """What the model's loss reads has moved: nothing that was recorded before is good."""
 
-    def _precision(self) -> AbstractContextManager:
+    def _precision(self) -> AbstractContextManager[Any]:
         if not self.amp:
             return nullcontext()
         # Without its cache of cast weights, which would outlive a captured step's memory.
@@ -99,7 +99,7 @@ class CapturedStep(Step):
             self._captured[size] = self._capture(batch)
         graph, place, names, losses = self._captured[size]
         for fixed, given in zip(place, batch, strict=True):
-            if fixed is not None:
+            if fixed is not None and given is not None:
                 fixed.copy_(given)
         graph.replay()
         # Copied: the next replay writes there again.
@@ -119,7 +119,7 @@ class CapturedStep(Step):
 
     def _capture(self, batch: Batch) -> Captured:
         """Records a step without taking it."""
-        place = Batch(*(None if part is None else torch.empty_like(part) for part in batch))
+        place = batch.map(torch.empty_like)
         pool = next(iter(self._captured.values())).graph.pool() if self._captured else None
         graph = torch.cuda.CUDAGraph()
         try:
