@@ -29,6 +29,7 @@ REQUIREMENTS = [
     "scipy>=1.11",
     "pandas>=2.1",
     "click>=8.1",
+    "pydantic>=2.8",
     "rich>=13",
     "pyyaml>=6",
     "safetensors>=0.4.3",

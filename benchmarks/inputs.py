@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smore_ext import Dataset, Graph, SMOREConfig
 from smore_ext.data import Pairs
-from smore_ext.settings.config import resolve
+from smore_ext.runs.config_files import resolve
 
 WIDTH = 64
 FEATURE_WIDTHS = {"image": 4096, "text": 384}

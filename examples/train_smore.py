@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 from smore_ext import builtin_dataset, load_dataset, runs
-from smore_ext.settings.config import resolve
 from smore_ext.training.events import EpochDone, Event
 
 USER = 5
@@ -26,7 +25,7 @@ def main() -> None:
     dataset = load_dataset(sys.argv[1]) if len(sys.argv) > 1 else builtin_dataset(n_users=500, n_items=400)
     print(dataset)
     settings = {"model": "SMORE", "epochs": 3, "batch_size": 512, "knn_k": 10, "n_ui_layers": 2, "seed": 1}
-    config = resolve(settings)  # names, types and bounds are checked here; the rest is at its default
+    config = runs.resolve(settings)  # names, types and bounds are checked here; the rest is at its default
 
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"

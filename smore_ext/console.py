@@ -67,7 +67,7 @@ class ConsoleReport:
                 self.console.print(result_table(event.result))
 
     def _start(self, event: RunStarted) -> None:
-        model, seed = event.config["model"], event.config["seed"]
+        model, seed = event.config["train"]["model"], event.config["train"]["seed"]
         self._print(event.dataset)
         self._print(f"{model}, seed {seed}, {event.n_parameters:,} parameters; protocol {event.protocol}")
         self._print(f"settings: {', '.join(('defaults', *event.sources))}; results in {event.run_dir}")

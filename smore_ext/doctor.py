@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,14 @@ from rich.table import Table
 from torch import Tensor
 
 from smore_ext import ops, reference
+from smore_ext.cli import run_command
 from smore_ext.environment import versions
 from smore_ext.graph import Graph
 
 # Error of float32 ops against the float64 reference, relative to the largest value (at least 1). Wide: this
 # finds broken builds; the tests hold the ops to the error of plain float32 PyTorch.
 TOLERANCE = 1e-4
+PROG = "python -m smore_ext.doctor"
 
 
 class Case(NamedTuple):
@@ -202,19 +205,20 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
 
 @click.command()
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all as JSON.")
-@click.pass_context
-def main(context: click.Context, json_file: Path | None) -> None:
+def command(json_file: Path | None) -> int:
     """Show versions and the build, and compare every op with the reference (exit code 1 if one differs)."""
     if json_file is not None and not os.access(json_file.parent, os.W_OK):
-        failure = click.ClickException(f"--json {json_file}: cannot write into folder {json_file.parent}")
-        failure.exit_code = 2
-        raise failure
+        raise click.UsageError(f"--json {json_file}: cannot write into folder {json_file.parent}")
     findings = examine()
     if json_file is not None:
         json_file.write_text(json.dumps(findings, indent=2) + "\n")
     _print(Console(), findings)
-    context.exit(0 if findings["passed"] else 1)
+    return 0 if findings["passed"] else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(command, argv, PROG)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

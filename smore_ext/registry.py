@@ -32,11 +32,15 @@ class PluginError(ValueError):
     """An entry that cannot be loaded, or is not what it must be."""
 
 
-def nearest_name(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name that `name` most likely stands for, None when none is near. Case, `-` and `_` are alike."""
+def nearest_name(name: str, valid: Iterable[str], aliases: Mapping[str, str] | None = None) -> str | None:
+    """The valid name that `name` most likely stands for, None when none is near. Case, `-` and `_` are alike.
+
+    `aliases`: {what others call it: the valid name}.
+    """
     by_spelling = {_spelling(candidate): candidate for candidate in valid}
-    near = get_close_matches(_spelling(name), by_spelling, n=1, cutoff=0.6)
-    return by_spelling[near[0]] if near else None
+    spelling = _spelling(name[:80])
+    near = [_spelling((aliases or {}).get(spelling, "")), *get_close_matches(spelling, by_spelling, n=1, cutoff=0.6)]
+    return next((by_spelling[candidate] for candidate in near if candidate in by_spelling), None)
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
@@ -79,7 +83,7 @@ class Registry(MutableMapping[str, T]):
         if ":" in name:
             _import_from_here()
             return self._load(name, name)
-        raise UnknownName(f"unknown {self.kind} {name!r} (of {', '.join(self)}){did_you_mean(name, self)}")
+        raise UnknownName(f"unknown {self.kind} {name[:80]!r} (of {', '.join(self)}){did_you_mean(name, self)}")
 
     def __setitem__(self, name: str, entry: T) -> None:
         self._own[name] = entry

@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from smore_ext import runs
-from smore_ext.cli import INTERRUPTED, SettingsCommand, given, run_command
+from smore_ext.cli import INTERRUPTED, run_command
 from smore_ext.console import ConsoleReport, make_console, result_table, seeds_table
-from smore_ext.settings.config import ConfigError, preset_names, resolve
+from smore_ext.flags import SettingsCommand
+from smore_ext.runs.config_files import preset_names
+from smore_ext.settings.fields import ConfigError
 
 PROG = "python -m smore_ext.train"
 
@@ -23,17 +25,18 @@ PROG = "python -m smore_ext.train"
 @click.option("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that was stopped")
 @click.option("--overwrite", is_flag=True, help="delete the run that is in the output directory")
 @click.option("-q", "--quiet", is_flag=True, help="no line per epoch")
+@click.pass_context
 def command(
+    context: click.Context,
     preset: str | None,
     config_file: Path | None,
     resume: Path | None,
     overwrite: bool,
     quiet: bool,
-    **settings: Any,
 ) -> int:
-    flags = given(settings)
+    flags: dict[str, Any] = context.obj
     if resume is None:
-        config = resolve(flags, preset, config_file)
+        config = runs.resolve(flags, preset, config_file)
     elif preset or config_file or overwrite or "output_dir" in flags:
         raise ConfigError("--resume goes on as the run began: no --preset, --config, --overwrite, -o with it")
     else:
@@ -51,7 +54,7 @@ def command(
         with ConsoleReport(console, every_epoch=not quiet) as report:
             result = runs.train(config, dataset, run_dir, [report], resume is not None, overwrite)
     except KeyboardInterrupt:
-        console.print(interrupted_message(run_dir), soft_wrap=True, markup=False)
+        console.print(interrupted_message(run_dir, context.command_path), soft_wrap=True, markup=False)
         return INTERRUPTED
     if "runs" in result:
         console.print(seeds_table(result))
@@ -59,11 +62,11 @@ def command(
     return 0
 
 
-def interrupted_message(run_dir: Path) -> str:
+def interrupted_message(run_dir: Path, command_path: str) -> str:
     kept = runs.RunFolder(run_dir).last_checkpoints()
     if not kept:
         return "interrupted before a checkpoint was written"
-    return f"interrupted; checkpoint: {kept[-1]}\nto go on: {PROG} --resume {run_dir}"
+    return f"interrupted; checkpoint: {kept[-1]}\nto go on: {command_path} --resume {run_dir}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,16 +6,21 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import tiny
-from click.testing import CliRunner
+import yaml
 from safetensors import SafetensorError
 
+from smore_ext import __main__ as smore
 from smore_ext import doctor, evaluate, recommend, runs, train
 from smore_ext.models import MODELS
-from smore_ext.settings.config import TrainConfig, settings_of
+from smore_ext.settings.config import TrainConfig
+from smore_ext.settings.fields import settings_of
+from smore_ext.training import checkpoint
 
 ERROR = 2
 
@@ -71,7 +76,7 @@ def test_train_writes_and_prints(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert len(numbers(out)) == 8  # four cut-offs on validation and on test
     result = json.loads((run / "result.json").read_text())
     assert f"{result['test']['recall@20']:.4f}" in out
-    assert result["config"]["lr"] == 0.05 and result["protocol"]["name"] == "strict"
+    assert result["config"]["train"]["lr"] == 0.05 and result["protocol"]["name"] == "strict"
 
 
 def test_config_file_written_by_a_run_repeats_it(data: Path, tmp_path: Path, run_dir: Path) -> None:
@@ -162,19 +167,29 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         (["--cl-wieght", "1"], "unknown flag --cl-wieght; did you mean --cl-weight?"),
         (["--learning-rate", "1"], "unknown flag --learning-rate; did you mean --lr?"),
         (["--no-freeze-feature"], "unknown flag --no-freeze-feature; did you mean --no-freeze-features?"),
-        (["--lr", "fast"], "--lr: expected a number, got 'fast'"),
+        (["--lr", "fast"], "--lr: expected a valid number, got 'fast'"),
         (["-m", "LightGCN", "--no-freeze-features"], "--freeze-features: LightGCN has no such setting"),
         (["-d", "baby"], "data set 'baby' is not built in (synthetic): name the folder that holds it"),
         (["-d", "baby", "--data-path", "nowhere"], "--data-path nowhere does not exist"),
         (["--data-path", "nowhere"], "--data-path nowhere does not exist"),
         (["-d", "baby", "--data-path", __file__], "test_cli.py is a file, expected a folder"),
         (["-d", "../baby", "--data-path", "."], "dataset: expected a name, got the path '../baby'"),
-        (["--lr-decay", "nan"], "--lr-decay: expected finite numbers, got 'nan'"),
+        (["--lr-decay", "nan"], "--lr-decay: expected at most 1, got 'nan'"),
         (["--config", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
         (["--resume", "nowhere"], "nowhere holds no run"),
         (["--resume", "nowhere", "--preset", "smore-baby"], "--resume goes on as the run began"),
         (["--dataset-options", "nois=3"], "unknown option 'nois'; did you mean 'noise'?"),
         (["extra"], "unexpected extra argument"),
+        (["-m", "smore"], "unknown model 'smore' (of SMORE, LightGCN, Popularity); did you mean 'SMORE'?"),
+        (["--cl-loss", "1"], "unknown flag --cl-loss; did you mean --cl-weight?"),
+        (["--model.lr", "1"], "unknown flag --model.lr"),
+        (["--dataset-options", "n_users=*a"], "expected n_users to be an integer of at least 1, got '*a'"),
+        (["--dataset-options", "{n_users: *a}"], "--dataset-options: expected name=value pairs, got '{n_users: *a}'"),
+        (["--seed", str(2**63)], "--seed: expected integers below 2^63, got 9223372036854775808"),
+        (["--eval-k", "1" + "0" * 30], "--eval-k: expected integers below 2^63, got 1000"),
+        (["--lr", "9" * 1000], "--lr: expected finite numbers, got inf"),
+        (["--lr", "x" * 1000], f"--lr: expected a valid number, got '{'x' * 76}...\n"),
+        (["--" + "x" * 1000], f"unknown flag --{'x' * 78}\n"),
     ],
 )
 def test_train_errors_are_one_line(
@@ -185,6 +200,113 @@ def test_train_errors_are_one_line(
     assert err.startswith("error: ") and message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+class OwnRate(tiny.Tiny):
+    """A model with settings of the loop's names, and one of the command's."""
+
+    @dataclass(frozen=True)
+    class Config(tiny.TinyConfig):
+        """resume: how much of it."""
+
+        lr: float = 0.25
+        resume: bool = False
+
+    config_class = Config
+
+
+def test_a_setting_that_the_loop_and_the_model_share(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MODELS, "OwnRate", OwnRate)
+    run = tmp_path / "run"
+    call = ["-m", "OwnRate", "-d", "tiny", "--data-path", str(data), "-o", str(run), "--epochs", "1", "-q"]
+    assert train.main([*call, "--lr", "0.1"]) == ERROR
+    assert "--lr: both the training loop and OwnRate have this setting: write it as" in capsys.readouterr().err
+    assert train.main([*call, "--train.lr", "0.125", "--model.lr", "0.5", "--model.resume"]) == 0
+    stored = json.loads((run / "result.json").read_text())["config"]
+    assert (stored["train"]["lr"], stored["model"]["lr"], stored["model"]["resume"]) == (0.125, 0.5, True)
+    assert json.loads((run / "metrics.jsonl").read_text())["lr"] == 0.125
+    assert runs.load_run(run).config.model == OwnRate.Config(lr=0.5, resume=True)
+    capsys.readouterr()
+    assert train.main(["--resume", str(run), "--epochs", "2", "--model.lr", "0.1"]) == ERROR
+    assert "--model.lr cannot change when a run is resumed: it was 0.5, is 0.1" in capsys.readouterr().err
+    assert train.main(["--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--train.lr NUMBER" in text and "--model.lr NUMBER" in text
+    assert "--model.resume / --no-model.resume how much of it" in text
+    # the others keep the plain flag
+    assert train.main(flags(data, tmp_path / "other", "-q")) == 0
+
+
+def test_flags_of_a_model_that_a_file_names(data: Path, tmp_path: Path) -> None:
+    file, run = tmp_path / "my.yaml", tmp_path / "run"
+    name = f"{__name__}:OwnRate"  # one that no registry holds
+    train_section = f"train: {{model: '{name}', dataset: tiny, data_path: {data}, epochs: 1}}"
+    file.write_text(f"{train_section}\n{name}: {{embedding_dim: 3, model: {{lr: 1}}}}\n")
+    call = ["--config", str(file), "-o", str(run), "-q", "--model.lr", "0.5"]
+    assert train.main(call) == 0
+    assert train.main(["--resume", str(run), "--epochs", "2", "--model.lr", "0.5"]) == 0
+    stored = json.loads((run / "result.json").read_text())["config"]["model"]
+    assert (stored["lr"], stored["embedding_dim"]) == (0.5, 3)
+
+
+def test_old_run_folders(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of version 0.1 hold flat settings: in config.yaml, in result.json and in the checkpoints."""
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    new = yaml.safe_load((run / "config.yaml").read_text())
+    flat = {**new["train"], **new["model"]}
+    (run / "config.yaml").write_text(yaml.safe_dump(flat))
+    for name in ("best.safetensors", "last.safetensors"):
+        tensors, metadata = checkpoint.load(run / name)
+        checkpoint.save(run / name, tensors, metadata | {"config": flat})
+    assert evaluate.main([str(run), "--json", str(tmp_path / "e.json")]) == 0
+    stored = json.loads((run_dir / "result.json").read_text())
+    assert json.loads((tmp_path / "e.json").read_text())["config"] == stored["config"]
+    assert train.main(["--resume", str(run), "--epochs", "3"]) == 0
+    assert json.loads((run / "result.json").read_text())["epochs_run"] == 3
+    again = ["--config", str(tmp_path / "old.yaml"), "-o", str(tmp_path / "again"), "-q"]
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(flat))
+    assert train.main(again) == 0
+    assert json.loads((tmp_path / "again" / "result.json").read_text())["test"] == stored["test"]
+
+
+# smore: all commands under one name
+
+
+def test_smore_runs_the_commands(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smore.main(["evaluate", str(run_dir), "--json", str(tmp_path / "e.json")]) == 0
+    assert json.loads((tmp_path / "e.json").read_text())["model"] == "LightGCN"
+    assert smore.main(["recommend", str(run_dir), "--user", "30"]) == ERROR
+    assert capsys.readouterr().err == "error: user: expected an id from 0 to 29, got 30\n"
+    assert smore.main(["train", "--learning-rate", "1"]) == ERROR
+    assert capsys.readouterr().err == "error: unknown flag --learning-rate; did you mean --lr?\n"
+    assert smore.main(["trian"]) == ERROR
+    assert capsys.readouterr().err == "error: unknown command trian; did you mean 'train'?\n"
+    for call in ([], ["--help"]):
+        assert smore.main(call) == 0
+        out = capsys.readouterr().out
+        assert all(f"  {name} " in out for name in smore.COMMANDS)
+    assert smore.main(["train", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: smore train [OPTIONS]")
+    assert smore.main(["--version"]) == 0
+
+
+def test_smore_passes_exit_codes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: {"passed": False, "openmp": [], "self_test": []})
+    assert smore.main(["doctor"]) == 1
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "open_dataset", interrupt)
+    assert smore.main(["train", "-o", str(tmp_path)]) == 130
+
+
+def test_every_command_is_a_module_of_its_own() -> None:
+    for name in smore.COMMANDS:
+        module = import_module(f"smore_ext.{name}")
+        assert module.main.__name__ == "main" and module.command.help
 
 
 def test_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,11 +536,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         train.main([])
 
 
-def test_doctor_checks_the_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_the_folder_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: pytest.fail("the self-test ran"))
-    result = CliRunner().invoke(doctor.main, ["--json", str(tmp_path / "no" / "x.json")])
-    assert result.exit_code == ERROR
-    assert len(result.output.splitlines()) == 1 and "cannot write into folder" in result.output
+    assert doctor.main(["--json", str(tmp_path / "no" / "x.json")]) == ERROR
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "cannot write into folder" in err
 
 
 def test_a_damaged_result_names_the_file(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

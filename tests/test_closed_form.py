@@ -18,7 +18,9 @@ from smore_ext import Dataset, Graph, Recommender, ops, runs
 from smore_ext.evaluation.ranking import embeddings, topk_of_scores
 from smore_ext.models import MODELS
 from smore_ext.models.contract import setting
-from smore_ext.settings.config import ConfigError, RunConfig, changed_settings, resolve
+from smore_ext.runs import resolve
+from smore_ext.settings.config import RunConfig, changed_settings
+from smore_ext.settings.fields import ConfigError
 from smore_ext.training import checkpoint
 from smore_ext.training.loop import TrainingDiverged
 
@@ -233,6 +235,6 @@ def test_marks_of_a_models_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config.model.place, CountsConfig().place) == ("here", None)
     assert resolve({"model": "Counts", "dataset": "x", "place": "none"}).model.place is None
     moved = resolve({"model": "Counts", "dataset": "x", "place": "there", "power": "2"})
-    assert changed_settings(config.to_dict(), moved.to_dict()) == {"power": (1.0, 2.0)}
+    assert changed_settings(config, moved) == {"power": (1.0, 2.0)}
     with pytest.raises(ConfigError, match="--spot: unknown setting; did you mean 'place'"):
         resolve({"model": "Counts", "dataset": "x", "spot": "there"})

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
+from annotated_types import Ge
 
-from smore_ext.settings.coerce import Mismatch, convert, metavar
-from smore_ext.settings.config import (
-    ConfigError,
-    RunConfig,
-    TrainConfig,
-    changed_settings,
-    preset_names,
-    resolve,
-    settings_of,
-)
+from smore_ext.models import MODELS, Recommender
+from smore_ext.runs.config_files import preset_names, read_yaml, resolve
+from smore_ext.settings.config import RunConfig, TrainConfig, changed_settings
+from smore_ext.settings.fields import ConfigError, Setting, metavar, settings_of
+
+
+def declared(hint: Any) -> Setting:
+    """A setting of that type."""
+    return settings_of(make_dataclass("Config", [("x", hint, None)]))["x"]
 
 
 @pytest.mark.parametrize(
@@ -50,10 +52,19 @@ from smore_ext.settings.config import (
             {"noise": 2.5, "seed": 3, "mode": "x", "step": 1e-3},
         ),
         ("{noise: 2, bins: [1, 8]}", dict[str, Any], {"noise": 2, "bins": [1, 8]}),
+        ("n=2,m=x", dict[str, str], {"n": "2", "m": "x"}),
+        ("123", str, "123"),
+        ("none", str, "none"),
+        ("123", int | str, 123),
+        ("1,b", tuple[str, ...], ("1", "b")),
+        ("a,b", set[str], {"a", "b"}),
+        ("~/a", Path, Path.home() / "a"),
+        ("#1", Path | None, Path("#1")),
+        ("3", Annotated[int, Ge(1)] | None, 3),
     ],
 )
 def test_convert(value: Any, hint: Any, expected: Any) -> None:
-    got = convert(value, hint)
+    got = declared(hint).convert(value, "x")
     assert got == expected
     assert type(got) is type(expected)
 
@@ -76,16 +87,29 @@ def test_convert(value: Any, hint: Any, expected: Any) -> None:
         ("other", Literal["mmrec", "strict"]),
         (None, float),
         ([1], float),
+        ("2", Annotated[int, Ge(3)]),
+        ("a=1,b", dict[str, Any]),
+        ("{a: &x 1, b: *x}", dict[str, Any]),
+        (10**30, int),
+        ("1" + "0" * 30, int),
+        (-(2**63), int),
+        ({"a": [2**63]}, dict[str, Any]),
+        (float("nan"), float),
+        ("1e999", float),
     ],
 )
 def test_convert_refuses(value: Any, hint: Any) -> None:
-    with pytest.raises(Mismatch):
-        convert(value, hint)
+    with pytest.raises(ConfigError, match="^x: expected .*, got "):
+        declared(hint).convert(value, "x")
 
 
 def test_metavar() -> None:
     assert metavar(int | dict[str, int]) == "INT|NAME=INT,..."
     assert metavar(int | None) == "INT"
+    assert metavar(Annotated[int, Ge(1)]) == "INT"
+    assert metavar(tuple[str, ...] | None) == "TEXT,..."
+    assert metavar(dict[str, Any]) == metavar(dict) == "NAME=VALUE,..."
+    assert metavar(Literal["a", "b"]) == "a|b"
 
 
 def test_defaults_are_the_published_protocol() -> None:
@@ -117,6 +141,24 @@ def test_model_sections_apply_to_their_model_only(tmp_path: Path) -> None:
         resolve({"dataset": "x"}, config_file=file)
 
 
+def test_a_section_of_a_model_may_hold_settings_of_the_loop(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("train: {lr: 1e-4, epochs: 7}\nLightGCN: {lr: 0.5, batch-size: 64, train: {seed: 3}}\n")
+    tuned, other = (resolve({"model": name, "dataset": "x"}, config_file=file).train for name in ("LightGCN", "SMORE"))
+    assert (tuned.lr, tuned.batch_size, tuned.seed, tuned.epochs) == (0.5, 64, 3, 7)
+    assert (other.lr, other.batch_size, other.seed, other.epochs) == (1e-4, 2048, 999, 7)
+
+
+def test_sections(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("train: {model: LightGCN, dataset: x, lr: 1e-4}\nmodel: {n-ui-layers: 1}\nepochs: 3\n")
+    config = resolve({"train.seed": "5", "model.embedding_dim": "8"}, config_file=file)
+    assert (config.train.model, config.train.lr, config.train.epochs, config.train.seed) == ("LightGCN", 1e-4, 3, 5)
+    assert (config.model.n_ui_layers, config.model.embedding_dim) == (1, 8)
+    file.write_text("train:\nmodel:\nSMORE:\n")  # empty sections
+    assert resolve({"dataset": "x"}, config_file=file).train == TrainConfig(dataset="x")
+
+
 def test_builtin_dataset_brings_its_preset() -> None:
     automatic = resolve()
     assert automatic.sources == ("preset synthetic (automatic for this data set)",)
@@ -134,14 +176,21 @@ def test_builtin_dataset_brings_its_preset() -> None:
         ({"cl_loss": "1"}, "did you mean 'cl_weight'"),
         ({"model": "LightGCN", "cl_weight": "1"}, r"--cl-weight: LightGCN has no such setting \(SMORE has\)"),
         ({"model": "smore"}, "unknown model 'smore' .*did you mean 'SMORE'"),
-        ({"lr": "fast"}, "--lr: expected a number, got 'fast'"),
-        ({"knn_k": "image=x"}, "--knn-k: expected an integer or name=value pairs"),
-        ({"protocol": "other"}, "--protocol: expected one of mmrec, strict, got 'other'"),
-        ({"epochs": "0"}, "epochs: expected at least 1, got 0"),
-        ({"lr": "-1"}, "lr: expected a number above 0"),
-        ({"lr_decay": "1.5"}, r"lr_decay: expected a number in \(0, 1\]"),
-        ({"reg_weight": "1e999"}, "--reg-weight: expected finite numbers, got '1e999'"),
+        ({"lr": "fast"}, "--lr: expected a valid number, got 'fast'"),
+        ({"knn_k": "image=x"}, "--knn-k: expected a valid integer or name=value pairs, got 'image=x'"),
+        ({"protocol": "other"}, "--protocol: expected 'mmrec' or 'strict', got 'other'"),
+        ({"epochs": "0"}, "--epochs: expected at least 1, got '0'"),
+        ({"lr": "-1"}, "--lr: expected greater than 0, got '-1'"),
+        ({"lr_decay": "1.5"}, "--lr-decay: expected at most 1, got '1.5'"),
+        ({"reg_weight": "1e999"}, "--reg-weight: expected finite numbers, got inf"),
+        ({"embedding_dim": "0"}, "--embedding-dim: embedding_dim must be at least 1 and finite, got 0"),
         ({"dataset_options": "noise=inf"}, "--dataset-options: expected finite numbers"),
+        ({"seed": str(2**63)}, "--seed: expected integers below 2\\^63, got 9223372036854775808"),
+        ({"eval_k": "1" + "0" * 30}, "--eval-k: expected integers below 2\\^63, got 10{30}"),
+        ({"threads": "100000"}, "--threads: expected at most 4096"),
+        ({"device": ""}, "--device: expected a value, got ''"),
+        ({"train.epoch": "3"}, "--train.epoch: unknown setting; did you mean 'train.epochs'"),
+        ({"train.knn_k": "3"}, "--train.knn-k: unknown setting; did you mean 'model.knn_k'"),
         ({"dataset": "a/b"}, "dataset: expected a name, got the path 'a/b'"),
         ({"dataset": ".."}, "dataset: expected a name"),
         ({"seeds": "1,1"}, "seeds: expected different numbers"),
@@ -156,12 +205,30 @@ def test_errors_name_the_setting(flags: dict[str, str], message: str) -> None:
     ("text", "message"),
     [
         ("epoch: 3", "epoch: unknown setting; did you mean 'epochs'"),
-        ("lr: [1]", r"lr: expected a number, got \[1\]"),
+        ("lr: [1]", r"lr: expected a valid number, got \[1\]"),
         ("- a\n- b", "expected settings as `name: value`, got list"),
         ("a: [", "not valid YAML"),
         ("smore: {dropout: 0.1}", "smore: unknown setting; did you mean 'SMORE'"),
         ("cl_weight: .inf", "cl_weight: expected finite numbers, got inf"),
         ("SMORE: 3", "SMORE: expected settings as `name: value`, got 3"),
+        ("train: [lr]", r"train: expected settings as `name: value`, got \['lr'\]"),
+        ("train: {epoch: 3}", "train.epoch: unknown setting; did you mean 'train.epochs'"),
+        ("train: {learning_rate: 3}", "train.learning_rate: unknown setting; did you mean 'train.lr'"),
+        ("train: {knn_k: 3}", "train.knn_k: unknown setting; did you mean 'model.knn_k'"),
+        ("model: {lr: 3}", "model.lr: unknown setting; did you mean 'train.lr'"),
+        ("model: {batch_size: 3}", "model.batch_size: unknown setting; did you mean 'train.batch_size'"),
+        ("model: {cl_loss: 3}", "model.cl_loss: unknown setting; did you mean 'model.cl_weight'"),
+        ("{train: {model: LightGCN}, model: {cl_weight: 3}}", "model.cl_weight: LightGCN has no such .*SMORE has"),
+        ("model: [SMORE]", r"model: expected settings as `name: value`, got \['SMORE'\]"),
+        ("train: {model: {a: 1}}", "train.model: expected a valid string, got {'a': 1}"),
+        ("lr: 1\nlr: 2", "not valid YAML: 'lr' given twice"),
+        ("train: {lr: 1, lr: 2}", "not valid YAML: 'lr' given twice"),
+        ("a: &x [1]\nb: *x", "not valid YAML: anchors and aliases"),
+        ("a: " + "[" * 50_000, "not valid YAML: nested too deep"),
+        ("dataset: " + "x/" * 500, "dataset: expected a name, got the path '(x/){38}"),
+        ("x" * 500 + ": 1", ": x{80}: unknown setting$"),
+        ("lr: " + "x" * 500, "got 'x{76}[.][.][.]$"),
+        ("lr: [" + "1, " * 5000 + "]", r"got \[1, .{70,76}[.][.][.]$"),
     ],
 )
 def test_errors_name_the_file(tmp_path: Path, text: str, message: str) -> None:
@@ -203,7 +270,7 @@ def test_presets_are_the_published_settings(
     assert model.knn_k == {"image": k_image, "text": k_text}
     assert (model.cl_weight, model.reg_weight, model.dropout) == (cl_weight, reg_weight, dropout)
     assert (model.batch_size, model.embedding_dim) == (2048, 64)
-    assert dict(config.to_dict(), epochs=1000, patience=20) == config.to_dict()
+    assert (config.train.epochs, config.train.patience) == (1000, 20)
 
 
 def test_every_preset_resolves() -> None:
@@ -213,22 +280,63 @@ def test_every_preset_resolves() -> None:
 
 def test_stored_settings_read_back() -> None:
     config = resolve({"knn_k": "image=4", "seeds": "1,2", "data_path": "d", "dataset": "x", "reg_weight": "1e-5"})
-    again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict())))
+    stored = config.to_dict()
+    assert (stored["train"]["lr"], stored["model"]["knn_k"]) == (1e-3, {"image": 4})
+    again = RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(stored)))
     absolute = config.replace(data_path=Path("d").absolute())  # holds from any directory
     assert (again.train, again.model) == (absolute.train, config.model)
 
 
+# as version 0.1 wrote config.yaml, result.json and checkpoints
+FLAT = """
+model: SMORE
+dataset: x
+data_path: /data
+dataset_options: {}
+output_dir: null
+seed: 999
+seeds: [1, 2]
+epochs: 5
+lr: 1.0e-05
+fused_adam: true
+threads: null
+embedding_dim: 8
+knn_k: {image: 4}
+batch_size: 64
+spectral: 3
+modalities: [image]
+backend: native
+cache_dir: null
+"""
+
+
+def test_the_flat_form_of_earlier_versions_still_loads(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(FLAT)
+    for flat in (RunConfig.from_dict(yaml.safe_load(FLAT)), resolve(config_file=tmp_path / "config.yaml")):
+        assert (flat.train.model, flat.train.lr, flat.train.seeds, flat.train.threads) == ("SMORE", 1e-5, (1, 2), None)
+        assert (flat.train.data_path, flat.train.output_dir) == (Path("/data"), None)
+        assert flat.train.batch_size == flat.model.batch_size == 64
+        assert (flat.model.knn_k, flat.model.spectral, flat.model.modalities) == ({"image": 4}, 3, ("image",))
+        assert flat.model.cache_dir is None  # as it was, not this user's
+        assert RunConfig.from_dict(flat.to_dict()) == dataclasses.replace(flat, sources=("stored settings",))
+
+
 def test_a_setting_that_did_not_exist_had_its_default() -> None:
-    now = resolve({"dataset": "x"}).to_dict()
-    stored = {name: value for name, value in now.items() if name not in ("amp", "metrics", "select_by")}
-    assert changed_settings(stored, now) == {}
-    assert changed_settings(stored, now | {"amp": True}) == {"amp": (False, True)}
+    now = resolve({"dataset": "x"})
+    stored = now.to_dict()
+    for name in ("amp", "metrics", "select_by"):
+        del stored["train"][name]
+    old = RunConfig.from_dict(stored)
+    assert changed_settings(old, now) == {}
+    assert changed_settings(old, now.replace(amp=True)) == {"amp": (False, True)}
 
 
 def test_changed_settings() -> None:
-    old = resolve({"dataset": "x"}).to_dict()
-    new = resolve({"dataset": "x", "lr": "0.5", "epochs": "3", "threads": "1", "data_path": "y"}).to_dict()
-    assert changed_settings(old, new) == {"lr": (1e-3, 0.5)}
+    old = resolve({"dataset": "x"})
+    changes = {"lr": "0.5", "epochs": "3", "threads": "1", "data_path": "y", "cache_dir": "none", "dropout": "0.5"}
+    new = resolve({"dataset": "x", **changes})
+    assert changed_settings(old, new) == {"lr": (1e-3, 0.5), "dropout": (0.0, 0.5)}
+    assert changed_settings(old, resolve({"dataset": "x", "model": "LightGCN"}))["model"] == ("SMORE", "LightGCN")
 
 
 def test_data_path_that_is_a_dataset_names_it(tmp_path: Path) -> None:
@@ -246,7 +354,7 @@ def test_the_batch_size_is_the_loops() -> None:
         assert config.replace(batch_size=32).model.batch_size == 32
         assert RunConfig.from_dict(config.to_dict()).train.batch_size == 64
     assert resolve({"dataset": "x", "model": "Popularity", "batch_size": "64"}).train.batch_size == 64
-    with pytest.raises(ConfigError, match="batch_size: expected at least 1, got 0"):
+    with pytest.raises(ConfigError, match="--batch-size: expected at least 1, got '0'"):
         resolve({"batch_size": "0"})
 
 
@@ -290,3 +398,118 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_bytes("a: \xe9".encode("latin-1"))
     with pytest.raises(ConfigError, match="my.yaml: expected UTF-8 text"):
         resolve({}, config_file=tmp_path / "my.yaml")
+
+
+def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(b"#" * 200_000)
+    with pytest.raises(ConfigError, match="my.yaml: expected settings, at most 100,000 bytes"):
+        read_yaml(file)
+    file.write_text("a: !!python/object/apply:os.getcwd []\non: 1\n1: x\n")
+    assert read_yaml(file) == {"a": [], "on": "1", "1": "x"}  # texts: tags mean nothing, and names stay as written
+    file.write_text("")
+    assert read_yaml(file) == {}
+
+
+# models from elsewhere
+
+
+@dataclass
+class PlainConfig:
+    """Settings of a model that knows nothing of this package. lr: a rate of its own."""
+
+    width: int
+    lr: float = 0.25
+    seed: int = 7
+    parts: list[str] = field(default_factory=lambda: ["a"])
+    mode: Literal["fast", "exact"] = "fast"
+    folder: Path | None = None
+    batch_size: int = field(default=1, metadata={"loop": True})
+
+
+class Act:
+    """Nothing that a text spells."""
+
+
+@dataclass(frozen=True)
+class BoundedConfig:
+    width: Annotated[int, Ge(2)] = field(default=4, metadata={"help": "how wide", "aliases": ("size",)})
+    share: float = 0.5
+    act: Act = field(default_factory=Act)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be in [0, 1], got {self.share}")
+
+
+class Plain(Recommender):
+    config_class = PlainConfig
+
+
+class Bounded(Recommender):
+    config_class = BoundedConfig
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "Plain", Plain)
+    monkeypatch.setitem(MODELS, "Bounded", Bounded)
+
+
+@pytest.mark.usefixtures("models")
+def test_a_plain_dataclass_is_a_models_configuration(tmp_path: Path) -> None:
+    flags = {"model": "Plain", "dataset": "x", "width": "3", "parts": "b,c", "mode": "exact", "folder": "f"}
+    config = resolve({**flags, "batch_size": "64"})
+    assert config.model == PlainConfig(3, parts=["b", "c"], mode="exact", folder=Path("f"), batch_size=64)
+    assert RunConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))).model == config.model
+    for wrong, message in [
+        ({"width": "x"}, "--width: expected a valid integer, got 'x'"),
+        ({"mode": "slow"}, "--mode: expected 'fast' or 'exact', got 'slow'"),
+        ({"wdith": "2"}, "--wdith: unknown setting; did you mean 'width'"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            resolve({**flags, **wrong})
+    del flags["width"]
+    with pytest.raises(ConfigError, match="missing 1 required positional argument: 'width'"):
+        resolve(flags)
+
+
+@pytest.mark.usefixtures("models")
+def test_names_that_the_loop_and_the_model_share(tmp_path: Path) -> None:
+    flags = {"model": "Plain", "dataset": "x", "width": "3"}
+    config = resolve({**flags, "train.lr": "0.1", "model.lr": "0.2"})
+    assert (config.train.lr, config.model.lr) == (0.1, 0.2)
+    assert (config.train.seed, config.model.seed) == (999, 7)  # each its own default
+    assert RunConfig.from_dict(config.to_dict()).model == config.model
+    with pytest.raises(ConfigError, match="--lr: both the training loop and Plain .* --train.lr or --model.lr"):
+        resolve({**flags, "lr": "0.1"})
+    file = tmp_path / "my.yaml"
+    file.write_text("lr: 0.1")
+    with pytest.raises(ConfigError, match="my.yaml: lr: both .*Plain have .* in a section, `train:` or `model:`"):
+        resolve(flags, config_file=file)
+    with pytest.raises(ConfigError, match="checkpoint: lr: both .* in a section"):
+        RunConfig.from_dict({"model": "Plain", "lr": 0.1, "width": 3}, "checkpoint")  # of an earlier version
+    with pytest.raises(ConfigError, match="--train.lrr: unknown setting; did you mean 'train.lr'"):
+        resolve({**flags, "train.lrr": "0.1"})
+    assert resolve({"dataset": "x"}, config_file=file).train.lr == 0.1  # SMORE has none of its own
+    file.write_text("train: {lr: 0.1}\nmodel: {lr: 0.2}\nPlain: {model: {seed: 1}}")
+    config = resolve(flags, config_file=file)
+    assert (config.train.lr, config.model.lr, config.train.seed, config.model.seed) == (0.1, 0.2, 999, 1)
+    changed = resolve({**flags, "train.lr": "0.5", "model.lr": "0.2"})
+    assert changed_settings(config, changed) == {"train.lr": (0.1, 0.5), "model.seed": (1, 7)}
+
+
+@pytest.mark.usefixtures("models")
+def test_bounds_of_a_models_configuration() -> None:
+    flags = {"model": "Bounded", "dataset": "x"}
+    assert settings_of(BoundedConfig)["width"].help == "how wide"
+    for wrong, message in [
+        ({"width": "1"}, "--width: expected at least 2, got '1'"),
+        ({"size": "3"}, "--size: unknown setting; did you mean 'width'"),
+        ({"share": "2"}, r"--share: share must be in \[0, 1\], got 2.0"),
+        ({"act": "len"}, "act: .*Act.* can be set in Python only"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            resolve({**flags, **wrong})
+    with pytest.raises(ValueError, match="Unable to serialize unknown type.*Act"):
+        resolve(flags).to_dict()

@@ -97,7 +97,7 @@ def test_an_installed_package_brings_all_four(plugin: None, tmp_path: Path, caps
     chosen = ["-m", "Warm", "--warmth", "0.25", "--epochs", "1", "--select-by", "first@3"]
     assert train.main([*where, *chosen]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (result["model"], result["config"]["warmth"], result["config"]["reader"]) == ("Warm", 0.25, "hidden")
+    assert (result["model"], result["config"]["model"]["warmth"], result["config"]["train"]["reader"]) == ("Warm", 0.25, "hidden")
     assert result["selected_by"] == "first@3 on validation" and "first@3" in result["test"]
     out = capsys.readouterr().out
     assert "first" in out and "best" in out

@@ -20,7 +20,8 @@ from smore_ext import runs, train
 from smore_ext.data import Dataset
 from smore_ext.models import MODELS
 from smore_ext.runs import folder
-from smore_ext.settings.config import ConfigError, RunConfig
+from smore_ext.settings.config import RunConfig
+from smore_ext.settings.fields import ConfigError
 from smore_ext.training import checkpoint
 from smore_ext.training.checkpoint import CheckpointError
 from smore_ext.training.events import EpochDone, Event, RunStarted, StepsDone
@@ -241,7 +242,7 @@ def test_seeds_resume_where_they_stopped(tmp_path: Path) -> None:
 
     def second_seed(event: Event) -> bool:
         if isinstance(event, RunStarted):
-            started.append(event.config["seed"])
+            started.append(event.config["train"]["seed"])
         return len(started) == 2 and isinstance(event, EpochDone)
 
     with pytest.raises(KeyboardInterrupt):
@@ -251,7 +252,7 @@ def test_seeds_resume_where_they_stopped(tmp_path: Path) -> None:
     result = start(tmp_path / "run", lambda event: second_seed(event) and False, resume=True, **settings)
     assert started == [2, 3]
     assert (result["test"], result["runs"]) == (whole["test"], whole["runs"])
-    assert result["config"]["seeds"] == [1, 2, 3]
+    assert result["config"]["train"]["seeds"] == [1, 2, 3]
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
 
 

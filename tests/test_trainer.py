@@ -468,7 +468,7 @@ def test_the_bar_fits_80_columns() -> None:
     assert text == "loss 0.693 bpr 0.693 cl 7.12 reg 0.000123 123k/s"
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     with ConsoleReport(console) as report:
-        report(RunStarted(Path("r"), {"model": "m", "seed": 1}, (), "d", "p", 1, 999, 1000, 3456))
+        report(RunStarted(Path("r"), {"train": {"model": "m", "seed": 1}}, (), "d", "p", 1, 999, 1000, 3456))
         report(StepsDone(999, 3456, 3456, loss, 123_456.0))
         bar = report._bar
         assert bar is not None

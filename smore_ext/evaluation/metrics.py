@@ -72,8 +72,8 @@ def precision(lists: RankedLists, k: int) -> Tensor:
 
 def ndcg(lists: RankedLists, k: int) -> Tensor:
     """Gain 1 a hit, discount 1 / log2(rank + 1), over that of the ideal list of min(relevant, k) hits."""
-    # the ideal needs all ranks up to k, also where the catalogue ends earlier
-    all_ranks = torch.arange(1, k + 1, dtype=torch.float64, device=lists.hits.device)
+    # the ideal needs all ranks up to k that relevant items can fill, also beyond those that are ranked
+    all_ranks = torch.arange(1, min(k, lists.n_items) + 1, dtype=torch.float64, device=lists.hits.device)
     ideal = (1.0 / torch.log2(all_ranks + 1.0)).cumsum(0)
     return lists.at(lists.gain, k) / ideal[lists.n_relevant.clamp(max=k).long() - 1]
 

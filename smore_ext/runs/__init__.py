@@ -1,5 +1,6 @@
 """Runs in folders: trained, gone on with, loaded, evaluated, exported."""
 
+from smore_ext.runs.config_files import resolve
 from smore_ext.runs.exports import export
 from smore_ext.runs.folder import RunFolder, new_run_dir
 from smore_ext.runs.load import LoadedRun, Recommendation, load_run, run_dirs, seeds_config, unfinished_seeds
@@ -18,6 +19,7 @@ __all__ = [
     "new_run_dir",
     "open_dataset",
     "read_result",
+    "resolve",
     "run_dirs",
     "seeds_config",
     "stored_config",

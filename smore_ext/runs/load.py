@@ -16,10 +16,11 @@ from smore_ext.data import Dataset, Pairs
 from smore_ext.evaluation.protocol import rows_of
 from smore_ext.evaluation.ranking import Ranker
 from smore_ext.models import Recommender
+from smore_ext.runs.config_files import read_config
 from smore_ext.runs.folder import RunFolder
 from smore_ext.runs.records import read_result
 from smore_ext.runs.run import finished, open_dataset
-from smore_ext.settings.config import RunConfig, read_yaml
+from smore_ext.settings.config import RunConfig
 from smore_ext.training import checkpoint
 from smore_ext.training.device import deterministic, usable_device
 from smore_ext.training.loop import build_model, check_data, make_evaluator
@@ -109,10 +110,10 @@ def run_dirs(run_dir: Path) -> list[Path]:
 
 def seeds_config(run_dir: Path, config: RunConfig, results: Sequence[dict[str, Any]]) -> RunConfig:
     """Settings of a run of several seeds, given those of one of them as it was loaded."""
-    path = RunFolder(run_dir).config
-    if not path.is_file():
+    folder = RunFolder(run_dir)
+    if not folder.config.is_file():
         return config.replace(seeds=tuple(result["seed"] for result in results))
-    whole = RunConfig.from_dict(read_yaml(path), str(path)).train
+    whole = read_config(folder).train
     return config.replace(seed=whole.seed, seeds=whole.seeds)
 
 
@@ -121,7 +122,7 @@ def unfinished_seeds(run_dir: Path) -> dict[int, str]:
     folder = RunFolder(run_dir)
     if not folder.config.is_file():
         return {}
-    config = RunConfig.from_dict(read_yaml(folder.config), str(folder.config))
+    config = read_config(folder)
     out = {}
     for seed in config.train.seeds:
         one = folder.seed(seed)

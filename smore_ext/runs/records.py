@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smore_ext.runs.folder import RunFolder
-from smore_ext.settings.config import ConfigError
+from smore_ext.settings.fields import ConfigError
 from smore_ext.training.checkpoint import write_text
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted
 

@@ -9,24 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from smore_ext.data import BUILTIN_DATASETS, Dataset, builtin_dataset, read_dataset
+from smore_ext.registry import did_you_mean
+from smore_ext.runs.config_files import check_folder, read_config, write_config
 from smore_ext.runs.folder import RunFolder
 from smore_ext.runs.records import JsonReport, TensorBoardReport, read_result, write_json
 from smore_ext.runs.results import summarise
-from smore_ext.settings.config import (
-    FLAGS,
-    ConfigError,
-    RunConfig,
-    TrainConfig,
-    changed_settings,
-    check_folder,
-    convert_setting,
-    did_you_mean,
-    flag_name,
-    read_yaml,
-)
+from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, changed_settings, flag_name, merge
+from smore_ext.settings.fields import ConfigError
 from smore_ext.training import checkpoint
 from smore_ext.training.events import Event, Listener, RunStarted
 from smore_ext.training.loop import Trainer, check_data
@@ -56,16 +47,12 @@ def stored_config(run_dir: Path, changes: Mapping[str, Any] | None = None) -> Ru
 
     Raises `ConfigError` that names a changed setting that alters the results.
     """
-    path = RunFolder(run_dir).config
-    if not path.is_file():
-        raise FileNotFoundError(f"{run_dir} holds no run: {path} does not exist")
-    stored = RunConfig.from_dict(read_yaml(path), str(path))
-    model = stored.train.model
-    new = {name: convert_setting(name, value, model, FLAGS) for name, value in (changes or {}).items()}
-    config = RunConfig.from_dict(stored.to_dict() | new, str(path))
-    sources = _stored_sources(RunFolder(run_dir)) or stored.sources
-    config = dataclasses.replace(config, sources=(*sources, *([f"{FLAGS} of --resume"] if new else [])))
-    for name, (old, now) in changed_settings(stored.to_dict(), config.to_dict()).items():
+    folder = RunFolder(run_dir)
+    stored = read_config(folder)
+    config = merge([Layer(str(folder.config), stored.to_dict()), Layer(FLAGS, changes or {})])
+    sources = _stored_sources(folder) or stored.sources
+    config = dataclasses.replace(config, sources=(*sources, *([f"{FLAGS} of --resume"] if changes else [])))
+    for name, (old, now) in changed_settings(stored, config).items():
         raise ConfigError(f"{flag_name(name)} cannot change when a run is resumed: it was {old!r}, is {now!r}")
     return config
 
@@ -128,11 +115,6 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def write_config(folder: RunFolder, config: RunConfig) -> None:
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False)
-    checkpoint.write_text(folder.config, text)
 
 
 def _stored_sources(folder: RunFolder) -> tuple[str, ...]:

@@ -297,7 +297,7 @@ def make_evaluator(cfg: TrainConfig, dataset: Dataset, protocol: str) -> Evaluat
 
 def check_settings(stored: dict[str, Any], config: RunConfig, where: str) -> None:
     """Raises `CheckpointError` when a setting that alters the result differs from the stored one."""
-    changed = changed_settings(stored, config.to_dict())
+    changed = changed_settings(RunConfig.from_dict(stored, where), config)
     if changed:
         listed = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
         raise checkpoint.CheckpointError(f"{where}: settings changed since: {listed}; start a new run")
