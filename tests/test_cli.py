@@ -187,6 +187,10 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         (["--dataset-options", "{n_users: *a}"], "--dataset-options: expected name=value pairs, got '{n_users: *a}'"),
         (["--seed", str(2**63)], "--seed: expected integers below 2^63, got 9223372036854775808"),
         (["--eval-k", "1" + "0" * 30], "--eval-k: expected integers below 2^63, got 1000"),
+        (
+            ["--select-by", "recall@1" + "0" * 30],
+            "--select-by: expected a metric at a rank such as recall@20, got 'rec",
+        ),
         (["--lr", "9" * 1000], "--lr: expected finite numbers, got inf"),
         (["--lr", "x" * 1000], f"--lr: expected a valid number, got '{'x' * 76}...\n"),
         (["--" + "x" * 1000], f"unknown flag --{'x' * 78}\n"),

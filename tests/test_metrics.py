@@ -126,6 +126,8 @@ def test_catalogue_smaller_than_the_cut_off() -> None:
     values = ranking_metrics(torch.tensor([[2, 3, 0, 1]]), relevance(sets, 4), ks=(50,))
     assert values == pytest.approx(by_hand([[2, 3, 0, 1]], sets, 50))
     assert values["precision@50"] == 3 / 50
+    far = ranking_metrics(torch.tensor([[2, 3, 0, 1]]), relevance(sets, 4), (10**15,), list(METRICS))  # nothing as long
+    assert (far[f"ndcg@{10**15}"], far[f"map@{10**15}"]) == pytest.approx((values["ndcg@50"], values["map@50"]))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_metric_at_a_rank() -> None:
     assert parse_metric("ndcg@10") == ("ndcg", 10)
-    for text in ("ndcg", "@10", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@x"):
+    for text in ("ndcg", "@10", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@x", "ndcg@1" + "0" * 30):
         with pytest.raises(ValueError, match=f"such as recall@20, got '{text}'"):
             parse_metric(text)
     with pytest.raises(ValueError, match="unknown metric 'ndgc' .*did you mean 'ndcg'"):

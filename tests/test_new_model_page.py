@@ -49,12 +49,13 @@ def test_the_first_model_is_short_and_trains(data: Path) -> None:
     assert result["validation"]["recall@20"] > 0.8  # half of the 40 items are right for a user; chance is about 0.5
     losses = [json.loads(line)["loss"]["bpr"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.5 * losses[0]
-    assert (result["config"]["embedding_dim"], result["config"]["batch_size"]) == (8, 16)
+    config = result["config"]
+    assert (config["model"]["embedding_dim"], config["train"]["batch_size"]) == (8, 16)
     assert result["warnings"] == []
 
 
 def test_its_settings_are_flags(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("my_models:EASE", data, "--ridge", "7")["config"]["ridge"] == 7.0
+    assert run("my_models:EASE", data, "--ridge", "7")["config"]["model"]["ridge"] == 7.0
     capsys.readouterr()
     assert train.main(["-m", "my_models:EASE", "--help"]) == 0
     assert "--ridge NUMBER weight of the L2 term; default 100.0" in " ".join(capsys.readouterr().out.split())

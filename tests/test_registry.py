@@ -97,7 +97,11 @@ def test_an_installed_package_brings_all_four(plugin: None, tmp_path: Path, caps
     chosen = ["-m", "Warm", "--warmth", "0.25", "--epochs", "1", "--select-by", "first@3"]
     assert train.main([*where, *chosen]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (result["model"], result["config"]["model"]["warmth"], result["config"]["train"]["reader"]) == ("Warm", 0.25, "hidden")
+    assert (result["model"], result["config"]["model"]["warmth"], result["config"]["train"]["reader"]) == (
+        "Warm",
+        0.25,
+        "hidden",
+    )
     assert result["selected_by"] == "first@3 on validation" and "first@3" in result["test"]
     out = capsys.readouterr().out
     assert "first" in out and "best" in out
@@ -152,9 +156,9 @@ def test_broken_plugins_are_left_out_with_a_warning(plugin: None, caplog: pytest
     ("flags", "message"),
     [
         (["--reader", "mmrecc"], "unknown reader 'mmrecc' (of mmrec); did you mean 'mmrec'?"),
-        (["--select-by", "recal@20"], "select_by: unknown metric 'recal' (of recall, precision, ndcg, map, hit_rate"),
-        (["--select-by", "recall"], "select_by: expected a metric at a rank such as recall@20, got 'recall'"),
-        (["--metrics", "recall,ndgc"], "metrics: unknown metric 'ndgc' (of recall, precision"),
+        (["--select-by", "recal@20"], "--select-by: unknown metric 'recal' (of recall, precision, ndcg, map, hit_rate"),
+        (["--select-by", "recall"], "--select-by: expected a metric at a rank such as recall@20, got 'recall'"),
+        (["--metrics", "recall,ndgc"], "--metrics: unknown metric 'ndgc' (of recall, precision"),
     ],
 )
 def test_unknown_names_of_the_command(

@@ -124,8 +124,8 @@ DEFAULT_METRICS = ("recall", "precision", "ndcg", "map")
 def parse_metric(text: str) -> tuple[str, int]:
     """("recall", 20) of "recall@20". Raises `ValueError` for another form or an unknown metric."""
     name, _, k = text.rpartition("@")
-    if not name or not k.isdecimal() or int(k) < 1:
-        raise ValueError(f"expected a metric at a rank such as recall@20, got {text!r}")
+    if not name or not k.isdecimal() or len(k) > 18 or int(k) < 1:  # 64 bits
+        raise ValueError(f"expected a metric at a rank such as recall@20, got {text[:80]!r}")
     METRICS[name]  # raises for an unknown one
     return name, int(k)
 
