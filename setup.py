@@ -30,6 +30,7 @@ REQUIREMENTS = [
     "pandas>=2.1",
     "click>=8.1",
     "pydantic>=2.8",
+    "annotated-types>=0.6",
     "rich>=13",
     "pyyaml>=6",
     "safetensors>=0.4.3",

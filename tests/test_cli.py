@@ -191,7 +191,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
             ["--select-by", "recall@1" + "0" * 30],
             "--select-by: expected a metric at a rank such as recall@20, got 'rec",
         ),
-        (["--lr", "9" * 1000], "--lr: expected finite numbers, got inf"),
+        (["--lr", "1e999"], "--lr: expected finite numbers, got inf"),
         (["--lr", "x" * 1000], f"--lr: expected a valid number, got '{'x' * 76}...\n"),
         (["--" + "x" * 1000], f"unknown flag --{'x' * 78}\n"),
     ],
