@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smore_ext import ops, reference
-from smore_ext.testing.cases import CASES, OpCase, differentiable_tensors, gradients, map_tensors, on
+from smore_ext.testing import CASES, OpCase, differentiable_tensors, gradients, map_tensors, on, registered_call
 
 FLOAT_CASES = [case for case in CASES if case.op != "sample_negatives"]
 GRADIENT_CASES = [case for case in CASES if case.differentiable]
@@ -106,7 +106,7 @@ def test_opcheck(case: OpCase, device: torch.device) -> None:
     args = on(device, case.make(torch.float32, seeded()))
     if case.differentiable:
         args = map_tensors(args, lambda t: t.requires_grad_())
-    torch.library.opcheck(getattr(torch.ops.smore_ext, case.op).default, tuple(case.raw(args)))
+    torch.library.opcheck(*registered_call(case, ops, args))
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in CASES}))

@@ -1,7 +1,7 @@
 """The op table, for tests of ops: ours, and those of people who write ops against this package."""
 
-from smore_ext.testing.cases import (
-    CASES,
+from smore_ext.testing.case import (
+    Args,
     OpCase,
     differentiable_tensors,
     flatten,
@@ -11,10 +11,13 @@ from smore_ext.testing.cases import (
     rand,
     randint,
     random_graph,
+    registered_call,
 )
+from smore_ext.testing.cases import CASES
 
 __all__ = [
     "CASES",
+    "Args",
     "OpCase",
     "differentiable_tensors",
     "flatten",
@@ -24,4 +27,5 @@ __all__ = [
     "rand",
     "randint",
     "random_graph",
+    "registered_call",
 ]

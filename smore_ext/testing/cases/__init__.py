@@ -1,0 +1,50 @@
+"""The one table of op cases: one file a family, which makes its ops' cases and lists them in `CASES`.
+
+Parity, gradcheck, opcheck, compile, layout, thread and benchmark code, and the doctor, all run over it. An op's case is
+a function of the sizes, in the file of its family, with some sizes in the `CASES` there; nothing else lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smore_ext.testing.case import (
+    Args,
+    OpCase,
+    differentiable_tensors,
+    flatten,
+    gradients,
+    map_tensors,
+    on,
+    rand,
+    randint,
+    random_graph,
+)
+from smore_ext.testing.cases import losses, neighbours, ranking, sampling, sparse, spectral, tables
+from smore_ext.testing.cases.losses import *
+from smore_ext.testing.cases.neighbours import *
+from smore_ext.testing.cases.ranking import *
+from smore_ext.testing.cases.sampling import *
+from smore_ext.testing.cases.sparse import *
+from smore_ext.testing.cases.spectral import *
+from smore_ext.testing.cases.tables import *
+
+FAMILIES = (losses, neighbours, ranking, sampling, sparse, spectral, tables)
+
+CASES: Sequence[OpCase] = [case for family in FAMILIES for case in family.CASES]
+
+__all__ = [
+    "CASES",
+    "Args",
+    "OpCase",
+    "differentiable_tensors",
+    "flatten",
+    "gradients",
+    "map_tensors",
+    "on",
+    "rand",
+    "randint",
+    "random_graph",
+]
+for _family in FAMILIES:
+    __all__ += _family.__all__
