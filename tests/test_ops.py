@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from smore_ext import ops, reference
-from smore_ext.testing import CASES, OpCase, differentiable_tensors, gradients, map_tensors, on, registered_call
+from smore_ext.testing import CASES, OpCase, checks, differentiable_tensors, map_tensors, on
+from smore_ext.testing.checks import assert_within, is_empty
 
-FLOAT_CASES = [case for case in CASES if case.op != "sample_negatives"]
 GRADIENT_CASES = [case for case in CASES if case.differentiable]
-NEW_OUTPUT_CASES = [case for case in FLOAT_CASES if not case.in_place]  # in-place ops take no other layout and dtype
+SMALL_CASES = [case for case in GRADIENT_CASES if case.small]
+STORAGE_CASES = [case for case in CASES if case.autocast == "storage"]
+ONE_EACH = list({case.op: case for case in reversed(CASES) if not is_empty(case)}.values())
+ONCE_ONLY = [case for case in SMALL_CASES if not case.twice and case in ONE_EACH]
 
 
 def seeded() -> torch.Generator:
@@ -22,156 +25,85 @@ def seeded() -> torch.Generator:
 
 
 def over(cases):
-    return pytest.mark.parametrize("case", cases, ids=lambda case: f"{case.op}-{case.name}")
+    return pytest.mark.parametrize("case", cases, ids=str)
 
 
-def assert_within(ours, plain, exact, factor: float, what: str) -> None:
-    """The tolerance rule: error against float64 at most `factor` times that of plain float32 PyTorch.
-
-    Where plain PyTorch happens to be (nearly) exact, one unit in the last place of the largest value is granted.
-    """
-    for i, (o, p, e) in enumerate(zip(on(torch.device("cpu"), ours), plain, exact, strict=True)):
-        assert o.shape == e.shape and o.dtype == p.dtype, what
-        if not o.is_floating_point() or e.numel() == 0:
-            continue
-        finite = torch.isfinite(e)
-        assert torch.equal(finite, torch.isfinite(o)), what
-        error = (o.double() - e)[finite].abs().max() if finite.any() else torch.tensor(0.0)
-        plain_error = (p.double() - e)[finite].abs().max() if finite.any() else torch.tensor(0.0)
-        unit = torch.finfo(p.dtype).eps * e[finite].abs().max() if finite.any() else 0.0
-        assert error <= factor * plain_error + unit, f"{what} {i}: error {error:.3e}, plain {plain_error:.3e}"
+def test_every_op_has_cases_and_a_twin() -> None:
+    checks.check_table(CASES, ops.__all__, reference)
 
 
-@over(FLOAT_CASES)
+@over(CASES)
 def test_forward_matches_reference(case: OpCase, device: torch.device) -> None:
-    args = case.make(torch.float32, seeded())
-    exact = case.call(reference, map_tensors(args, torch.Tensor.double))
-    assert_within(case.call(ops, on(device, args)), case.call(reference, args), exact, 2, "output")
+    checks.check_forward(case, ops, reference, device)
 
 
-@over(FLOAT_CASES)
+@over(CASES)
 def test_float64_matches_reference(case: OpCase, device: torch.device) -> None:
-    args = case.make(torch.float64, seeded())
-    for ours, exact in zip(case.call(ops, on(device, args)), case.call(reference, args), strict=True):
-        torch.testing.assert_close(ours.cpu(), exact, rtol=1e-12, atol=1e-12)
+    checks.check_float64(case, ops, reference, device)
 
 
 @over(GRADIENT_CASES)
 def test_gradients_match_reference(case: OpCase, device: torch.device) -> None:
-    args = case.make(torch.float32, seeded())
-    generator = seeded().manual_seed(5)
-    outputs = [o for o in case.call(reference, args) if o.is_floating_point()]
-    cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64) for o in outputs]
-    exact = gradients(case, reference, map_tensors(args, torch.Tensor.double), cotangents)
-    ours = gradients(case, ops, on(device, args), cotangents)
-    plain = gradients(case, reference, args, cotangents)
-    assert_within(ours, plain, exact, 4, "gradient")
+    checks.check_gradients(case, ops, reference, device)
 
 
-@over([case for case in GRADIENT_CASES if case.small])
+@over(SMALL_CASES)
 def test_gradcheck(case: OpCase, device: torch.device) -> None:
-    args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
-    tensors = differentiable_tensors(case, args)
-
-    def run(*_):
-        return tuple(o for o in case.call(ops, args) if o.requires_grad)
-
-    if all(t.numel() for t in tensors):
-        assert torch.autograd.gradcheck(run, tensors)
-    else:  # gradcheck takes no empty input: only that backward runs and has the shape is left to check
-        grads = torch.autograd.grad(sum(o.sum() for o in run()), tensors)
-        assert [g.shape for g in grads] == [t.shape for t in tensors]
+    checks.check_gradcheck(case, ops, device)
 
 
-@over([case for case in CASES if case.op in ("spmm", "propagate") and case.small])
-def test_sparse_products_differentiate_twice(case: OpCase, device: torch.device) -> None:
-    args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
-    tensors = differentiable_tensors(case, args)
-    if args[1].numel():
-        assert torch.autograd.gradgradcheck(lambda *_: case.call(ops, args)[0], tensors)
+@over([case for case in SMALL_CASES if case.twice])
+def test_gradients_differentiate_again(case: OpCase, device: torch.device) -> None:
+    checks.check_gradgradcheck(case, ops, device)
 
 
-@pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce", "table_linear"])
-def test_double_backward_is_refused(op: str, device: torch.device) -> None:
-    case = next(case for case in CASES if case.op == op and case.small)
+@over(ONCE_ONLY)
+def test_double_backward_is_refused(case: OpCase, device: torch.device) -> None:
     args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())
     tensors = differentiable_tensors(case, args)
     grads = torch.autograd.grad(sum(o.sum() for o in case.call(ops, args)), tensors, create_graph=True)
-    with pytest.raises(RuntimeError, match=f"smore_ext::{op}_backward is not implemented"):
+    with pytest.raises(RuntimeError, match=f"smore_ext::{case.op}_backward is not implemented"):
         sum(g.sum() for g in grads).backward()
 
 
 @over(CASES)
 def test_opcheck(case: OpCase, device: torch.device) -> None:
-    args = on(device, case.make(torch.float32, seeded()))
-    if case.differentiable:
-        args = map_tensors(args, lambda t: t.requires_grad_())
-    torch.library.opcheck(*registered_call(case, ops, args))
+    checks.check_opcheck(case, ops, device)
 
 
-@pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
-def test_compiles_without_graph_break(op: str, device: torch.device) -> None:
-    case = next(case for case in CASES if case.op == op and "0x" not in case.name)
-    args = on(device, case.make(torch.float32, seeded()))
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda *a: case.call(ops, list(a)), fullgraph=True, backend="aot_eager")
-    for ours, eager in zip(compiled(*args), case.call(ops, args), strict=True):
-        torch.testing.assert_close(ours, eager, rtol=0, atol=0)
-    if case.differentiable:
-        args = map_tensors(args, lambda t: t.requires_grad_())
-        tensors = differentiable_tensors(case, args)
-        expected = torch.autograd.grad(sum(o.sum() for o in case.call(ops, args)), tensors)
-        for ours, eager in zip(
-            torch.autograd.grad(sum(o.sum() for o in compiled(*args)), tensors), expected, strict=True
-        ):
-            torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+@over(ONE_EACH)
+def test_compiles_without_graph_break(case: OpCase, device: torch.device) -> None:
+    checks.check_compile(case, ops, device)
 
 
-def spread_out(t: torch.Tensor) -> torch.Tensor:
-    """The same values as every second column of a wider tensor, one element off alignment."""
-    wide = torch.zeros(t.numel() * 2 + 1, dtype=t.dtype, device=t.device)[1:].view(*t.shape, 2) if t.ndim else t
-    if t.ndim:
-        wide[..., 0] = t
-        return wide[..., 0]
-    return wide
-
-
-@over(NEW_OUTPUT_CASES)
+@over([case for case in CASES if not case.in_place])
 def test_any_memory_layout(case: OpCase, device: torch.device) -> None:
-    args = on(device, case.make(torch.float32, seeded()))
-    for layout in (spread_out, lambda t: t.T.contiguous().T if t.ndim == 2 else t):
-        for ours, plain in zip(case.call(ops, map_tensors(args, layout)), case.call(ops, args), strict=True):
-            torch.testing.assert_close(ours, plain, rtol=0, atol=0)
+    checks.check_layouts(case, ops, device)
 
 
 @over(CASES)
 def test_same_bits_for_any_number_of_threads(case: OpCase, device: torch.device) -> None:
-    args = on(device, case.make(torch.float32, seeded()))
-    results = []
-    for threads in (1, 2, 3, 2):
-        torch.set_num_threads(threads)
-        outputs = case.call(ops, args)
-        if case.differentiable:
-            outputs += gradients(case, ops, args, [torch.ones_like(o) for o in outputs if o.is_floating_point()])
-        results.append(outputs)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    checks.check_threads(case, ops, device)
 
 
-SPARSE_CASES = [case for case in CASES if case.op in ("spmm", "propagate")]
+@over([case for case in CASES if case.in_place])
+def test_in_place_ops_return_their_first_argument(case: OpCase, device: torch.device) -> None:
+    checks.check_in_place(case, ops, device)
 
 
-@over(SPARSE_CASES)
+@over([case for case in CASES if case.autocast != "none"])
+def test_autocast(case: OpCase, device: torch.device) -> None:
+    checks.check_autocast(case, ops, device)
+
+
+@over(ONE_EACH)
+def test_wrong_dtypes_and_shapes_are_errors_that_name_the_op(case: OpCase, device: torch.device) -> None:
+    checks.check_errors(case, ops, device)
+
+
+@over(STORAGE_CASES)
 def test_bfloat16_is_storage_only(case: OpCase, device: torch.device) -> None:
-    """As near to float64 as plain PyTorch is that rounds what each product writes and nothing else."""
-    args = map_tensors(case.make(torch.float32, seeded()), torch.Tensor.bfloat16)
-    exact_args = map_tensors(args, torch.Tensor.double)
-    exact = case.call(reference, exact_args)
-    cotangents = [torch.randn(o.shape, generator=seeded(), dtype=torch.float64).bfloat16() for o in exact]
-    assert_within(case.call(ops, on(device, args)), case.call(reference, args), exact, 2, "output")
-    ours = gradients(case, ops, on(device, args), [c.to(device) for c in cotangents])
-    plain = gradients(case, reference, args, cotangents)
-    assert_within(ours, plain, gradients(case, reference, exact_args, cotangents), 4, "gradient")
+    checks.check_storage(case, ops, reference, device)
 
 
 @over([case for case in CASES if case.op == "spmm" and len(case.differentiable) == 1])
@@ -181,25 +113,17 @@ def test_bfloat16_products_are_float32_ones_rounded_once(case: OpCase, device: t
     assert torch.equal(ours, wide.bfloat16())
 
 
-@pytest.mark.parametrize("op", ["spmm", "propagate"])
-def test_autocast_holds_graph_inputs_in_bfloat16(op: str, device: torch.device) -> None:
-    case = next(case for case in SPARSE_CASES if case.op == op and "gated" in case.name and "0x" not in case.name)
-    args = on(device, case.make(torch.float32, seeded()))
-    narrow = case.call(ops, map_tensors(args, torch.Tensor.bfloat16))[0]
-    leaf = args[1].clone().requires_grad_()
+@over([case for case in STORAGE_CASES if case.small and not is_empty(case)])
+def test_gradients_under_autocast_have_the_dtype_of_the_input(case: OpCase, device: torch.device) -> None:
+    args = map_tensors(on(device, case.make(torch.float32, seeded())), lambda t: t.requires_grad_())
+    tensors = differentiable_tensors(case, args)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        ours = case.call(ops, [args[0], leaf, *args[2:]])[0]
-        assert case.call(ops, map_tensors(args, torch.Tensor.double))[0].dtype == torch.float64
-    assert ours.dtype == torch.bfloat16 and torch.equal(ours, narrow)
-    assert torch.autograd.grad(ours.sum(), leaf)[0].dtype == torch.float32
-    wide = case.call(ops, args)[0]
-    with torch.autocast(device.type, dtype=torch.float16):
-        ours = case.call(ops, args)[0]
-        assert ours.dtype == torch.float32 and torch.equal(ours, wide)
-        assert case.call(ops, map_tensors(args, torch.Tensor.half))[0].dtype == torch.float32
+        (ours,) = case.call(ops, args)
+    assert ours.dtype == torch.bfloat16
+    assert {g.dtype for g in torch.autograd.grad(ours.sum(), tensors)} == {torch.float32}
 
 
-@over([case for case in SPARSE_CASES if case.small and "0x" not in case.name])
+@over([case for case in STORAGE_CASES if case.small and not is_empty(case)])
 def test_backward_inside_autocast_keeps_the_dtype_of_forward(case: OpCase, device: torch.device) -> None:
     args = map_tensors(on(device, case.make(torch.float32, seeded())), lambda t: t.requires_grad_())
     tensors = differentiable_tensors(case, args)
@@ -208,27 +132,6 @@ def test_backward_inside_autocast_keeps_the_dtype_of_forward(case: OpCase, devic
     with torch.autocast(device.type, dtype=torch.bfloat16):
         inside = torch.autograd.grad(loss, tensors)
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
-
-
-@pytest.mark.parametrize("op", sorted({case.op for case in NEW_OUTPUT_CASES} - {"spmm", "propagate"}))
-def test_autocast_computes_in_float32(op: str, device: torch.device) -> None:
-    case = next(case for case in FLOAT_CASES if case.op == op and "0x" not in case.name)
-    args = map_tensors(on(device, case.make(torch.float32, seeded())), torch.Tensor.bfloat16)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        ours = case.call(ops, args)
-    exact = case.call(ops, map_tensors(args, torch.Tensor.float))
-    assert all(torch.equal(a, b) for a, b in zip(ours, exact, strict=True))
-
-
-def test_every_op_has_cases_and_a_twin() -> None:
-    assert {case.op for case in CASES} == set(ops.__all__)
-    assert all(callable(getattr(reference, name)) for name in ops.__all__)
-
-
-@over([case for case in CASES if case.in_place])
-def test_in_place_ops_return_their_first_argument(case: OpCase, device: torch.device) -> None:
-    args = on(device, case.make(torch.float32, seeded()))
-    assert getattr(ops, case.op)(*args) is args[0]
 
 
 def test_factored_adam_takes_its_rate_as_a_tensor(device: torch.device) -> None:

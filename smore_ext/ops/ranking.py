@@ -30,7 +30,7 @@ def masked_topk(users: Tensor, items: Tensor, k: int, seen: CsrMatrix | Tensor |
     if seen is None:
         return _ops.masked_topk(users, items, k)
     graph = as_csr(seen)
-    if graph.shape != (users.shape[0], items.shape[0]):
+    if users.ndim == items.ndim == 2 and graph.shape != (users.shape[0], items.shape[0]):
         raise ValueError(
             f"masked_topk: seen must have shape {(users.shape[0], items.shape[0])} (users x items), got {graph.shape}"
         )

@@ -1,5 +1,6 @@
 """The op table, for tests of ops: ours, and those of people who write ops against this package."""
 
+from smore_ext.testing import checks
 from smore_ext.testing.case import (
     Args,
     OpCase,
@@ -14,11 +15,15 @@ from smore_ext.testing.case import (
     registered_call,
 )
 from smore_ext.testing.cases import CASES
+from smore_ext.testing.checks import check_op, check_table
 
 __all__ = [
     "CASES",
     "Args",
     "OpCase",
+    "check_op",
+    "check_table",
+    "checks",
     "differentiable_tensors",
     "flatten",
     "gradients",

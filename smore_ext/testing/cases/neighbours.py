@@ -16,4 +16,4 @@ def knn_case(n: int, d: int, k: int) -> OpCase:
     return OpCase("knn", f"{n}x{d}-{k}", make, autocast="float32")
 
 
-CASES = [knn_case(*size) for size in ((1, 3, 1), (6, 2, 6), (50, 7, 10), (700, 40, 10), (1300, 20, 40))]
+CASES = [knn_case(*size) for size in ((1, 3, 1), (6, 2, 6), (4, 0, 2), (50, 7, 10), (700, 40, 10), (1300, 20, 40))]
