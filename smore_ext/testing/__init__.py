@@ -4,6 +4,7 @@ from smore_ext.testing import checks
 from smore_ext.testing.case import (
     Args,
     OpCase,
+    OpError,
     differentiable_tensors,
     flatten,
     gradients,
@@ -14,13 +15,16 @@ from smore_ext.testing.case import (
     random_graph,
     registered_call,
 )
-from smore_ext.testing.cases import CASES
-from smore_ext.testing.checks import check_op, check_table
+from smore_ext.testing.cases import CASES, ERRORS
+from smore_ext.testing.checks import check_error, check_op, check_table
 
 __all__ = [
     "CASES",
+    "ERRORS",
     "Args",
     "OpCase",
+    "OpError",
+    "check_error",
     "check_op",
     "check_table",
     "checks",

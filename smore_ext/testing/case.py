@@ -59,6 +59,28 @@ class OpCase:
         return tuple(changed)
 
 
+@dataclass(frozen=True)
+class OpError:
+    """A call that must be refused with an error whose message says what must hold and what came.
+
+    Attributes:
+        op: name of the public function.
+        name: of the fault, for messages.
+        make: gives the arguments, on the CPU.
+        error: class of the exception.
+        match: regular expression that its message must contain.
+    """
+
+    op: str
+    name: str
+    make: Callable[[], Args]
+    error: type[Exception]
+    match: str
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.name}"
+
+
 class _Recorder(TorchFunctionMode):
     """Notes every call of an op, with the arguments as they come from Python."""
 

@@ -8,6 +8,7 @@ compile) raise theirs. Nothing here needs pytest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from smore_ext.testing.case import (
     Args,
     OpCase,
+    OpError,
     differentiable_tensors,
     flatten,
     gradients,
@@ -254,6 +256,18 @@ def check_errors(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
             else:
                 raise AssertionError(f"{case}: {where} must be a {error.__name__}, and passed")
             which += 1
+
+
+def check_error(error: OpError, ops: Any, device: torch.device = CPU) -> None:
+    """The call is refused as the entry says."""
+    args = on(device, error.make())
+    try:
+        getattr(ops, error.op)(*args)
+    except error.error as raised:
+        if not re.search(error.match, str(raised)):
+            raise AssertionError(f"{error}: the message must match {error.match!r}, got: {raised}") from raised
+    else:
+        raise AssertionError(f"{error}: must raise {error.error.__name__}, and passed")
 
 
 def check_op(case: OpCase, ops: Any, reference: Any, device: torch.device = CPU) -> None:

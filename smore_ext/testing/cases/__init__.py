@@ -1,7 +1,8 @@
 """The one table of op cases: one file a family, which makes its ops' cases and lists them in `CASES`.
 
 Parity, gradcheck, opcheck, compile, layout, thread and benchmark code, and the doctor, all run over it. An op's case is
-a function of the sizes, in the file of its family, with some sizes in the `CASES` there; nothing else lists it.
+a function of the sizes, in the file of its family, with some sizes in the `CASES` there; nothing else lists it. Calls
+that an op must refuse are in the same file, in `ERRORS`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from smore_ext.testing.case import (
     Args,
     OpCase,
+    OpError,
     differentiable_tensors,
     flatten,
     gradients,
@@ -32,11 +34,14 @@ from smore_ext.testing.cases.tables import *
 FAMILIES = (losses, neighbours, ranking, sampling, sparse, spectral, tables)
 
 CASES: Sequence[OpCase] = [case for family in FAMILIES for case in family.CASES]
+ERRORS: Sequence[OpError] = [error for family in FAMILIES for error in family.ERRORS]
 
 __all__ = [
     "CASES",
+    "ERRORS",
     "Args",
     "OpCase",
+    "OpError",
     "differentiable_tensors",
     "flatten",
     "gradients",

@@ -1,10 +1,11 @@
-"""Cases of masked_topk."""
+"""Cases and errors of masked_topk."""
 
 from __future__ import annotations
 
 import torch
 
-from smore_ext.testing.case import Args, OpCase, rand, random_graph
+from smore_ext.graph import Graph
+from smore_ext.testing.case import Args, OpCase, OpError, rand, random_graph
 
 __all__ = ["topk_case"]
 
@@ -23,4 +24,19 @@ CASES = [
     topk_case(70, 130, 64, 20, 2000),
     topk_case(130, 501, 63, 50, None),
     topk_case(65, 90, 16, 90, 1500),
+]
+
+X = torch.arange(24.0).view(4, 6)
+SEEN = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
+
+ERRORS = [
+    OpError("masked_topk", "k", lambda: [X, X, 5], ValueError, r"k must be in 1..4 \(the number of items\), got 5"),
+    OpError("masked_topk", "width", lambda: [X, X[:, :5], 2], ValueError, "same width, got 6 and 5"),
+    OpError(
+        "masked_topk",
+        "seen",
+        lambda: [X[:3], X, 2, SEEN],
+        ValueError,
+        r"seen must have shape \(3, 4\) \(users x items\), got \(4, 4\)",
+    ),
 ]

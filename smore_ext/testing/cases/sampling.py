@@ -1,10 +1,11 @@
-"""Cases of sample_negatives."""
+"""Cases and errors of sample_negatives."""
 
 from __future__ import annotations
 
 import torch
 
-from smore_ext.testing.case import Args, OpCase, randint, random_graph
+from smore_ext.graph import Graph
+from smore_ext.testing.case import Args, OpCase, OpError, randint, random_graph
 
 __all__ = ["sample_case"]
 
@@ -22,3 +23,35 @@ def sample_case(users: int, items: int, edges: int, size: int, step: int = 1) ->
 
 
 CASES = [sample_case(20, 40, 100, 500, step=2), sample_case(5, 12, 70, 3000), sample_case(1, 3, 0, 0)]
+
+SEEN = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
+IDS = torch.tensor([0, 1])
+
+ERRORS = [
+    OpError(
+        "sample_negatives",
+        "user",
+        lambda: [torch.tensor([0, 4]), SEEN, torch.arange(4), 1],
+        IndexError,
+        "users must be in 0..3, got 4 at position 1",
+    ),
+    OpError(
+        "sample_negatives",
+        "full",
+        lambda: [torch.tensor([2, 0]), SEEN, torch.tensor([1]), 1],
+        ValueError,
+        "got user 0 who has seen all 1",
+    ),
+    OpError(
+        "sample_negatives", "none", lambda: [IDS, SEEN, IDS[:0], 1], ValueError, "candidates must hold between 1 and"
+    ),
+    OpError(
+        "sample_negatives",
+        "order",
+        lambda: [IDS, SEEN, IDS.flip(0), 1],
+        IndexError,
+        "ascend strictly, got 0 at position 1",
+    ),
+    OpError("sample_negatives", "seed", lambda: [IDS, SEEN, IDS, -1], ValueError, "seed must be at least 0, got -1"),
+    OpError("sample_negatives", "dtype", lambda: [IDS.int(), SEEN, IDS, 1], TypeError, "users must be int64, got Int"),
+]

@@ -1,4 +1,4 @@
-"""Cases of spmm and propagate."""
+"""Cases and errors of spmm and propagate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from smore_ext.graph import Graph
-from smore_ext.testing.case import Args, OpCase, rand, randint, random_graph
+from smore_ext.testing.case import Args, OpCase, OpError, rand, randint, random_graph
 
 __all__ = ["graph_case", "propagate_case", "spmm_case"]
 
@@ -81,4 +81,37 @@ CASES = [
     propagate_case(250, 2000, 33, 3, "last", bipartite=True),
     propagate_case(250, 2000, 17, 2, "mean", gated=True, bipartite=True),
     propagate_case(250, 2000, 64, 1, "mean", bipartite=True),
+]
+
+X = torch.arange(24.0).view(4, 6)
+GRAPH = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
+WIDE = Graph.from_edges(torch.tensor([0, 1]), torch.tensor([0, 1]), None, (2, 4))
+
+ERRORS = [
+    OpError("spmm", "rows", lambda: [GRAPH, X[:3]], ValueError, r"one row per column of the graph \(4\), got 3"),
+    OpError("spmm", "dtype", lambda: [GRAPH, X.long()], TypeError, "x must be float32, float64 or bfloat16, got Long"),
+    OpError("spmm", "half", lambda: [GRAPH, X.half()], TypeError, "x must be float32, float64 or bfloat16, got Half"),
+    OpError("spmm", "gate", lambda: [GRAPH, X, X[:3]], ValueError, r"gate must have shape \[4, 6\], got \[3, 6\]"),
+    OpError(
+        "spmm",
+        "gate-dtype",
+        lambda: [GRAPH, X, X.double()],
+        TypeError,
+        r"gate must have the dtype of x \(Float\), got Double",
+    ),
+    OpError("spmm", "graph", lambda: ["graph", X], TypeError, "expected a Graph or a torch sparse tensor, got str"),
+    OpError("spmm", "dense", lambda: [X, X], TypeError, "expected a 2-d sparse COO or CSR tensor"),
+    OpError("spmm", "weights", lambda: [torch.eye(4).to_sparse_coo().requires_grad_(), X], ValueError, "constants"),
+    OpError(
+        "propagate",
+        "gate",
+        lambda: [GRAPH, X, 2, "mean", X[:, :3]],
+        ValueError,
+        r"propagate: gate must have shape \[4, 6\], got \[4, 3\]",
+    ),
+    OpError("propagate", "layers", lambda: [GRAPH, X, -1], ValueError, "n_layers must be at least 0, got -1"),
+    OpError("propagate", "reduce", lambda: [GRAPH, X, 1, "sum"], ValueError, "reduce must be"),
+    OpError(
+        "propagate", "square", lambda: [WIDE, X, 1], ValueError, "the graph must be square, got 2 rows and 4 columns"
+    ),
 ]

@@ -1,10 +1,10 @@
-"""Cases of spectral_filter and spectrum_fusion."""
+"""Cases and errors of spectral_filter and spectrum_fusion."""
 
 from __future__ import annotations
 
 import torch
 
-from smore_ext.testing.case import Args, OpCase, rand
+from smore_ext.testing.case import Args, OpCase, OpError, rand
 
 __all__ = ["filter_case", "fusion_case"]
 
@@ -45,4 +45,46 @@ CASES = [
     *(fusion_case(2, n, d) for n, d in ROW_SIZES),
     *(fusion_case(m, n, d) for m in (1, 3) for n, d in ((5, 1), (7, 5), (4, 8), (70, 63))),
     *(fusion_case(m, 1027, 64) for m in (1, 3)),
+]
+
+X = torch.arange(24.0).view(4, 6)
+FILTER = torch.ones(4, 2)
+
+ERRORS = [
+    OpError(
+        "spectral_filter", "dtype", lambda: [X.half(), FILTER], TypeError, "x must be float32 or float64, got Half"
+    ),
+    OpError(
+        "spectral_filter",
+        "mixed",
+        lambda: [X, FILTER.double()],
+        TypeError,
+        r"weight must have the dtype of x \(Float\)",
+    ),
+    OpError(
+        "spectral_filter",
+        "shape",
+        lambda: [X, FILTER[:3]],
+        ValueError,
+        r"weight must have shape \[4, 2\], got \[3, 2\]",
+    ),
+    OpError("spectral_filter", "dim", lambda: [X[0], FILTER], ValueError, "x must have 2 dimensions, got shape"),
+    OpError("spectral_filter", "columns", lambda: [X[:, :0], FILTER[:1]], ValueError, "at least 1 column"),
+    OpError(
+        "spectrum_fusion", "none", lambda: [[], [], FILTER], ValueError, "xs must hold at least one tensor, got none"
+    ),
+    OpError(
+        "spectrum_fusion",
+        "count",
+        lambda: [[X, X], [FILTER], FILTER],
+        ValueError,
+        r"one filter per tensor of xs \(2\), got 1",
+    ),
+    OpError(
+        "spectrum_fusion",
+        "shape",
+        lambda: [[X, X[:3]], [FILTER, FILTER], FILTER],
+        ValueError,
+        r"xs\[1\] must have shape \[4, 6\], got \[3, 6\]",
+    ),
 ]

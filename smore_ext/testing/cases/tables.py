@@ -1,10 +1,13 @@
-"""Cases of table_linear and factored_adam_."""
+"""Cases and errors of table_linear and factored_adam_."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from smore_ext.testing.case import Args, OpCase, rand
+import torch
+from torch import Tensor
+
+from smore_ext.testing.case import Args, OpCase, OpError, rand
 
 __all__ = ["adam_case", "table_case"]
 
@@ -32,4 +35,75 @@ CASES = [
     *(table_case(*size) for size in ((0, 3, 2), (5, 0, 2), (4, 5, 3), (19, 45, 7), (290, 1100, 64), (40, 300, 65))),
     adam_case(70, 130, 64, 1),
     adam_case(41, 4100, 300, 1000),
+]
+
+X = torch.arange(24.0).view(4, 6)
+
+
+def _adam(param: Tensor = X, rows: Tensor = X[:, :2], factor: Tensor = X[:2], step: float = 1.0, lr: Any = 0.1) -> Args:
+    return [param, torch.zeros(param.shape), torch.zeros(param.shape), rows, factor, torch.tensor(step), lr]
+
+
+ERRORS = [
+    OpError(
+        "table_linear",
+        "weight",
+        lambda: [X, X[:, :5], X[:, 0]],
+        ValueError,
+        r"weight must have shape \[4, 6\], got \[4, 5\]",
+    ),
+    OpError("table_linear", "bias", lambda: [X, X, X[0]], ValueError, r"bias must have shape \[4\], got \[6\]"),
+    OpError("table_linear", "none", lambda: [X, X[:0], X[:0, 0]], ValueError, "weight must have at least 1 row"),
+    OpError(
+        "table_linear", "mixed", lambda: [X, X.double(), X[:, 0]], TypeError, "weight must have the dtype of table"
+    ),
+    OpError(
+        "factored_adam_",
+        "layout",
+        lambda: _adam(X.T.contiguous().T),
+        ValueError,
+        "param must be contiguous .*, got strides",
+    ),
+    OpError(
+        "factored_adam_", "dtype", lambda: _adam(X.half()), TypeError, "param must be float32 or float64, got Half"
+    ),
+    OpError(
+        "factored_adam_",
+        "rows",
+        lambda: _adam(rows=X[:3]),
+        ValueError,
+        r"grad_rows must have shape \[4, 6\], got \[3, 6\]",
+    ),
+    OpError(
+        "factored_adam_",
+        "factor",
+        lambda: _adam(factor=X),
+        ValueError,
+        r"factor must have shape \[2, 6\], got \[4, 6\]",
+    ),
+    OpError(
+        "factored_adam_",
+        "mixed",
+        lambda: _adam(factor=torch.ones(2, 6).double()),
+        TypeError,
+        r"factor must have the dtype of param",
+    ),
+    OpError("factored_adam_", "step", lambda: _adam(step=0.0), ValueError, "step must be at least 1, got 0"),
+    OpError(
+        "factored_adam_", "lr", lambda: _adam(lr=float("nan")), ValueError, "lr must be at least 0 and finite, got nan"
+    ),
+    OpError(
+        "factored_adam_",
+        "lr-tensor",
+        lambda: _adam(lr=torch.tensor(-1.0)),
+        ValueError,
+        "lr must be at least 0 and finite, got -1",
+    ),
+    OpError(
+        "factored_adam_",
+        "lr-shape",
+        lambda: _adam(lr=torch.ones(2)),
+        ValueError,
+        r"lr must have one element, got shape \[2\]",
+    ),
 ]
