@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,21 +20,16 @@ from rich.table import Table
 from torch import Tensor
 
 from smore_ext import ops, reference
+from smore_ext._native import build_info
 from smore_ext.cli import run_command
 from smore_ext.environment import versions
-from smore_ext.graph import Graph
+from smore_ext.testing import CASES, Args, OpCase, flatten, gradients, map_tensors, on
 
 # Error of float32 ops against the float64 reference, relative to the largest value (at least 1). Wide: this
 # finds broken builds; the tests hold the ops to the error of plain float32 PyTorch.
 TOLERANCE = 1e-4
+MOST_NUMBERS = 12_000  # in the arguments of a case that the self-test runs
 PROG = "python -m smore_ext.doctor"
-
-
-class Case(NamedTuple):
-    """Arguments of one op, float32 on the CPU, and whether gradients of the float ones are compared."""
-
-    args: tuple[Any, ...]
-    differentiable: bool = True
 
 
 class Result(NamedTuple):
@@ -46,73 +41,25 @@ class Result(NamedTuple):
     problem: str
 
 
-def self_test_cases() -> dict[str, Case]:
-    """One small, reproducible case per op of `smore_ext.ops`: the one place to extend with a new op."""
-    generator = torch.Generator().manual_seed(0)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    n_users, n_items, dim, batch = 40, 30, 19, 64
-    pairs = torch.randperm(n_users * n_items, generator=generator)[:200]
-    users, items = pairs // n_items, pairs % n_items
-    seen = Graph.from_edges(users, items, None, (n_users, n_items))
-    interactions = Graph.bipartite(users, items, n_users, n_items)
-    nodes = randn(n_users + n_items, dim)
-    spectra = [randn(dim // 2 + 1, 2) for _ in range(3)]
-    user_rows, item_rows = nodes[:n_users], nodes[n_users:]
-    drawn = [torch.randint(n, (batch,), generator=generator) for n in (n_users, n_items, n_items)]
-    return {
-        "spectral_filter": Case((nodes, spectra[0])),
-        "spectrum_fusion": Case(([nodes, randn(*nodes.shape)], spectra[:2], spectra[2])),
-        "spmm": Case((seen, item_rows, randn(*item_rows.shape))),
-        "propagate": Case((interactions, nodes, 3)),
-        "knn": Case((randn(n_items, 2 * dim), 5), differentiable=False),
-        "masked_topk": Case((user_rows, item_rows, 7, seen), differentiable=False),
-        "sample_negatives": Case((drawn[0], seen, torch.arange(n_items), 3), differentiable=False),
-        "bpr_loss": Case((user_rows, item_rows, *drawn)),
-        "factored_adam_": Case(
-            (nodes, randn(*nodes.shape), nodes.square(), randn(len(nodes), 5), randn(5, dim), torch.tensor(3.0), 0.01),
-            differentiable=False,
-        ),
-        "table_linear": Case((nodes, randn(5, dim), randn(5))),
-        "info_nce": Case((user_rows, randn(*user_rows.shape), 0.2)),
-    }
+def self_test_cases(op: str) -> list[tuple[OpCase, Args]]:
+    """The cases of one op in the table that take no time, with their arguments: those of few numbers."""
+    made = [(case, case.make(torch.float32, torch.Generator().manual_seed(0))) for case in CASES if case.op == op]
+    return [(case, args) for case, args in made if 0 < _numbers(args) <= MOST_NUMBERS]
 
 
-def _map(value: Any, change: Callable[[Tensor | Graph], Any]) -> Any:
-    """`value` with `change` applied to every tensor and graph in it."""
-    if isinstance(value, Tensor | Graph):
-        return change(value)
-    return type(value)(_map(v, change) for v in value) if isinstance(value, list | tuple) else value
+def _numbers(args: Args) -> int:
+    """How many there are in the tensors among arguments; 0 if one of them is empty."""
+    sizes = [t.numel() for t in flatten([a for a in args if isinstance(a, Tensor | list)])]
+    return sum(sizes) if all(sizes) else 0
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists and tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for v in value:
-            yield from _tensors(v)
-
-
-def _run(function: Callable, case: Case, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Outputs of `function` in the given precision, then the gradients of a weighted sum of them."""
-
-    def prepare(value: Tensor | Graph) -> Tensor | Graph:
-        value = value.to(device)
-        if isinstance(value, Graph):
-            return value.to(dtype)
-        if not value.is_floating_point():
-            return value
-        return value.detach().to(dtype, copy=True).requires_grad_(case.differentiable)
-
-    args = _map(case.args, prepare)
-    outputs = list(_tensors(function(*args)))
+def _run(case: OpCase, namespace: Any, args: Args) -> list[Tensor]:
+    """Outputs, then the gradients of a weighted sum of them."""
+    outputs = case.call(namespace, args)
     if not case.differentiable:
-        return outputs
-    total = sum((out * torch.linspace(1, 2, out.numel()).to(out).view_as(out)).sum() for out in outputs)
-    return outputs + list(torch.autograd.grad(total, [arg for arg in _tensors(args) if arg.requires_grad]))
+        return list(outputs)
+    weights = [torch.linspace(1, 2, o.numel()).view(o.shape) for o in outputs if o.is_floating_point()]
+    return [*outputs, *gradients(case, namespace, args, weights)]
 
 
 def _difference(got: Tensor, wanted: Tensor) -> float:
@@ -129,26 +76,36 @@ def _difference(got: Tensor, wanted: Tensor) -> float:
     return float(error.max() / scale) if error.numel() else 0.0
 
 
-def check_op(name: str, case: Case | None, device: str = "cpu") -> Result:
+def _error(case: OpCase, args: Args, device: str) -> float:
+    """The largest difference between float32 on the device and the reference in float64."""
+    got = _run(case, ops, on(torch.device(device), args))
+    wanted = _run(case, reference, map_tensors(args, torch.Tensor.double))
+    if len(got) != len(wanted):
+        raise ValueError(f"{len(wanted)} tensors expected, got {len(got)}")
+    return max(_difference(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+def check_op(name: str, device: str = "cpu") -> Result:
     """Compare one op with its twin in `smore_ext.reference`: outputs, and gradients where it has some."""
-    if case is None:
-        return Result(name, device, None, "no self-test case in smore_ext/doctor.py")
+    cases = self_test_cases(name)
+    if not cases:
+        return Result(name, device, None, "no case of few numbers in smore_ext.testing")
     try:
-        got = _run(getattr(ops, name), case, torch.float32, device)
-        wanted = _run(getattr(reference, name), case, torch.float64, "cpu")
-        if len(got) != len(wanted):
-            return Result(name, device, None, f"{len(wanted)} tensors expected, got {len(got)}")
-        error = max(_difference(g, w) for g, w in zip(got, wanted, strict=True))
+        error = max(_error(case, args, device) for case, args in cases)
     except Exception as failure:  # whatever an op raises is a finding here
         return Result(name, device, None, f"{type(failure).__name__}: {failure}")
     problem = "" if error <= TOLERANCE else f"differs from the reference by {error:.1e}"
     return Result(name, device, error, problem)
 
 
-def self_test(devices: list[str]) -> list[Result]:
+def devices() -> list[str]:
+    """What this build can compute on here."""
+    return ["cpu"] + (["cuda"] if build_info()["cuda"] and torch.cuda.is_available() else [])
+
+
+def self_test() -> list[Result]:
     """Every op of `smore_ext.ops` on every device."""
-    cases = self_test_cases()
-    return [check_op(name, cases.get(name), device) for device in devices for name in ops.__all__]
+    return [check_op(name, device) for device in devices() for name in ops.__all__]
 
 
 def openmp_runtimes() -> list[str] | None:
@@ -163,8 +120,7 @@ def openmp_runtimes() -> list[str] | None:
 def examine() -> dict[str, Any]:
     """Everything the doctor knows, as JSON-ready values."""
     info = versions()
-    devices = ["cpu"] + (["cuda"] if info["build"]["cuda"] and torch.cuda.is_available() else [])
-    results = self_test(devices)
+    results = self_test()
     return {
         **info,
         "cpus": os.cpu_count(),

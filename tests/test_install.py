@@ -71,7 +71,7 @@ def test_simd_level_is_chosen_by_the_environment():
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc/self/maps")
 def test_one_openmp_runtime():
-    code = "from smore_ext import doctor; doctor.self_test(['cpu']); print(len(doctor.openmp_runtimes()))"
+    code = "from smore_ext import doctor; doctor.self_test(); print(len(doctor.openmp_runtimes()))"
     assert run_python(code).stdout.strip() == "1"
 
 
@@ -110,7 +110,23 @@ def test_doctor_fails_on_a_mismatch(monkeypatch, capsys, name):
     monkeypatch.setattr(reference, name, wrong)
     assert doctor.main([]) == 1
     output = capsys.readouterr().out
-    assert "FAILED" in output and f"{len(ops.__all__) - 1} ops passed, 1 failed" in output
+    count = len(doctor.devices())
+    passed = (len(ops.__all__) - 1) * count
+    assert "FAILED" in output and f"{passed} ops passed, {count} failed" in output
+
+
+def test_doctor_counts_each_device(monkeypatch):
+    monkeypatch.setattr(doctor, "devices", lambda: ["cpu", "meta"])
+    monkeypatch.setattr(ops, "__all__", ["knn"])
+    results = doctor.self_test()
+    assert [(result.op, result.device, bool(result.problem)) for result in results] == [
+        ("knn", "cpu", False),
+        ("knn", "meta", True),
+    ]
+
+
+def test_every_op_has_a_self_test_case():
+    assert all(doctor.self_test_cases(name) for name in ops.__all__)
 
 
 def test_doctor_fails_on_an_op_without_a_case(monkeypatch):
@@ -120,7 +136,7 @@ def test_doctor_fails_on_an_op_without_a_case(monkeypatch):
 
 def test_doctor_fails_on_an_op_that_raises(monkeypatch):
     monkeypatch.setattr(ops, "knn", lambda *_: 1 / 0)
-    result = doctor.check_op("knn", doctor.self_test_cases()["knn"])
+    result = doctor.check_op("knn")
     assert result.problem == "ZeroDivisionError: division by zero"
 
 
