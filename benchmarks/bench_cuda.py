@@ -13,20 +13,20 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
-import device as devices
-import floors
 import pytest
 import torch
 import torch.nn.functional as F
-from bench_dense import FILTER_WIDTHS, PHASES, bpr_loss, feature_table, fusion, info_nce, spectral_filter
-from bench_items import masked_topk, sample_negatives
-from bench_sparse import GRAPHS, gated, narrow_rows, propagate, spmm
-from inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, dataset, published_config, shrunk, size_of
-from interleave import Case, Comparison, Contender, Setting, queued
-from op_contenders import op_comparison
-from peers import blocked_knn, sparse_backend
-from training import as_trained, make_step, step_floor
 
+from benchmarks import device as devices
+from benchmarks import floors
+from benchmarks.bench_dense import FILTER_WIDTHS, PHASES, bpr_loss, feature_table, fusion, info_nce, spectral_filter
+from benchmarks.bench_items import masked_topk, sample_negatives
+from benchmarks.bench_sparse import GRAPHS, gated, narrow_rows, propagate, spmm
+from benchmarks.inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, dataset, published_config, shrunk, size_of
+from benchmarks.interleave import Case, Comparison, Contender, Setting, queued
+from benchmarks.op_contenders import op_comparison
+from benchmarks.peers import blocked_knn, sparse_backend
+from benchmarks.training import as_trained, make_step, step_floor
 from smore_ext import Dataset, SMOREConfig, _native, reference
 from smore_ext.models.contract import BACKENDS
 from smore_ext.testing.cases import knn_case

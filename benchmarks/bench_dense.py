@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import floors
 import pytest
 import torch
-from ceilings import Floor
-from inputs import FEATURE_WIDTHS, SIZES, WIDTH, shrunk, size_of
-from interleave import Case, Comparison, Contender, Setting
-from op_contenders import op_comparison
-from peers import scipy_fusion
 from torch import nn
 
+from benchmarks import floors
+from benchmarks.ceilings import Floor
+from benchmarks.inputs import FEATURE_WIDTHS, SIZES, WIDTH, shrunk, size_of
+from benchmarks.interleave import Case, Comparison, Contender, Setting
+from benchmarks.op_contenders import op_comparison
+from benchmarks.peers import scipy_fusion
 from smore_ext import reference
 from smore_ext.models import FactoredAdam, TableLinear
 from smore_ext.testing.cases import Args, OpCase, bpr_case, filter_case, fusion_case, nce_case

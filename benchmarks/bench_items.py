@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import floors
 import pytest
 import torch
-from inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, WIDTH, interactions, seen_items, shrunk, size_of
-from interleave import Case, Comparison, Contender, Setting
-from op_contenders import arguments, op_comparison
-from peers import (
+
+from benchmarks import floors
+from benchmarks.inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, WIDTH, interactions, seen_items, shrunk, size_of
+from benchmarks.interleave import Case, Comparison, Contender, Setting
+from benchmarks.op_contenders import arguments, op_comparison
+from benchmarks.peers import (
     BatchedTopk,
     SortedKeys,
     blocked_knn,
@@ -20,9 +21,8 @@ from peers import (
     python_sampler,
     seen_sets,
 )
-
-from smore_ext import Graph, ops
-from smore_ext.testing.cases import OpCase, knn_case, rand
+from smore_ext import Graph
+from smore_ext.testing.cases import epoch_case, knn_case, topk_case
 
 KNN = [(SIZES[name].items, k) for name in ("baby", "sports") for k in (10, 40)]
 RANKED_USERS, RANKED = 8192, 50
@@ -60,11 +60,7 @@ def masked_topk(size: str) -> Case:
         n = size_of(size, setting.shrink)
         users = shrunk(RANKED_USERS, setting.shrink)
         seen = seen_items(n, users).to(setting.device)
-        case = OpCase(
-            "masked_topk",
-            size,
-            lambda dtype, g: [rand(g, dtype, users, WIDTH), rand(g, dtype, n.items, WIDTH), RANKED, seen],
-        )
+        case = topk_case(users, n.items, WIDTH, RANKED, seen)
         floor = floors.masked_topk(users, n.items, WIDTH, RANKED)
         peers = {"torch matmul + mask + topk": BatchedTopk(seen)}
         return op_comparison(case, peers, lambda _: floor, False, setting.device)
@@ -82,11 +78,13 @@ def sample_negatives(size: str) -> Case:
         candidates = torch.unique(items)
         sets, ids, keys = seen_sets(seen), candidates.tolist(), SortedKeys(seen)
         peers = {
-            "Python loop": Contender(lambda: torch.tensor(python_sampler(users.tolist(), sets, ids))),
-            "vectorised torch": Contender(lambda: keys.sample(users, candidates)),
+            "Python loop": lambda *_: torch.tensor(python_sampler(users.tolist(), sets, ids)),
+            "vectorised torch": lambda *_: keys.sample(users, candidates),
         }
-        native = Contender(lambda: ops.sample_negatives(users, seen, candidates, seed=1))
-        return Comparison(native, peers, floors.sample_negatives(len(users), seen.n_edges))
+        modules = {name: SimpleNamespace(sample_negatives=sample) for name, sample in peers.items()}
+        floor = floors.sample_negatives(len(users), seen.n_edges)
+        case = epoch_case(size, users, seen, candidates)
+        return op_comparison(case, modules, lambda _: floor, False, setting.device)
 
     return Case("sample_negatives", size, make, quick=size == "baby")
 

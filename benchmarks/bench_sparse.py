@@ -6,13 +6,20 @@ from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
-import floors
 import pytest
-from inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
-from interleave import Case, Comparison, Contender, Setting
-from op_contenders import arguments, both, op_comparison
-from peers import csr_product, csr_product_with_transpose, gated_before, layered, optional, torch_sparse_product
 
+from benchmarks import floors
+from benchmarks.inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
+from benchmarks.interleave import Case, Comparison, Contender, Setting
+from benchmarks.op_contenders import arguments, both, op_comparison
+from benchmarks.peers import (
+    csr_product,
+    csr_product_with_transpose,
+    gated_before,
+    layered,
+    optional,
+    torch_sparse_product,
+)
 from smore_ext import Graph, ops, reference
 from smore_ext.testing.cases import OpCase, graph_case
 

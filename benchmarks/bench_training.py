@@ -9,17 +9,26 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import floors
 import numpy as np
 import pytest
 import torch
-from ceilings import Floor
-from inputs import FEATURE_WIDTHS, PUBLISHED, Size, dataset, features, interactions, published_config, size_of
-from inputs import validation as validation_pairs
-from interleave import Case, Comparison, Contender, Setting
-from published import PublishedEpoch, before_the_first_step
-from training import as_trained, make_step, step_floor
 
+from benchmarks import floors
+from benchmarks.ceilings import Floor
+from benchmarks.inputs import (
+    FEATURE_WIDTHS,
+    PUBLISHED,
+    Size,
+    dataset,
+    features,
+    interactions,
+    published_config,
+    size_of,
+)
+from benchmarks.inputs import validation as validation_pairs
+from benchmarks.interleave import Case, Comparison, Contender, Setting
+from benchmarks.published import PublishedEpoch, before_the_first_step
+from benchmarks.training import as_trained, make_step, step_floor
 from smore_ext import SMORE, SMOREConfig, load_dataset
 from smore_ext.runs import RunFolder
 from smore_ext.settings.config import RunConfig, TrainConfig

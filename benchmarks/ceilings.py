@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
-from device import CPU, synchronize
 
+from benchmarks.device import CPU, synchronize
 from smore_ext.training.device import matrix_products
 
 DEVICE_CALLS = 10  # in a row on a GPU, so that launching them does not count

@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import device as devices
 import pytest
-import summary
 import torch
-from ceilings import measured, measured_on
-from interleave import Case, Setting, compare
 
 import smore_ext
+from benchmarks import device as devices
+from benchmarks import summary
+from benchmarks.ceilings import measured, measured_on
+from benchmarks.interleave import Case, Setting, compare
 
 THREADS = int(os.environ.get("SMORE_BENCH_THREADS", "2"))
 SHRINK_IN_SMOKE = 16  # with --benchmark-disable every count is divided by this (inputs.py says which)

@@ -1,4 +1,4 @@
-"""Cost over size, on log-log axes: python benchmarks/curves.py [STEM] (benchmarks/results/curves). Needs matplotlib.
+"""Cost over size, on log-log axes: python -m benchmarks.curves [STEM] (benchmarks/results/curves). Needs matplotlib.
 
 Writes STEM.svg and STEM.json and prints the fitted slopes: 1 is linear, 2 quadratic. The fit takes the larger half of
 the sizes, where fixed costs no longer count.
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from inputs import SIZES, WIDTH, power_law, seen_items
 
+from benchmarks.inputs import SIZES, WIDTH, power_law, seen_items
 from smore_ext import ops
 
 REPEATS, SECONDS_A_POINT = 7, 2.0

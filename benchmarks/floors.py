@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ceilings import Floor
-
+from benchmarks.ceilings import Floor
 from smore_ext import Graph
 
 FLOAT = 4

@@ -1,4 +1,4 @@
-"""Does a GPU repeat itself bit for bit, and agree with the CPU? python benchmarks/gpu_agreement.py DEVICE OUT.json
+"""Does a GPU repeat itself bit for bit, and agree with the CPU? python -m benchmarks.gpu_agreement DEVICE OUT.json
 
 Every case of the op table (smore_ext.testing) runs twice on the device: outputs and gradients must have the same bits.
 kNN graphs and negatives must be those of the CPU. How far the other ops are from it is only written down; the tests
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from inputs import bipartite, interactions, seen_items, size_of
 from torch import Tensor
 
+from benchmarks.inputs import bipartite, interactions, seen_items, size_of
 from smore_ext import Graph, ops
 from smore_ext.testing.cases import CASES, Args, OpCase, gradients, on
 from smore_ext.training.device import usable_device

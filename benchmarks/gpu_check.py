@@ -1,6 +1,6 @@
 """One command for a machine with an NVIDIA GPU: builds, checks and measures, and writes one JSON.
 
-    python benchmarks/gpu_check.py [--out FILE] [--only NAMES] [--skip NAMES] [--minutes M]
+    python -m benchmarks.gpu_check [--out FILE] [--only NAMES] [--skip NAMES] [--minutes M]
 
 The stages (gpu_stages.py) run one after the other, each in a process of its own with a time limit; one that fails stops
 no other, and what the time no longer suffices for is left out, which the table and the JSON say. The JSON is written
@@ -25,8 +25,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import summary
-from gpu_stages import Stage, all_stages, compute_capability
+from benchmarks import summary
+from benchmarks.gpu_stages import Stage, all_stages, compute_capability
 
 ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 7.8

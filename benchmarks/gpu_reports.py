@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import summary
+from benchmarks import summary
 
 Reading = dict[str, Any]
 MOST_NAMED, MOST_REPORTS = 50, 5

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gpu_reports as reports
+from benchmarks import gpu_reports as reports
 
 PYTHON = sys.executable
 PYTEST = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -126,7 +126,7 @@ def all_stages(folder: Path, capability: str | None, smoke: bool) -> list[Stage]
     if not smoke and importlib.util.find_spec("xdist") is not None:
         tests += ["-n", "4", "--dist", "worksteal"]  # most of a test is Python: four processes share the GPU
         test_environment = {"OMP_NUM_THREADS": str(max(cores // 4, 1))}
-    agreement = [PYTHON, "benchmarks/gpu_agreement.py", device, str(folder / "agreement" / "agreement.json")]
+    agreement = [PYTHON, "-m", "benchmarks.gpu_agreement", device, str(folder / "agreement" / "agreement.json")]
     knn_size = ("1000", "512", "10") if smoke else KNN_SIZE
     return [
         Stage("versions", ["bash", "-c", VERSIONS], 60, reports.lines),
@@ -138,7 +138,7 @@ def all_stages(folder: Path, capability: str | None, smoke: bool) -> list[Stage]
             reports.doctor,
         ),
         Stage("agreement", agreement, 90, reports.agreement),
-        Stage("memory", [PYTHON, "benchmarks/knn_memory.py", *knn_size, device], 60, reports.knn_memory),
+        Stage("memory", [PYTHON, "-m", "benchmarks.knn_memory", *knn_size, device], 60, reports.knn_memory),
         training_stage("train", device, folder, smoke),
         training_stage("train-fast", device, folder, smoke, "--amp", "--tf32"),
         Stage("tests", tests, 180, reports.pytest_run, "", test_environment),

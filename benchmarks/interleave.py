@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ceilings import Ceilings, Floor, measured
-from device import CPU, peak_mb, synchronize
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.ceilings import Ceilings, Floor, measured
+from benchmarks.device import CPU, peak_mb, synchronize
 
 WARM_UP, LEAST_ROUNDS, MOST_ROUNDS = 4, 5, 300
 WARM_CALLS, MOST_CALLS, SECONDS_A_MEASUREMENT = 5, 100, 3e-3  # on a GPU

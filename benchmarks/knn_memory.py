@@ -1,4 +1,4 @@
-"""Peak memory of `ops.knn` beyond inputs and outputs: python benchmarks/knn_memory.py ROWS WIDTH K [DEVICE].
+"""Peak memory of `ops.knn` beyond inputs and outputs: python -m benchmarks.knn_memory ROWS WIDTH K [DEVICE].
 
 On the CPU, the default, from /proc (Linux); on a GPU what torch has allocated.
 """
@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from device import peak_mb
-from memory import peak, restart_peak
 from torch import Tensor
 
+from benchmarks.device import peak_mb
+from benchmarks.memory import peak, restart_peak
 from smore_ext import ops
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from ceilings import Floor
-from device import CPU
-from interleave import Comparison, Contender
 
+from benchmarks.ceilings import Floor
+from benchmarks.device import CPU
+from benchmarks.interleave import Comparison, Contender
 from smore_ext import ops
 from smore_ext.testing.cases import Args, OpCase, differentiable_tensors, map_tensors, on
 

@@ -1,7 +1,7 @@
 """Draws docs/images/ratios.png from committed results, and prints the table of docs/speed.md.
 
-python benchmarks/plot_ratios.py            the plot (needs matplotlib)
-python benchmarks/plot_ratios.py --table    the table, as markdown
+python -m benchmarks.plot_ratios            the plot (needs matplotlib)
+python -m benchmarks.plot_ratios --table    the table, as markdown
 
 A line is one op against one peer. Its ratio is time(peer) / time(ours), above 1 where ours is faster; over its cases
 the plot shows the smallest, the geometric mean and the largest. The floor is what the machine's measured rates allow,

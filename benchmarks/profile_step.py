@@ -1,4 +1,4 @@
-"""Where a native training step's time goes: python benchmarks/profile_step.py [SIZE ...] (baby clothing).
+"""Where a native training step's time goes: python -m benchmarks.profile_step [SIZE ...] (baby clothing).
 
 Prints markdown: for each size the named parts of a step and its longest ops, self time on the calling thread. The
 profiler costs time itself, most for short ops: the wall time of a step is measured without it.
@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from inputs import SIZES, dataset, published_config
 from torch.profiler import ProfilerActivity, profile
-from training import as_trained, make_step
+
+from benchmarks.inputs import SIZES, dataset, published_config
+from benchmarks.training import as_trained, make_step
 
 WARM_UP, STEPS, LONGEST = 4, 10, 12
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 import torch
-from peers import published_knn_graph, python_sampler, seen_sets
 from torch import Tensor
 
+from benchmarks.peers import published_knn_graph, python_sampler, seen_sets
 from smore_ext import SMORE, Dataset, SMOREConfig
 from smore_ext.training.optimizers import adam
 

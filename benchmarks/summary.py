@@ -1,4 +1,4 @@
-"""Turns a pytest-benchmark JSON file into tables: python benchmarks/summary.py IN.json OUT_STEM.
+"""Turns a pytest-benchmark JSON file into tables: python -m benchmarks.summary IN.json OUT_STEM.
 
 Writes OUT_STEM.md and OUT_STEM.json: targets met or not, then every case with native's and each peer's median and
 interquartile range, ratios (above 1: ours is faster) and the floor; and machine, versions, threads and ceilings.

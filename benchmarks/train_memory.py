@@ -1,4 +1,4 @@
-"""Peak memory of training: python benchmarks/train_memory.py [SIZE] (elec; Linux). Its own process, nothing else in it.
+"""Peak memory of training: python -m benchmarks.train_memory [SIZE] (elec; Linux). Its own process, nothing else in it.
 
 Three steps with trained image and text features, all interactions of the size, and random item graphs of k = 10 that
 the data set brings. The peak counts from before the model is built, so it holds parameters, moments, graphs and all
@@ -12,10 +12,10 @@ import sys
 import time
 
 import torch
-from inputs import SIZES, dataset
-from memory import peak, restart_peak, status
-from training import as_trained, make_step
 
+from benchmarks.inputs import SIZES, dataset
+from benchmarks.memory import peak, restart_peak, status
+from benchmarks.training import as_trained, make_step
 from smore_ext import SMOREConfig
 
 STEPS, KNN_K, ALLOWED_MB = 3, 10, 1024

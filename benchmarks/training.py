@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import floors
 import torch
-from device import CPU
-from inputs import Size
-from peers import csr_product, csr_product_with_transpose, sparse_backend
 
+from benchmarks import floors
+from benchmarks.device import CPU
+from benchmarks.inputs import Size
+from benchmarks.peers import csr_product, csr_product_with_transpose, sparse_backend
 from smore_ext import SMORE, Batch, Dataset, SMOREConfig
 from smore_ext.models.contract import BACKENDS
 from smore_ext.training import step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 import re
 import runpy
@@ -16,6 +15,8 @@ from types import ModuleType
 
 import pytest
 import torch
+
+from benchmarks import plot_ratios
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = "docs/spec.md"
@@ -190,6 +191,8 @@ def test_commands_exist() -> None:
                 helps[module] = help_of(module)
             for flag in [word.partition("=")[0] for word in arguments if word.startswith("-")]:
                 assert re.search(rf"(?<![\w-]){flag}\b", helps[module]), f"{page}: {line}: no {flag}"
+        elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
+            assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file(), f"{page}: {line}"
         elif words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
             assert (ROOT / words[1]).is_file(), f"{page}: {line}"
         else:
@@ -236,10 +239,6 @@ def test_snippets_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_table_of_speed_is_that_of_the_results() -> None:
-    spec = importlib.util.spec_from_file_location("plot_ratios", ROOT / "benchmarks" / "plot_ratios.py")
-    assert spec is not None and spec.loader is not None
-    plot_ratios = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plot_ratios)
     assert "\n".join(plot_ratios.table()) in text(ROOT / "docs" / "speed.md")
     for results in map(plot_ratios.load, plot_ratios.RESULTS.values()):
         assert any(plot_ratios.measured(results, line) for line in plot_ratios.LINES)

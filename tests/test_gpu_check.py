@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+from benchmarks import gpu_check, gpu_reports, summary
+from benchmarks.gpu_stages import Stage, all_stages
 
-import gpu_check  # noqa: E402
-import gpu_reports  # noqa: E402
-import summary  # noqa: E402
-from gpu_stages import Stage, all_stages  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[1]
 CLEAN = """\
 ========= COMPUTE-SANITIZER
 ....                                                                     [100%]
@@ -153,8 +149,9 @@ def test_stages_are_chosen_by_name_and_group(tmp_path: Path) -> None:
 
 def test_the_smoke_form_runs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--only", "versions,build", "--out", str(out)]
-    done = subprocess.run(command, env={**os.environ, "SMORE_BENCH_DEVICE": "cpu"}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--only", "versions,build", "--out", str(out)]
+    env = {**os.environ, "SMORE_BENCH_DEVICE": "cpu"}
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     stages = json.loads(out.read_text())["stages"]
     assert stages["versions"]["python"].startswith("Python 3") and stages["build"]["why"] == "smoke form"

@@ -1,23 +1,22 @@
-"""Public ops. The same functions, in plain PyTorch, are in `smore_ext.reference`."""
+"""Public ops. The same functions, in plain PyTorch, are in `smore_ext.reference`.
 
-from smore_ext.ops.losses import bpr_loss, info_nce
-from smore_ext.ops.neighbours import knn
-from smore_ext.ops.ranking import masked_topk
-from smore_ext.ops.sampling import sample_negatives
-from smore_ext.ops.sparse import propagate, spmm
-from smore_ext.ops.spectral import spectral_filter, spectrum_fusion
-from smore_ext.ops.tables import factored_adam_, table_linear
+A family's file lists its ops in `__all__`; a new op edits nothing here.
+"""
 
-__all__ = [
-    "bpr_loss",
-    "factored_adam_",
-    "info_nce",
-    "knn",
-    "masked_topk",
-    "propagate",
-    "sample_negatives",
-    "spectral_filter",
-    "spectrum_fusion",
-    "spmm",
-    "table_linear",
-]
+from smore_ext.ops import losses, neighbours, ranking, sampling, sparse, spectral, tables
+from smore_ext.ops.losses import *
+from smore_ext.ops.neighbours import *
+from smore_ext.ops.ranking import *
+from smore_ext.ops.sampling import *
+from smore_ext.ops.sparse import *
+from smore_ext.ops.spectral import *
+from smore_ext.ops.tables import *
+
+__all__: list[str] = []
+__all__ += losses.__all__
+__all__ += neighbours.__all__
+__all__ += ranking.__all__
+__all__ += sampling.__all__
+__all__ += sparse.__all__
+__all__ += spectral.__all__
+__all__ += tables.__all__

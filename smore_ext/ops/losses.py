@@ -7,6 +7,8 @@ from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
 
+__all__ = ["bpr_loss", "info_nce"]
+
 _ops = torch.ops.smore_ext
 
 

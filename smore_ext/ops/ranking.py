@@ -8,6 +8,8 @@ from torch import Tensor
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops.csr import CsrMatrix, as_csr
 
+__all__ = ["masked_topk"]
+
 _ops = torch.ops.smore_ext
 
 

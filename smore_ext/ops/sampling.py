@@ -8,6 +8,8 @@ from torch import Tensor
 from smore_ext.ops._register import fake
 from smore_ext.ops.csr import CsrMatrix, as_csr
 
+__all__ = ["sample_negatives"]
+
 _ops = torch.ops.smore_ext
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from smore_ext.ops._register import fake
 from smore_ext.ops.csr import CsrMatrix, as_csr
 
+__all__ = ["propagate", "spmm"]
+
 _ops = torch.ops.smore_ext
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
 
+__all__ = ["spectral_filter", "spectrum_fusion"]
+
 _ops = torch.ops.smore_ext
 
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
 
+__all__ = ["factored_adam_", "table_linear"]
+
 _ops = torch.ops.smore_ext
 
 

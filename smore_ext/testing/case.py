@@ -143,7 +143,7 @@ def gradients(case: OpCase, namespace: Any, args: Args, cotangents: Sequence[Ten
     """Of all that is differentiable in args, given the gradients that come in at the floating outputs."""
     args = map_tensors(args, lambda t: t.detach().clone().requires_grad_())
     outputs = [o for o in case.call(namespace, args) if o.is_floating_point()]
-    total = sum((o * c.to(o)).sum() for o, c in zip(outputs, cotangents, strict=True))
+    total = torch.stack([(o * c.to(o)).sum() for o, c in zip(outputs, cotangents, strict=True)]).sum()
     return torch.autograd.grad(total, differentiable_tensors(case, args))
 
 

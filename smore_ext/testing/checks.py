@@ -37,11 +37,13 @@ def _require(holds: bool, case: OpCase, message: str) -> None:
 
 
 def _arguments(case: OpCase, dtype: torch.dtype, device: torch.device = CPU) -> Args:
-    return on(device, case.make(dtype, torch.Generator().manual_seed(11)))
+    args: Args = on(device, case.make(dtype, torch.Generator().manual_seed(11)))
+    return args
 
 
 def _with_gradients(case: OpCase, dtype: torch.dtype, device: torch.device) -> Args:
-    return map_tensors(_arguments(case, dtype, device), lambda t: t.requires_grad_())
+    args: Args = map_tensors(_arguments(case, dtype, device), lambda t: t.requires_grad_())
+    return args
 
 
 def _total(outputs: Iterable[Tensor]) -> Tensor:

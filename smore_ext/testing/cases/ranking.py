@@ -10,10 +10,12 @@ from smore_ext.testing.case import Args, OpCase, OpError, rand, random_graph
 __all__ = ["topk_case"]
 
 
-def topk_case(users: int, items: int, d: int, k: int, edges: int | None) -> OpCase:
+def topk_case(users: int, items: int, d: int, k: int, seen: int | Graph | None) -> OpCase:
+    """seen: the number of edges of a random graph, a graph of one's own, or nothing."""
+
     def make(dtype: torch.dtype, g: torch.Generator) -> Args:
-        seen = None if edges is None else random_graph(g, users, items, edges)
-        return [rand(g, dtype, users, d), rand(g, dtype, items, d), k, seen]
+        graph = random_graph(g, users, items, seen) if isinstance(seen, int) else seen
+        return [rand(g, dtype, users, d), rand(g, dtype, items, d), k, graph]
 
     return OpCase("masked_topk", f"{users}x{items}x{d}-{k}", make, autocast="float32")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from smore_ext.graph import Graph
 from smore_ext.testing.case import Args, OpCase, OpError, randint, random_graph
 
-__all__ = ["sample_case"]
+__all__ = ["epoch_case", "sample_case"]
 
 
 def sample_case(users: int, items: int, edges: int, size: int, step: int = 1) -> OpCase:
@@ -20,6 +21,11 @@ def sample_case(users: int, items: int, edges: int, size: int, step: int = 1) ->
         return [ids[known[ids] < candidates.shape[0]], seen, candidates, 2**40 + 5, 2**33 + 1]
 
     return OpCase("sample_negatives", f"{users}x{items}-{size}", make)
+
+
+def epoch_case(name: str, users: Tensor, seen: Graph, candidates: Tensor) -> OpCase:
+    """One negative for each of these users, on a graph of one's own."""
+    return OpCase("sample_negatives", name, lambda dtype, g: [users, seen, candidates, 1, 0])
 
 
 CASES = [sample_case(20, 40, 100, 500, step=2), sample_case(5, 12, 70, 3000), sample_case(1, 3, 0, 0)]

@@ -101,7 +101,7 @@ ERRORS = [
     ),
     OpError("spmm", "graph", lambda: ["graph", X], TypeError, "expected a Graph or a torch sparse tensor, got str"),
     OpError("spmm", "dense", lambda: [X, X], TypeError, "expected a 2-d sparse COO or CSR tensor"),
-    OpError("spmm", "weights", lambda: [torch.eye(4).to_sparse_coo().requires_grad_(), X], ValueError, "constants"),
+    OpError("spmm", "weights", lambda: [torch.eye(4).to_sparse().requires_grad_(), X], ValueError, "constants"),
     OpError(
         "propagate",
         "gate",
