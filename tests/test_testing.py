@@ -37,6 +37,8 @@ def row_scale(x: Tensor, scale: Tensor) -> Tensor:
 
 @row_scale.register_fake
 def _(x: Tensor, scale: Tensor) -> Tensor:
+    if scale.device != x.device:
+        raise ValueError(f"row_scale: scale must be on the device of x ({x.device}), got {scale.device}")
     return torch.empty_like(x)
 
 
@@ -112,6 +114,10 @@ def takes_scalars(x: Tensor, scale: Tensor) -> Tensor:
     return row_scale(x, scale) if x.ndim else x
 
 
+def forgets_the_device(x: Tensor, scale: Tensor) -> Tensor:
+    return row_scale(x, scale.to(x.device) if not scale.is_meta else torch.ones_like(x[:, 0]))
+
+
 def coarse(x: Tensor, scale: Tensor) -> Tensor:
     return (x.bfloat16() * scale.bfloat16()[:, None]).to(x.dtype)
 
@@ -129,6 +135,7 @@ def coarse(x: Tensor, scale: Tensor) -> Tensor:
         (checks.check_autocast, lambda x, s: x * s[:, None], "under autocast to bfloat16, output 0 must have"),
         (checks.check_errors, lambda x, s: row_scale(x.float(), s), "input 0 of dtype int64 must be a TypeError, and"),
         (checks.check_errors, takes_scalars, "input 0 without dimensions must be a ValueError, and passed"),
+        (checks.check_errors, forgets_the_device, "input 0 on another device must be a ValueError, and passed"),
         (checks.check_compile, breaks_the_graph, "graph"),
     ],
 )

@@ -9,7 +9,7 @@ compile) raise theirs. Nothing here needs pytest.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -223,41 +223,48 @@ def check_storage(case: OpCase, ops: Any, reference: Any, device: torch.device =
     assert_within(ours, plain, exact, 4, f"{case}: bfloat16 gradient")
 
 
-def _replaced(args: Args, which: int, f: Callable[[Tensor], Tensor]) -> Args | None:
-    """The arguments with f applied to number `which` of their floating tensors; None if there are fewer."""
-    count = -1
-
-    def visit(t: Tensor) -> Tensor:
-        nonlocal count
-        count += 1
-        return f(t) if count == which else t
-
-    changed = map_tensors(args, visit)
-    return changed if which <= count else None
-
-
 def check_errors(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
-    """A floating input of an integer dtype is a TypeError, one without dimensions a ValueError; both name the op."""
+    """A floating input of an integer dtype is a TypeError, one without dimensions or on a device of its own (meta) a
+    ValueError; all name the op and what came. A tensor without dimensions may be on another device."""
     args = _arguments(case, torch.float32, device)
-    wrong: list[tuple[type[Exception], str, Callable[[Tensor], Tensor]]] = [
+    alone = sum(isinstance(part, Tensor) or hasattr(part, "to") for a in args for part in _leaves(a)) == 1
+    wrong: list[tuple[type[Exception], str, Callable[[Tensor], Tensor | None]]] = [
         (TypeError, "of dtype int64", torch.Tensor.long),
         (ValueError, "without dimensions", lambda t: t.new_zeros(()) if t.ndim else t.new_zeros(2, 3)),
+        (ValueError, "on another device", lambda t: None if alone or t.ndim == 0 else t.to("meta")),
     ]
     for error, what, f in wrong:
-        which = 0
-        while (changed := _replaced(args, which, f)) is not None:
-            where = f"floating input {which} {what}"
-            try:
-                getattr(ops, case.op)(*changed)
-            except error as raised:
-                named = case.op in str(raised) and "got" in str(raised)
-                _require(named, case, f"the error for {where} must name the op and what it got: {raised}")
-            except Exception as raised:
-                name = type(raised).__name__
-                raise AssertionError(f"{case}: {where} must be a {error.__name__}, got {name}: {raised}") from raised
-            else:
-                raise AssertionError(f"{case}: {where} must be a {error.__name__}, and passed")
-            which += 1
+        for which, t in enumerate(floating := [t for a in args for t in _leaves(a) if _is_floating(t)]):
+            if (replacement := f(t)) is None:
+                continue
+            place = iter(range(len(floating)))
+            changed = map_tensors(args, lambda t, p=place, w=which, r=replacement: r if next(p) == w else t)
+            _check_refused(case, ops, changed, error, f"floating input {which} {what}")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _check_refused(case: OpCase, ops: Any, args: Args, error: type[Exception], what: str) -> None:
+    try:
+        getattr(ops, case.op)(*args)
+    except error as raised:
+        named = case.op in str(raised) and "got" in str(raised)
+        _require(named, case, f"the error for {what} must name the op and what it got: {raised}")
+    except Exception as raised:
+        name = type(raised).__name__
+        raise AssertionError(f"{case}: {what} must be a {error.__name__}, got {name}: {raised}") from raised
+    else:
+        raise AssertionError(f"{case}: {what} must be a {error.__name__}, and passed")
 
 
 def check_error(error: OpError, ops: Any, device: torch.device = CPU) -> None:
