@@ -1,5 +1,5 @@
-// Python module smore_ext._C: how this library was built. Loading it registers the ops, which sit in the
-// other files.
+// Python module smore_ext._C: how this library was built, and the switches that other files add (common/module_part.h).
+// Loading it registers the ops, which sit in the other files.
 //
 // SMORE_BUILD_TORCH and SMORE_BUILD_FLAGS come from setup.py; SMORE_BUILD_CUDA and SMORE_BUILD_CUDA_ARCHS
 // too, if the CUDA kernels are in. pybind11 is the copy among torch's headers.
@@ -9,13 +9,9 @@
 #include <string>
 #include <string_view>
 
+#include "common/module_part.h"
 #include "cpu/host_cache.h"
 #include "cpu/simd/level.h"
-
-#ifdef SMORE_BUILD_CUDA
-#include "cuda/cufft_plans.h"
-#include "spectral/cuda/spectral_path.h"
-#endif
 
 namespace py = pybind11;
 
@@ -71,13 +67,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"),
         "Reuse of large blocks of CPU memory; 0 stops it.");
   m.def("reset_host_cache", &smore::reset_host_cache, "Reuse of what our own ops return only, as at the start.");
-#ifdef SMORE_BUILD_CUDA
-  m.def("cufft_plan_cache_size", &smore::cuda::cufft_plan_cache_size, "Number of cuFFT plans kept.");
-  m.def("cufft_plan_cache_max_size", &smore::cuda::cufft_plan_cache_max_size, "How many are kept at most.");
-  m.def("set_cufft_plan_cache_max_size", &smore::cuda::set_cufft_plan_cache_max_size, py::arg("plans"),
-        "Keep at most so many cuFFT plans; 0 makes one for each use.");
-  m.def("clear_cufft_plan_cache", &smore::cuda::clear_cufft_plan_cache, "Let go of all cuFFT plans.");
-  m.def("set_spectral_path", &smore::cuda::set_spectral_path, py::arg("path"),
-        "How spectral ops run on a GPU: auto, fused or cufft. For tests.");
-#endif
+  smore::ModulePart::add_all(m);
 }

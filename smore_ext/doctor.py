@@ -105,7 +105,7 @@ def devices() -> list[str]:
 
 def self_test() -> list[Result]:
     """Every op of `smore_ext.ops` on every device."""
-    return [check_op(name, device) for device in devices() for name in ops.__all__]
+    return [check_op(name, device) for device in devices() for name in sorted(ops.__all__)]
 
 
 def openmp_runtimes() -> list[str] | None:

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/module_part.h"
 #include "cuda/capture.h"
 
 namespace smore::cuda {
@@ -188,13 +189,22 @@ template void rows_to_spectra(const char*, int64_t, int64_t, const double*, doub
 template void spectra_to_rows(const char*, int64_t, int64_t, float*, float*);
 template void spectra_to_rows(const char*, int64_t, int64_t, double*, double*);
 
-int64_t cufft_plan_cache_size() { return cache().size(); }
-int64_t cufft_plan_cache_max_size() { return cache().max_size(); }
-void set_cufft_plan_cache_max_size(int64_t plans) {
+namespace {
+
+void set_max_size(int64_t plans) {
   if (plans < 0)
     throw std::invalid_argument("smore_ext: the cuFFT plan cache takes 0 plans or more, got " + std::to_string(plans));
   cache().set_max_size(plans);
 }
-void clear_cufft_plan_cache() { cache().clear(); }
+
+const ModulePart part([](pybind11::module_& m) {
+  m.def("cufft_plan_cache_size", [] { return cache().size(); }, "Number of cuFFT plans kept.");
+  m.def("cufft_plan_cache_max_size", [] { return cache().max_size(); }, "How many are kept at most.");
+  m.def("set_cufft_plan_cache_max_size", &set_max_size, pybind11::arg("plans"),
+        "Keep at most so many cuFFT plans; 0 makes one for each use.");
+  m.def("clear_cufft_plan_cache", [] { cache().clear(); }, "Let go of all cuFFT plans.");
+});
+
+}  // namespace
 
 }  // namespace smore::cuda

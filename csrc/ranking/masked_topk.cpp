@@ -12,8 +12,6 @@ TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
 }
 
 // Asking for a gradient raises instead of giving none.
-TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
-  m.impl("masked_topk", torch::autograd::autogradNotImplementedFallback());
-}
+TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) { m.impl("masked_topk", torch::autograd::autogradNotImplementedFallback()); }
 
 }  // namespace smore

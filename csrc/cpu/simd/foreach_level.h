@@ -3,7 +3,8 @@
 // A kernel source says
 //     #define SMORE_KERNEL_FILE "sparse/cpu/spmm_kernel.inl"
 //     #include "cpu/simd/foreach_level.h"
-// and calls SMORE_DISPATCH(function)(arguments). The .inl file puts its code into `namespace
+// and calls SMORE_DISPATCH(function)(arguments). The file may be the source itself, with what belongs to a level under
+// #ifdef SMORE_LEVEL and these lines under its #else. The .inl file puts its code into `namespace
 // smore::SMORE_LEVEL` and includes nothing: standard headers come first, so that no inline library function
 // is compiled for an instruction set that the processor may lack (the linker could otherwise pick that copy
 // for everybody).

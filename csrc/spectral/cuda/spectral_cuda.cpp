@@ -9,28 +9,34 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <string>
 
 #include "common/dispatch.h"
+#include "common/module_part.h"
 #include "cuda/cufft_plans.h"
 #include "spectral/cuda/spectral_kernel.h"
-#include "spectral/cuda/spectral_path.h"
 #include "spectral/spectral.h"
 
 namespace smore {
 
 namespace {
+
 enum class ForcedPath { none, fused, cufft };
 std::atomic<ForcedPath> forced_path{ForcedPath::none};
-}  // namespace
 
-void cuda::set_spectral_path(const std::string& path) {
+// "auto": by rule (spectral_path() in spectral_kernel.h), "fused": all on the chip, in either way, "cufft": transforms
+// by cuFFT. For tests and measurements.
+void set_spectral_path(const std::string& path) {
   if (path != "auto" && path != "fused" && path != "cufft") {
     throw std::invalid_argument("smore_ext: the spectral path must be auto, fused or cufft, got " + path);
   }
   forced_path = path == "auto" ? ForcedPath::none : path == "fused" ? ForcedPath::fused : ForcedPath::cufft;
 }
 
-namespace {
+const ModulePart part([](pybind11::module_& m) {
+  m.def("set_spectral_path", &set_spectral_path, pybind11::arg("path"),
+        "How spectral ops run on a GPU: auto, fused or cufft. For tests.");
+});
 
 using at::Tensor;
 using at::TensorList;
