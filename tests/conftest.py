@@ -37,6 +37,13 @@ def keep_threads() -> Iterator[None]:
 
 
 @pytest.fixture
+def command_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a test of commands runs in: a cache of its own, and one thread, as its data is tiny."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    torch.set_num_threads(1)  # keep_threads undoes it
+
+
+@pytest.fixture
 def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data sets (shared/data beside the checkout) are absent")

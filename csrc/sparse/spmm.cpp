@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "sparse/product.h"
+
 namespace smore {
 namespace {
 
@@ -13,20 +15,6 @@ using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
-
-// A graph and its transpose, as they travel.
-struct GraphTensors {
-  Tensor rowptr, col, weight, t_rowptr, t_col, t_weight;
-  GraphTensors t() const { return {t_rowptr, t_col, t_weight, rowptr, col, weight}; }
-};
-
-// What is multiplied: x by A (spmm), or by the mean of A^0 .. A^L or by A^L (propagate).
-struct Power {
-  bool is_spmm;
-  int64_t n_layers = 1;
-  bool mean = false;
-  OptionalTensor scale = std::nullopt;
-};
 
 Tensor call_product(const GraphTensors& g, const Tensor& x, const Power& power, const OptionalTensor& gate) {
   if (power.is_spmm) {
@@ -86,21 +74,14 @@ struct Product : torch::autograd::Function<Product> {
   }
 };
 
-Tensor spmm_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
-  check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
-  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, true, 1, false, std::nullopt);
+}  // namespace
+
+Tensor differentiable_product(const GraphTensors& graph, const Tensor& x, const Power& power,
+                              const OptionalTensor& gate) {
+  return Product::apply(graph.rowptr, graph.col, graph.weight, graph.t_rowptr, graph.t_col, graph.t_weight, x, gate,
+                        power.is_spmm, power.n_layers, power.mean, power.scale);
 }
 
-Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
-                          const OptionalTensor& gate, const OptionalTensor& scale) {
-  check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate, scale);
-  return Product::apply(rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate, false, n_layers, mean, scale);
-}
-
-// Under autocast to bfloat16, x and gate are held in bfloat16 (sums stay in float32, and so do the weights); under
-// autocast to another type they are float32. float64 stays.
 Tensor autocast_product(const GraphTensors& graph, const Tensor& x, const Power& power, const OptionalTensor& gate) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const c10::DeviceType device = x.device().type();
@@ -110,15 +91,17 @@ Tensor autocast_product(const GraphTensors& graph, const Tensor& x, const Power&
                       at::autocast::cached_cast(type, gate, device));
 }
 
+namespace {
+
+Tensor spmm_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
+  check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
+  return differentiable_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, x, {true}, gate);
+}
+
 Tensor spmm_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
                      const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
   return autocast_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, x, {true}, gate);
-}
-
-Tensor propagate_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
-                          const OptionalTensor& gate, const OptionalTensor& scale) {
-  return autocast_product({rowptr, col, weight, t_rowptr, t_col, t_weight}, x, {false, n_layers, mean, scale}, gate);
 }
 
 }  // namespace
@@ -128,27 +111,15 @@ TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
       "spmm(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, Tensor x, "
       "Tensor? gate=None) -> Tensor");
   m.def(
-      "propagate(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, Tensor t_weight, Tensor x, "
-      "int n_layers, bool mean=True, Tensor? gate=None, Tensor? scale=None) -> Tensor");
-  m.def(
       "gated_product_backward(Tensor rowptr, Tensor col, Tensor weight, Tensor t_rowptr, Tensor t_col, "
       "Tensor t_weight, Tensor grad, Tensor x, Tensor gate, int n_layers, bool mean, Tensor? scale=None) -> (Tensor, "
       "Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
-  spmm_op::bind(m, &spmm_autograd);
-  propagate_op::bind(m, &propagate_autograd);
-}
+TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) { spmm_op::bind(m, &spmm_autograd); }
 
-TORCH_LIBRARY_IMPL(smore_ext, AutocastCPU, m) {
-  spmm_op::bind(m, &spmm_autocast);
-  propagate_op::bind(m, &propagate_autocast);
-}
+TORCH_LIBRARY_IMPL(smore_ext, AutocastCPU, m) { spmm_op::bind(m, &spmm_autocast); }
 
-TORCH_LIBRARY_IMPL(smore_ext, AutocastCUDA, m) {
-  spmm_op::bind(m, &spmm_autocast);
-  propagate_op::bind(m, &propagate_autocast);
-}
+TORCH_LIBRARY_IMPL(smore_ext, AutocastCUDA, m) { spmm_op::bind(m, &spmm_autocast); }
 
 }  // namespace smore

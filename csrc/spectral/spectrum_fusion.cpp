@@ -1,3 +1,4 @@
+// The contract of both spectral ops is in spectral/spectral.h.
 #include "spectral/spectral.h"
 
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -11,20 +12,6 @@ using at::Tensor;
 using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
-    ctx->save_for_backward({x, weight});
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return spectral_filter_op::call(x, weight);
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    auto [grad_x, grad_weight] = spectral_filter_backward_op::call(grads[0], saved[0], saved[1]);
-    return {grad_x, grad_weight};
-  }
-};
 
 // Inputs are M arrays, M filters and the fusion filter; outputs the M filtered arrays and the fused one. Only
 // the inputs are kept: backward computes the spectra again, which costs less than reading them back.
@@ -54,12 +41,6 @@ struct SpectrumFusion : torch::autograd::Function<SpectrumFusion> {
   }
 };
 
-Tensor spectral_filter_autograd(const Tensor& x, const Tensor& weight) {
-  const Tensor real = real_filter(weight);
-  check_spectral_filter(x, real);
-  return SpectralFilter::apply(x, real);
-}
-
 std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_autograd(TensorList xs, TensorList weights,
                                                                  const Tensor& fusion_weight) {
   const std::vector<Tensor> real = real_filters(weights);
@@ -74,8 +55,6 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_autograd(TensorList xs, 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
-  m.def("spectral_filter(Tensor x, Tensor weight) -> Tensor");
-  m.def("spectral_filter_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)");
   m.def("spectrum_fusion(Tensor[] xs, Tensor[] weights, Tensor fusion_weight) -> (Tensor[], Tensor)");
   m.def(
       "spectrum_fusion_backward(Tensor[] grads, Tensor grad_fused, Tensor[] xs, Tensor[] weights, "
@@ -83,10 +62,8 @@ TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
-  spectral_filter_op::bind(m, &spectral_filter_autograd);
   spectrum_fusion_op::bind(m, &spectrum_fusion_autograd);
   // Double backward is not offered: asking for it raises instead of giving a wrong zero.
-  m.impl("spectral_filter_backward", torch::autograd::autogradNotImplementedFallback());
   m.impl("spectrum_fusion_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
