@@ -68,6 +68,7 @@ def self_test_cases() -> dict[str, Case]:
         "spmm": Case((seen, item_rows, randn(*item_rows.shape))),
         "propagate": Case((interactions, nodes, 3)),
         "knn": Case((randn(n_items, 2 * dim), 5), differentiable=False),
+        "cosine_at": Case((item_rows, torch.randint(n_items, (n_items, 5), generator=generator))),
         "masked_topk": Case((user_rows, item_rows, 7, seen), differentiable=False),
         "sample_negatives": Case((drawn[0], seen, torch.arange(n_items), 3), differentiable=False),
         "bpr_loss": Case((user_rows, item_rows, *drawn)),

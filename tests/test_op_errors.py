@@ -114,6 +114,66 @@ ERRORS = {
     "knn-nan": (lambda: ops.knn(torch.tensor([[1.0], [float("nan")]]), 1), ValueError, "squared norm of row 1"),
     "knn-inf": (lambda: ops.knn(torch.tensor([[float("inf")], [1.0]]), 1), ValueError, "squared norm of row 0"),
     "knn-dtype": (lambda: ops.knn(X.long(), 1), TypeError, "features must be float32 or float64, got Long"),
+    "knn-others": (lambda: ops.knn(X, 4, exclude_self=True), ValueError, r"1..3 \(the number of other rows\), got 4"),
+    "knn-base-k": (
+        lambda: ops.knn(X, X[:3], 4),
+        ValueError,
+        r"k must be in 1..3 \(the number of rows of base\), got 4",
+    ),
+    "knn-base-none": (lambda: ops.knn(X[:0], X[:0], 1), ValueError, r"k must be in 1..0 \(the number of rows of base"),
+    "knn-base-width": (
+        lambda: ops.knn(X, X[:, :5], 1),
+        ValueError,
+        r"base must have the width of features \(6\), got 5",
+    ),
+    "knn-base-dtype": (
+        lambda: ops.knn(X, X.double(), 1),
+        TypeError,
+        r"base must have the dtype of features \(Float\), got Double",
+    ),
+    "knn-base-self": (lambda: ops.knn(X, 1, X, True), ValueError, "exclude_self must be false where a base is given"),
+    "knn-base-nan": (
+        lambda: ops.knn(torch.ones(1, 1), torch.tensor([[1.0], [float("nan")]]), 1),
+        ValueError,
+        "base must be finite .* squared norm of row 1",
+    ),
+    "cosine-id": (
+        lambda: ops.cosine_at(X, torch.tensor([[0], [1], [2], [4]])),
+        IndexError,
+        "cosine_at: index must be in 0..3, got 4 at position 3",
+    ),
+    "cosine-negative": (
+        lambda: ops.cosine_at(X[:1], torch.tensor([[0, -1]])),
+        IndexError,
+        "index must be in 0..0, got -1 at position 1",
+    ),
+    "cosine-base-id": (
+        lambda: ops.cosine_at(X, torch.full((4, 1), 3), X[:2]),
+        IndexError,
+        "index must be in 0..1, got 3 at position 0",
+    ),
+    "cosine-rows": (
+        lambda: ops.cosine_at(X, IDS[:, None]),
+        ValueError,
+        r"index must have one row per row of features \(4\), got 2",
+    ),
+    "cosine-dim": (lambda: ops.cosine_at(X[:2], IDS), ValueError, "index must have 2 dimensions, got shape"),
+    "cosine-int": (lambda: ops.cosine_at(X[:2], IDS[:, None].int()), TypeError, "index must be int64, got Int"),
+    "cosine-half": (
+        lambda: ops.cosine_at(X[:2].half(), IDS[:, None]),
+        TypeError,
+        "features must be float32 or float64",
+    ),
+    "cosine-width": (
+        lambda: ops.cosine_at(X[:2], IDS[:, None], X[:, :5]),
+        ValueError,
+        r"base must have the width of features \(6\), got 5",
+    ),
+    "cosine-backward": (
+        lambda: torch.ops.smore_ext.cosine_at_backward(X, X, torch.zeros(4, 6).long(), None, X.double()),
+        TypeError,
+        "cosine_at_backward: similarity must have the dtype of features",
+    ),
     "topk-k": (lambda: ops.masked_topk(X, X, 5), ValueError, r"k must be in 1..4 \(the number of items\), got 5"),
     "topk-width": (lambda: ops.masked_topk(X, X[:, :5], 2), ValueError, "same width, got 6 and 5"),
     "topk-seen": (

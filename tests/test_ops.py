@@ -91,7 +91,9 @@ def test_sparse_products_differentiate_twice(case: OpCase, device: torch.device)
         assert torch.autograd.gradgradcheck(lambda *_: case.call(ops, args)[0], tensors)
 
 
-@pytest.mark.parametrize("op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "info_nce", "table_linear"])
+@pytest.mark.parametrize(
+    "op", ["spectral_filter", "spectrum_fusion", "bpr_loss", "cosine_at", "info_nce", "table_linear"]
+)
 def test_double_backward_is_refused(op: str, device: torch.device) -> None:
     case = next(case for case in CASES if case.op == op and case.small)
     args = map_tensors(on(device, case.make(torch.float64, seeded())), lambda t: t.requires_grad_())

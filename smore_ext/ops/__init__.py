@@ -1,7 +1,7 @@
 """Public ops. The same functions, in plain PyTorch, are in `smore_ext.reference`."""
 
 from smore_ext.ops.losses import bpr_loss, info_nce
-from smore_ext.ops.neighbours import knn
+from smore_ext.ops.neighbours import cosine_at, knn
 from smore_ext.ops.ranking import masked_topk
 from smore_ext.ops.sampling import sample_negatives
 from smore_ext.ops.sparse import propagate, spmm
@@ -10,6 +10,7 @@ from smore_ext.ops.tables import factored_adam_, table_linear
 
 __all__ = [
     "bpr_loss",
+    "cosine_at",
     "factored_adam_",
     "info_nce",
     "knn",

@@ -164,11 +164,30 @@ def graph_case(name: str, graph: Callable[[], Graph], d: int, layers: int | None
     return OpCase("propagate", name, make, (1,), _raw_propagate)
 
 
-def knn_case(n: int, d: int, k: int) -> OpCase:
-    def make(dtype, g):
-        return [rand(g, torch.float32, n, d).to(dtype), k]
+def knn_case(n: int, d: int, k: int, queries: int | None = None, exclude_self: bool = False) -> OpCase:
+    """queries: so many rows are looked up in the n of a base."""
 
-    return OpCase("knn", f"{n}x{d}-{k}", make)
+    def make(dtype, g):
+        rows = rand(g, torch.float32, n, d).to(dtype)
+        if queries is not None:
+            return [rand(g, torch.float32, queries, d).to(dtype), k, rows]
+        return [rows, k, None, True] if exclude_self else [rows, k]
+
+    name = f"{n}x{d}-{k}{'-others' if exclude_self else ''}{f'-{queries}-queries' if queries is not None else ''}"
+    return OpCase("knn", name, make)
+
+
+def cosine_case(n: int, d: int, k: int, base: int | None = None) -> OpCase:
+    """base: rows of a second table. A few rows are named much more often than others, and some name themselves."""
+
+    def make(dtype, g):
+        limit = n if base is None else base
+        index = randint(g, limit, n, k) if n * k else torch.zeros(n, k, dtype=torch.int64)
+        index[:, : k // 3] %= max(limit // 8, 1)
+        return [rand(g, dtype, n, d), index, *([] if base is None else [rand(g, dtype, base, d)])]
+
+    name = f"{n}x{d}-{k}{f'-of-{base}' if base is not None else ''}"
+    return OpCase("cosine_at", name, make, (0,) if base is None else (0, 2), small=n * k <= 20)
 
 
 def topk_case(users: int, items: int, d: int, k: int, edges: int | None) -> OpCase:
@@ -281,6 +300,10 @@ CASES: Sequence[OpCase] = [
     propagate_case(250, 2000, 17, 2, "mean", gated=True, bipartite=True),
     propagate_case(250, 2000, 64, 1, "mean", bipartite=True),
     *(knn_case(*size) for size in ((1, 3, 1), (6, 2, 6), (50, 7, 10), (700, 40, 10), (1300, 20, 40))),
+    *(knn_case(*size, exclude_self=True) for size in ((2, 3, 1), (6, 2, 5), (700, 40, 10))),
+    *(knn_case(*size) for size in ((5, 3, 2, 0), (1, 2, 1, 3), (700, 40, 10, 90), (90, 20, 40, 1300))),
+    *(cosine_case(*size) for size in ((5, 3, 4), (4, 1, 2, 3), (0, 3, 2), (3, 0, 2), (4, 3, 0), (6, 9, 3, 2))),
+    *(cosine_case(*size) for size in ((300, 64, 10), (150, 100, 7), (70, 13, 30, 200), (400, 64, 6, 20))),
     topk_case(3, 5, 4, 5, 9),
     topk_case(0, 5, 4, 2, 0),
     topk_case(70, 130, 64, 20, 2000),
