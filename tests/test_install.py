@@ -3,14 +3,18 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 import smore_ext
 from smore_ext import _native, doctor, ops, reference
@@ -168,6 +172,113 @@ def test_build_refuses_an_old_torch(setup_module):
         setup_module.check_torch(old)
 
 
+def test_build_refuses_an_old_setuptools(setup_module, monkeypatch):
+    monkeypatch.setattr(setup_module.setuptools, "__version__", "65.5.0")
+    with pytest.raises(SystemExit, match="setuptools >= 77 is needed, found 65.5.0"):
+        setup_module.main()
+
+
+@pytest.fixture
+def uv(tmp_path: Path) -> tuple[str, Callable[..., Path]]:
+    """A stand-in for uv that says how it was asked, and a maker of its folder in /proc for a command line."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$VIRTUAL_ENV: $*, in $PWD"\n')
+    uv.chmod(0o755)
+
+    def process(*words: str, exe: Path = uv, **variables: str) -> Path:
+        folder = tmp_path / "process"
+        folder.mkdir()
+        (folder / "exe").symlink_to(exe)
+        (folder / "cwd").symlink_to(tmp_path)
+        (folder / "cmdline").write_text("\0".join(["uv", *words, ""]))
+        entries = {"VIRTUAL_ENV": "/target", **variables}.items()
+        (folder / "environ").write_text("\0".join([*(f"{name}={value}" for name, value in entries), ""]))
+        return folder
+
+    return str(uv), process
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "asked"),
+    [
+        (["pip", "install", "-e", "."], {}, "python find"),
+        (["pip", "install", "--python", "../env", "--dry-run", "."], {}, "python find ../env"),
+        (["--quiet", "pip", "install", "--python=3.12", "."], {}, "python find 3.12"),
+        (["pip", "install", "-penv", "."], {}, "python find env"),
+        (["pip", "install", "."], {"UV_PYTHON": "env"}, "python find env"),
+        (["pip", "install", "--system", "."], {}, "python find --system"),
+        (["sync"], {}, "python find"),
+    ],
+)
+def test_uv_is_asked_for_the_environment_that_it_installs_into(setup_module, uv, tmp_path, words, variables, asked):
+    program, process = uv
+    assert setup_module.uv_target(program, process(*words, **variables)) == f"/target: {asked}, in {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "--wheel"],
+        ["tool", "install", "."],
+        ["pip", "install", "--target", "folder", "."],
+        ["pip", "install", "--prefix=folder", "."],
+        ["pip", "install", "--python"],
+    ],
+)
+def test_where_uv_installs_into_no_environment_none_is_named(setup_module, uv, words):
+    program, process = uv
+    assert setup_module.uv_target(program, process(*words)) is None
+
+
+def test_another_process_than_uv_is_not_taken_for_it(setup_module, uv, tmp_path):
+    program, process = uv
+    assert setup_module.uv_target(program, process("pip", "install", ".", exe=Path(sys.executable))) is None
+    assert setup_module.uv_target(program, tmp_path / "no such process") is None
+
+
+def test_the_build_tool_tells_the_target(setup_module, monkeypatch):
+    monkeypatch.setattr(setup_module, "uv_target", lambda uv, process: f"what {uv} says")
+    monkeypatch.delenv("PIP_BUILD_TRACKER", raising=False)
+    monkeypatch.delenv("UV", raising=False)
+    assert setup_module.find_target() is None
+    monkeypatch.setenv("UV", "/bin/uv")
+    assert setup_module.find_target() == "what /bin/uv says"
+    monkeypatch.setenv("PIP_BUILD_TRACKER", "/tmp/tracker")
+    assert setup_module.find_target() == sys.executable
+
+
+def test_a_target_of_another_python_is_refused(setup_module, monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho cpython-399\necho /site\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(setup_module, "imported_torch", lambda: None)
+    with pytest.raises(SystemExit, match=f"runs in {sys.implementation.cache_tag}, but is for cpython-399"):
+        setup_module.find_torch(str(python))
+
+
+@pytest.mark.parametrize(("target", "torches"), [(None, []), (sys.executable, ["torch==2.13.0"])])
+def test_a_torch_is_asked_for_only_where_the_target_is_known_to_have_none(setup_module, monkeypatch, target, torches):
+    asked = {}
+    monkeypatch.setattr(setup_module, "setup", lambda **arguments: asked.update(arguments))
+    monkeypatch.setattr(setup_module, "find_target", lambda: target)
+    monkeypatch.setattr(setup_module, "find_torch", lambda target: None)
+    monkeypatch.setattr(sys, "argv", ["setup.py", "egg_info"])
+    setup_module.main()
+    assert [name for name in asked.pop("setup_requires") if name != "ninja"] == torches and not asked
+    monkeypatch.setattr(sys, "argv", ["setup.py", "bdist_wheel"])
+    with pytest.raises(SystemExit, match="--no-build-isolation"):
+        setup_module.main()
+
+
+def test_an_archive_of_the_sources_needs_no_torch_and_names_no_single_one(setup_module, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(setup_module, "setup", lambda **arguments: asked.update(arguments))
+    monkeypatch.setattr(setup_module, "imported_torch", lambda: pytest.fail("torch is not needed"))
+    monkeypatch.setattr(sys, "argv", ["setup.py", "sdist", "--formats", "gztar"])
+    setup_module.main()
+    assert asked == {"install_requires": [*setup_module.REQUIREMENTS, "torch>=2.11"]}
+
+
 @pytest.mark.parametrize(
     ("wish", "cuda", "toolkit", "cufft", "sources", "chosen"),
     [
@@ -200,7 +311,7 @@ def test_cuda_choice(setup_module, monkeypatch, capsys, wish, cuda, toolkit, cuf
     for name, value in wish.items():
         monkeypatch.setenv(name, value)
     if isinstance(chosen, str):
-        with pytest.raises(SystemExit, match=chosen):
+        with pytest.raises(SystemExit, match=re.escape(chosen)):
             setup_module.use_cuda("2.13.0", cuda, toolkit, cufft, sources)
     else:
         assert setup_module.use_cuda("2.13.0", cuda, toolkit, cufft, sources) is chosen
@@ -268,22 +379,6 @@ def test_every_op_has_a_cuda_kernel_where_the_build_has_cuda():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") == cuda, name
 
 
-@pytest.mark.skipif(smore_ext.build_info()["cuda"] is None, reason="this build has no CUDA kernels")
-def test_cufft_plans_and_the_spectral_path_can_be_set():
-    module = _native._C
-    most = module.cufft_plan_cache_max_size()
-    assert most > 0 and module.cufft_plan_cache_size() == 0
-    module.set_cufft_plan_cache_max_size(3)
-    assert module.cufft_plan_cache_max_size() == 3
-    module.set_cufft_plan_cache_max_size(most)
-    module.clear_cufft_plan_cache()
-    module.set_spectral_path("auto")
-    with pytest.raises(ValueError, match="wrong"):
-        module.set_spectral_path("wrong")
-    with pytest.raises(ValueError, match="-1"):
-        module.set_cufft_plan_cache_max_size(-1)
-
-
 @pytest.mark.parametrize("level", ["portable", "avx2"])
 def test_simd_level_can_be_chosen(level: str) -> None:
     """The whole op table runs at each level in CI; here: the switch works and the doctor agrees with the reference."""
@@ -303,3 +398,20 @@ def test_unknown_simd_level_is_a_clear_error() -> None:
     env = {**os.environ, "SMORE_SIMD": "mmx"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode != 0 and "SMORE_SIMD must be portable, avx2 or avx512, got mmx" in done.stderr
+
+
+def test_the_linters_before_a_commit_are_those_of_the_tests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pinned = {entry for entry in project["project"]["optional-dependencies"]["test"] if "==" in entry}
+    [repo] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    used = {entry for hook in repo["hooks"] for entry in hook.get("additional_dependencies", [])}
+    assert used == {entry for entry in pinned if not entry.startswith("mypy")}
+
+
+def test_ci_tells_its_stages() -> None:
+    text = (ROOT / ".ci" / "run").read_text()
+    described = re.findall(r"^#   (\w+) ", text, re.MULTILINE)
+    defined = [name for name in re.findall(r"^run_(\w+)\(\)", text, re.MULTILINE) if name != "pytest"]
+    assert described == defined
+    done = subprocess.run(["bash", ROOT / ".ci" / "run", "nothing"], capture_output=True, text=True)
+    assert done.returncode == 2 and f"unknown stage nothing, expected one of: {' '.join(defined)}\n" in done.stdout

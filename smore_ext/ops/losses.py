@@ -57,13 +57,24 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
 
 
 @fake("bpr_loss")
-def _(user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor):
+def _(
+    user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     scalar = user_embeddings.new_empty(())
     return scalar, user_embeddings.new_empty(()), user_embeddings.new_empty(users.shape)
 
 
 @fake("bpr_loss_backward")
-def _(grad_bpr, grad_l2, user_embeddings: Tensor, item_embeddings: Tensor, users, positives, negatives, margin):
+def _(
+    grad_bpr: Tensor,
+    grad_l2: Tensor,
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    margin: Tensor,
+) -> tuple[Tensor, Tensor]:
     return user_embeddings.new_empty(user_embeddings.shape), item_embeddings.new_empty(item_embeddings.shape)
 
 

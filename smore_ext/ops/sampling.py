@@ -37,5 +37,5 @@ def sample_negatives(users: Tensor, seen: CsrMatrix | Tensor, candidates: Tensor
 
 
 @fake("sample_negatives")
-def _(users: Tensor, seen_rowptr, seen_col, candidates, seed: int, offset: int = 0) -> Tensor:
+def _(users: Tensor, seen_rowptr: Tensor, seen_col: Tensor, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
     return users.new_empty(users.shape)
