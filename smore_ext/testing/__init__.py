@@ -1,4 +1,7 @@
-"""The op table, for tests of ops: ours, and those of people who write ops against this package."""
+"""The op table and what an op must hold, for tests of ops: ours, and those of people who write ops of their own.
+
+A case (`OpCase`) says how to call an op; `check_op` runs every check that applies to it. docs/new-op.md has an example.
+"""
 
 from smore_ext.testing import checks
 from smore_ext.testing.case import (

@@ -8,6 +8,7 @@ compile) raise theirs. Nothing here needs pytest.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -52,7 +53,8 @@ def _total(outputs: Iterable[Tensor]) -> Tensor:
 
 def _require_same_bits(ours: Sequence[Tensor], theirs: Sequence[Tensor], case: OpCase, what: str) -> None:
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        same = a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a == a, b == b)
+        same = a.dtype == b.dtype and torch.equal(a.isnan(), b.isnan())
+        same = same and torch.equal(*(t.masked_fill(t.isnan(), 0) for t in (a, b)))
         _require(same, case, f"{what} {i} must have the same bits, got others")
 
 
@@ -234,12 +236,17 @@ def check_errors(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
         (ValueError, "on another device", lambda t: None if alone or t.ndim == 0 else t.to("meta")),
     ]
     for error, what, f in wrong:
-        for which, t in enumerate(floating := [t for a in args for t in _leaves(a) if _is_floating(t)]):
-            if (replacement := f(t)) is None:
-                continue
-            place = iter(range(len(floating)))
-            changed = map_tensors(args, lambda t, p=place, w=which, r=replacement: r if next(p) == w else t)
-            _check_refused(case, ops, changed, error, f"floating input {which} {what}")
+        for which, t in enumerate([t for a in args for t in _leaves(a) if _is_floating(t)]):
+            if (replacement := f(t)) is not None:
+                changed = _replaced(args, which, replacement)
+                _check_refused(case, ops, changed, error, f"floating input {which} {what}")
+
+
+def _replaced(args: Args, which: int, replacement: Tensor) -> Args:
+    """The arguments with another tensor for number `which` of the floating ones."""
+    number = itertools.count()
+    changed: Args = map_tensors(args, lambda t: replacement if next(number) == which else t)
+    return changed
 
 
 def _leaves(value: Any) -> Iterator[Any]:
