@@ -64,8 +64,3 @@ def test_raw_spmm_refuses_indices_out_of_range(device: torch.device) -> None:
     falling = torch.tensor([0, 2, 1], device=device)
     with pytest.raises(IndexError, match="rowptr must"):
         torch.ops.smore_ext.spmm(falling, bad, weight, falling, bad, weight, x)
-
-
-def test_raw_cosine_at_backward_refuses_a_mixed_similarity() -> None:
-    with pytest.raises(TypeError, match="cosine_at_backward: similarity must have the dtype of features"):
-        torch.ops.smore_ext.cosine_at_backward(X, X, torch.zeros(4, 6).long(), None, X.double())
