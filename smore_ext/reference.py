@@ -80,16 +80,35 @@ def propagate(graph: Any, x: Tensor, n_layers: int, reduce: str = "mean", gate: 
     return torch.stack(layers, dim=1).mean(dim=1) if reduce == "mean" else layers[-1]
 
 
-def knn(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine in float64, rounded to the dtype; similarity descending, then index ascending. -> ([N, k], [N, k])."""
-    rows = features.double()
-    gram = rows @ rows.T  # [N, N]: the very matrix that the kernel avoids
-    square = gram.diagonal().clone()
-    scale = (square[:, None] * square).sqrt()
-    similarity = torch.where(scale > 0, gram / scale, torch.zeros_like(gram)).clamp(-1, 1)
-    similarity.diagonal().copy_((square > 0).double())
-    ordered, index = similarity.to(features.dtype).sort(dim=1, descending=True, stable=True)
-    return ordered[:, :k].contiguous(), index[:, :k].contiguous()
+def knn(
+    features: Tensor, k: int | Tensor, base: Tensor | int | None = None, exclude_self: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Cosine in float64, rounded to the dtype; similarity descending, a row itself first among its equals, then index
+    ascending. knn(features, k), or knn(queries, base, k). -> ([N, k], [N, k])."""
+    if isinstance(k, Tensor):
+        k, base = base, k
+    rows = features.detach().double()
+    others = rows if base is None else base.detach().double()
+    gram = rows @ others.T  # [N, M]: the very matrix that the kernel avoids
+    square = gram.diagonal().clone() if base is None else rows.square().sum(dim=1)
+    scale = (square[:, None] * (square if base is None else others.square().sum(dim=1))).sqrt()
+    similarity = torch.where(scale > 0, gram / scale, torch.zeros_like(gram)).clamp(-1, 1).to(features.dtype)
+    if base is not None:
+        ordered, index = similarity.sort(dim=1, descending=True, stable=True)
+        return ordered[:, :k].contiguous(), index[:, :k].contiguous()
+    similarity.fill_diagonal_(torch.inf)  # a row itself comes first ...
+    ordered, index = similarity.sort(dim=1, descending=True, stable=True)
+    ordered[:, :1] = (square > 0)[:, None].to(ordered)  # ... with 1, or 0 for a zero row
+    first = int(exclude_self)
+    return ordered[:, first : first + k].contiguous(), index[:, first : first + k].contiguous()
+
+
+def cosine_at(features: Tensor, index: Tensor, base: Tensor | None = None) -> Tensor:
+    """Cosine of row i with rows index[i] of base, or of features. features [N, D], index [N, k] -> [N, k]."""
+    others = features if base is None else base  # [M, D]
+    dot = (features[:, None] * others[index]).sum(dim=2)  # [N, k]
+    scale = features.norm(dim=1)[:, None] * others.norm(dim=1)[index]
+    return torch.where(scale > 0, dot / torch.where(scale > 0, scale, 1), 0)
 
 
 def _dense_mask(seen: Any, shape: tuple[int, int], device: torch.device) -> Tensor:

@@ -1,5 +1,5 @@
-// What makes a kNN graph the same on every device: which candidates are looked at again, and the similarity that
-// decides among them. Host and device.
+// What makes a kNN graph the same on every device: which candidates are looked at again, and what becomes of the row
+// itself. The similarity that decides among them is in cosine.h. Host and device.
 #pragma once
 
 #include <cmath>
@@ -23,17 +23,18 @@ inline T knn_margin(int64_t d) {
   return static_cast<T>(2 * 10 * unit * std::sqrt(static_cast<double>(d) + 4));
 }
 
-// Cosine of two rows from their dot product and squared norms; `same`: it is one row.
-template <typename T>
-SMORE_HOST_DEVICE inline T knn_cosine(double dot, double square_a, double square_b, bool same) {
-  if (!(square_a > 0) || !(square_b > 0)) return T(0);
-  if (same) return T(1);
-  // sqrt(s * s) is s, so equal rows have a cosine of exactly 1; apart where the product leaves the range of double.
-  const double product = square_a * square_b;
-  const bool in_range = product > 1e-280 && product < 1e280;
-  const double scale = in_range ? std::sqrt(product) : std::sqrt(square_a) * std::sqrt(square_b);
-  const double cosine = dot / scale;
-  return static_cast<T>(cosine >= 1.0 ? 1.0 : cosine > -1.0 ? cosine : -1.0);
+// What a row is to the search for its own neighbours.
+enum class KnnSelf {
+  none,      // nothing: other rows are searched
+  first,     // its own nearest: the first among its equals
+  left_out,  // not a neighbour
+};
+
+// Nearest rows, the row itself included, that its list must find for k neighbours ...
+inline constexpr int64_t knn_listed(int64_t k, KnnSelf self) { return self == KnnSelf::left_out ? k + 1 : k; }
+// ... and how many of those are not the row itself.
+SMORE_HOST_DEVICE inline constexpr int64_t knn_others(int64_t listed, KnnSelf self) {
+  return self == KnnSelf::none ? listed : listed - 1;
 }
 
 }  // namespace smore

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "cpu/aligned.h"
+#include "neighbours/cosine.h"
 
 namespace smore {
 namespace {
@@ -30,11 +31,6 @@ struct Nearer {
 namespace smore {
 
 template <typename T>
-void knn_squares(const T* x, int64_t d, double* square, int64_t begin, int64_t end) {
-  SMORE_DISPATCH(knn_squares_at<T>)(x, d, square, begin, end);
-}
-
-template <typename T>
 void knn_unit_rows(const T* x, int64_t d, const double* square, T* unit, int64_t begin, int64_t end) {
   SMORE_DISPATCH(knn_unit_rows_at<T>)(x, d, square, unit, begin, end);
 }
@@ -52,19 +48,17 @@ void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, 
 }
 
 template <typename T>
-void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* square, T* similarity,
-                int64_t* index, int64_t begin, int64_t end) {
-  SMORE_DISPATCH(knn_finish_at<T>)(lists, x, d, square, similarity, index, begin, end);
+void knn_finish(const KnnCandidates<T>& lists, const KnnTables<T>& tables, T* similarity, int64_t* index, int64_t begin,
+                int64_t end) {
+  SMORE_DISPATCH(knn_finish_at<T>)(lists, tables, similarity, index, begin, end);
 }
 
 #define SMORE_INSTANTIATE(T)                                                                                          \
-  template void knn_squares<T>(const T*, int64_t, double*, int64_t, int64_t);                                         \
   template void knn_unit_rows<T>(const T*, int64_t, const double*, T*, int64_t, int64_t);                             \
   template void knn_offer_rows<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t); \
   template void knn_offer_columns<T>(KnnCandidates<T>&, const T*, int64_t, int64_t, int64_t, int64_t, int64_t,        \
                                      int64_t);                                                                        \
-  template void knn_finish<T>(const KnnCandidates<T>&, const T*, int64_t, const double*, T*, int64_t*, int64_t,       \
-                              int64_t);
+  template void knn_finish<T>(const KnnCandidates<T>&, const KnnTables<T>&, T*, int64_t*, int64_t, int64_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)
 #undef SMORE_INSTANTIATE

@@ -13,20 +13,27 @@
 
 namespace smore {
 
-// Candidate lists of all rows: [n][capacity].
+// Candidate lists of a run of rows, which begin empty: counts of 0, bars of minus infinity.
 template <typename T>
 struct KnnCandidates {
-  int64_t n, k, capacity;
+  int64_t k, capacity;  // k: best ones to find, a row itself included where it is among those offered
   T margin;
-  T* score;        // [n][capacity]
-  int32_t* index;  // [n][capacity]
-  int32_t* count;  // [n], -1: too many near ties
-  T* bar;          // [n]: lower scores need not be kept
+  T* score;        // [rows][capacity]
+  int32_t* index;  // [rows][capacity]
+  int32_t* count;  // [rows], -1: too many near ties
+  T* bar;          // [rows]: lower scores need not be kept
 };
 
-// square[i] = |x_i|^2 in double, for rows [begin, end).
+// Whose neighbours are sought, and among which rows.
 template <typename T>
-void knn_squares(const T* x, int64_t d, double* square, int64_t begin, int64_t end);
+struct KnnTables {
+  const T* queries;            // [rows, d]: the first has the first list
+  const double* query_square;  // [rows]
+  const T* base;               // [n, d]; the queries themselves unless self is none
+  const double* base_square;   // [n]
+  int64_t n, d;
+  KnnSelf self;
+};
 
 // Rows [begin, end) of x divided by their norms into unit [end - begin, d]; a zero row stays zero.
 template <typename T>
@@ -42,10 +49,11 @@ template <typename T>
 void knn_offer_columns(KnnCandidates<T>& lists, const T* block, int64_t stride, int64_t first_row, int64_t first_column,
                        int64_t rows, int64_t begin, int64_t end);
 
-// The k best of rows [begin, end): cosine in double, rounded to T; order: similarity descending, then index
-// ascending.
+// The neighbours of rows [begin, end) in order: the row itself if self is first, then the best of the others by cosine
+// in double, rounded to T, similarity descending, then index ascending. Results have a column for each of the k best,
+// none for a row that is left out.
 template <typename T>
-void knn_finish(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* square, T* similarity,
-                int64_t* index, int64_t begin, int64_t end);
+void knn_finish(const KnnCandidates<T>& lists, const KnnTables<T>& tables, T* similarity, int64_t* index, int64_t begin,
+                int64_t end);
 
 }  // namespace smore

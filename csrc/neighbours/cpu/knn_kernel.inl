@@ -1,36 +1,6 @@
+#include "neighbours/cpu/dot_double.inl"
+
 namespace smore::SMORE_LEVEL {
-
-// Dot products in double of one row with J others: eight partial sums each (element j goes to sum j mod 8) and one
-// fixed tree. Products of floats are exact in double, so every instruction level gives the same bits. Several rows at
-// once, since each comes from far away in memory.
-template <typename T, int J>
-void dot_double(const T* a, const T* const (&b)[J], int64_t d, double (&out)[J]) {
-  typedef double Sums __attribute__((vector_size(64)));
-  typedef T Eight __attribute__((vector_size(8 * sizeof(T)), aligned(alignof(T)), may_alias));
-  Sums sum[J] = {};
-  const int64_t whole = d / 8 * 8;
-  for (int64_t j = 0; j < whole; j += 8) {
-    const Sums x = __builtin_convertvector(*reinterpret_cast<const Eight*>(a + j), Sums);
-#pragma GCC unroll 8
-    for (int i = 0; i < J; ++i) sum[i] += x * __builtin_convertvector(*reinterpret_cast<const Eight*>(b[i] + j), Sums);
-  }
-  for (int i = 0; i < J; ++i) {
-    double s[8];
-    std::memcpy(s, &sum[i], sizeof s);
-    for (int64_t j = whole; j < d; ++j) s[j % 8] += static_cast<double>(a[j]) * static_cast<double>(b[i][j]);
-    out[i] = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-  }
-}
-
-template <typename T>
-void knn_squares_at(const T* x, int64_t d, double* square, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    const T* const row[1] = {x + i * d};
-    double out[1];
-    dot_double(row[0], row, d, out);
-    square[i] = out[0];
-  }
-}
 
 template <typename T>
 void knn_unit_rows_at(const T* x, int64_t d, const double* square, T* unit, int64_t begin, int64_t end) {
@@ -118,29 +88,31 @@ void knn_offer_columns_at(KnnCandidates<T>& lists, const T* block, int64_t strid
   }
 }
 
-// The similarities of row i and found[0..count), whose indices are given.
+// The similarities of row i and found[0..count), other rows whose indices are given.
 template <typename T>
-void measure(const T* x, int64_t d, const double* square, int64_t i, Neighbour<T>* found, int64_t count) {
+void measure(const KnnTables<T>& tables, int64_t i, Neighbour<T>* found, int64_t count) {
   constexpr int J = 4;
+  const int64_t d = tables.d;
   for (int64_t c = 0; c < count; c += J) {
     const T* rows[J];
-    for (int l = 0; l < J; ++l) rows[l] = x + found[std::min(c + l, count - 1)].index * d;
+    for (int l = 0; l < J; ++l) rows[l] = tables.base + found[std::min(c + l, count - 1)].index * d;
     double dots[J];
-    dot_double<T, J>(x + i * d, rows, d, dots);
+    dot_double<T, J>(tables.queries + i * d, rows, d, dots);
     for (int64_t l = 0; l < std::min<int64_t>(J, count - c); ++l) {
-      const int64_t j = found[c + l].index;
-      found[c + l].similarity = knn_cosine<T>(dots[l], square[i], square[j], i == j);
+      const double square = tables.base_square[found[c + l].index];
+      found[c + l].similarity = cosine<T>(dots[l], tables.query_square[i], square, false);
     }
   }
 }
 
 template <typename T>
-void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const double* square, T* similarity,
-                   int64_t* index, int64_t begin, int64_t end) {
-  const int64_t k = lists.k;
+void knn_finish_at(const KnnCandidates<T>& lists, const KnnTables<T>& tables, T* similarity, int64_t* index,
+                   int64_t begin, int64_t end) {
+  const int64_t k = lists.k, others = knn_others(k, tables.self), first = tables.self == KnnSelf::first ? 1 : 0;
   const AlignedBuffer<T> spare(lists.capacity);
   const AlignedBuffer<Neighbour<T>> found(std::max(lists.capacity, 2 * k));
   for (int64_t i = begin; i < end; ++i) {
+    const int64_t itself = tables.self == KnnSelf::none ? -1 : i;
     int64_t count = 0;
     Neighbour<T>* best = found.get();
     if (lists.count[i] >= 0) {
@@ -149,23 +121,32 @@ void knn_finish_at(const KnnCandidates<T>& lists, const T* x, int64_t d, const d
       std::nth_element(spare.get(), spare.get() + k - 1, spare.get() + lists.count[i], std::greater<T>());
       const T bar = spare.get()[k - 1] - lists.margin;
       for (int32_t c = 0; c < lists.count[i]; ++c) {
-        if (score[c] >= bar) best[count++] = {T(0), lists.index[i * lists.capacity + c]};
+        const int64_t j = lists.index[i * lists.capacity + c];
+        if (score[c] >= bar && j != itself) best[count++] = {T(0), j};
       }
-      measure(x, d, square, i, best, count);
-    } else {
-      for (int64_t j = 0; j < lists.n;) {
+      measure(tables, i, best, count);
+    } else if (others > 0) {
+      for (int64_t j = 0; j < tables.n;) {
         const int64_t known = count;
-        while (j < lists.n && count < 2 * k) best[count++] = {T(0), j++};
-        measure(x, d, square, i, best + known, count - known);
+        for (; j < tables.n && count < 2 * k; ++j) {
+          if (j != itself) best[count++] = {T(0), j};
+        }
+        measure(tables, i, best + known, count - known);
         if (count < 2 * k) break;
-        std::nth_element(best, best + k - 1, best + count, Nearer<T>());
-        count = k;
+        std::nth_element(best, best + others - 1, best + count, Nearer<T>());
+        count = others;
       }
     }
-    std::partial_sort(best, best + k, best + count, Nearer<T>());
-    for (int64_t j = 0; j < k; ++j) {
-      similarity[i * k + j] = best[j].similarity;
-      index[i * k + j] = best[j].index;
+    std::partial_sort(best, best + others, best + count, Nearer<T>());
+    T* to = similarity + i * (first + others);
+    int64_t* to_index = index + i * (first + others);
+    if (first == 1) {
+      to[0] = tables.query_square[i] > 0 ? T(1) : T(0);
+      to_index[0] = i;
+    }
+    for (int64_t j = 0; j < others; ++j) {
+      to[first + j] = best[j].similarity;
+      to_index[first + j] = best[j].index;
     }
   }
 }

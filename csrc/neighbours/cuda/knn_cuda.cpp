@@ -13,6 +13,7 @@
 #include "common/ieee_products.h"
 #include "cuda/capture.h"
 #include "neighbours/cuda/knn_kernel.h"
+#include "neighbours/cuda/row_squares_kernel.h"
 #include "neighbours/knn.h"
 
 namespace smore {
@@ -20,64 +21,128 @@ namespace {
 
 using at::Tensor;
 
-// Reads the verdict back, unless a graph is being captured, which runs later.
-void check_finite(const Tensor& not_finite, const Tensor& square) {
-  if (cuda::capturing()) return;
+// Squared norms of rows, which must be finite. Reads the verdict back, unless a graph is being captured, which runs
+// later.
+template <typename T>
+Tensor checked_squares(const char* name, const Tensor& rows, cudaStream_t stream) {
+  Tensor square = at::empty({rows.size(0)}, rows.options().dtype(at::kDouble));
+  Tensor not_finite = at::empty({1}, rows.options().dtype(at::kInt));
+  cuda::row_squares(rows.const_data_ptr<T>(), rows.size(0), rows.size(1), square.mutable_data_ptr<double>(),
+                    not_finite.mutable_data_ptr<int32_t>(), stream);
+  if (cuda::capturing()) return square;
   const int64_t found = not_finite.item<int32_t>();
-  if (found == 0) return;
+  if (found == 0) return square;
   const int64_t row = std::numeric_limits<int32_t>::max() - found;
-  SMORE_CHECK_VALUE(false, "knn", "features must be finite and their rows' squared norms too, got ",
+  SMORE_CHECK_VALUE(false, "knn", name, " must be finite and their rows' squared norms too, got ",
                     square[row].item<double>(), " as the squared norm of row ", row);
 }
 
+// Candidate lists of a run of rows.
 template <typename T>
-std::tuple<Tensor, Tensor> run(const Tensor& features, int64_t k) {
-  const int64_t n = features.size(0), d = features.size(1);
-  const at::TensorOptions floats = features.options(), longs = floats.dtype(at::kLong), ints = floats.dtype(at::kInt);
-  Tensor similarity = at::empty({n, k}, floats), index = at::empty({n, k}, longs);
-  if (n == 0) return {similarity, index};
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  const T* x = features.const_data_ptr<T>();
-  const int64_t capacity = knn_capacity(k);
-  Tensor square = at::empty({n}, floats.dtype(at::kDouble)), not_finite = at::empty({1}, ints);
-  Tensor scores = at::empty({n, capacity}, floats), indices = at::empty({n, capacity}, ints);
-  Tensor count = at::empty({n}, longs), bar = at::empty({n}, floats);
-  const cuda::KnnLists<T> lists{n,
-                                k,
-                                capacity,
-                                knn_margin<T>(d),
-                                scores.mutable_data_ptr<T>(),
-                                reinterpret_cast<uint32_t*>(indices.mutable_data_ptr<int32_t>()),
-                                count.mutable_data_ptr<int64_t>(),
-                                bar.mutable_data_ptr<T>()};
-  double* squares = square.mutable_data_ptr<double>();
-  cuda::knn_squares(x, d, squares, lists, not_finite.mutable_data_ptr<int32_t>(), stream);
-  check_finite(not_finite, square);
+struct Lists {
+  int64_t rows, k, d;
+  Tensor scores, indices, count, bar;
+  Lists(int64_t rows, int64_t k, int64_t d, const at::TensorOptions& floats)
+      : rows(rows),
+        k(k),
+        d(d),
+        scores(at::empty({rows, knn_capacity(k)}, floats)),
+        indices(at::empty({rows, knn_capacity(k)}, floats.dtype(at::kInt))),
+        count(at::empty({rows}, floats.dtype(at::kLong))),
+        bar(at::empty({rows}, floats)) {}
+  cuda::KnnLists<T> emptied(cudaStream_t stream) {
+    const cuda::KnnLists<T> lists{k,
+                                  knn_capacity(k),
+                                  knn_margin<T>(d),
+                                  scores.mutable_data_ptr<T>(),
+                                  reinterpret_cast<uint32_t*>(indices.mutable_data_ptr<int32_t>()),
+                                  count.mutable_data_ptr<int64_t>(),
+                                  bar.mutable_data_ptr<T>()};
+    cuda::knn_begin(lists, rows, stream);
+    return lists;
+  }
+};
 
-  const cuda::KnnShape shape = cuda::knn_shape<T>(n, d, k);
-  Tensor left = at::empty({shape.left_elements()}, floats), right = at::empty({shape.right_elements()}, floats);
-  Tensor tile = at::empty({shape.tile_elements()}, floats);
-  const cuda::KnnScratch<T> scratch{left.mutable_data_ptr<T>(), right.mutable_data_ptr<T>(),
-                                    tile.mutable_data_ptr<T>()};
-  const IeeeProducts ieee;
-  cuda::knn_collect(
-      lists, x, d, squares, shape, scratch,
-      [&](const T*, int64_t rows, const T*, int64_t columns, int64_t width, T*, int64_t stride, bool add) {
-        const Tensor a = left.narrow(0, 0, rows * width).view({rows, width});
-        const Tensor b = right.narrow(0, 0, columns * width).view({columns, width}).t();
-        Tensor out = tile.narrow(0, 0, rows * stride).view({rows, stride}).narrow(1, 0, columns);
-        add ? at::addmm_out(out, out, a, b, 1, 1) : at::mm_out(out, a, b);
-      },
-      stream);
-  cuda::knn_finish(lists, x, d, squares, similarity.mutable_data_ptr<T>(), index.mutable_data_ptr<int64_t>(), stream);
-  return {similarity, index};
+// Two panels of unit rows, the tile of their similarities, and the product between them.
+template <typename T>
+struct Tiles {
+  Tensor left, right, tile;
+  Tiles(const cuda::KnnShape& shape, const at::TensorOptions& floats)
+      : left(at::empty({shape.left_elements()}, floats)),
+        right(at::empty({shape.right_elements()}, floats)),
+        tile(at::empty({shape.tile_elements()}, floats)) {}
+  cuda::KnnScratch<T> scratch() {
+    return {left.mutable_data_ptr<T>(), right.mutable_data_ptr<T>(), tile.mutable_data_ptr<T>()};
+  }
+  void operator()(const T*, int64_t rows, const T*, int64_t columns, int64_t width, T*, int64_t stride,
+                  bool add) const {
+    const Tensor a = left.narrow(0, 0, rows * width).view({rows, width});
+    const Tensor b = right.narrow(0, 0, columns * width).view({columns, width}).t();
+    Tensor out = tile.narrow(0, 0, rows * stride).view({rows, stride}).narrow(1, 0, columns);
+    add ? at::addmm_out(out, out, a, b, 1, 1) : at::mm_out(out, a, b);
+  }
+};
+
+template <typename T>
+void within(const Tensor& features, int64_t k, KnnSelf self, Tensor& similarity, Tensor& index, cudaStream_t stream) {
+  const int64_t n = features.size(0), d = features.size(1);
+  const T* x = features.const_data_ptr<T>();
+  const Tensor square = checked_squares<T>("features", features, stream);
+  const double* squares = square.const_data_ptr<double>();
+  const cuda::KnnTables<T> tables{x, squares, x, squares, n, d, self};
+  const cuda::KnnShape shape = cuda::knn_shape_within<T>(n, d, k);
+  Lists<T> memory(n, k, d, features.options());
+  Tiles<T> tiles(shape, features.options());
+  const cuda::KnnLists<T> lists = memory.emptied(stream);
+  cuda::knn_collect(lists, tables, shape, tiles.scratch(), tiles, stream);
+  cuda::knn_finish(lists, tables, n, similarity.mutable_data_ptr<T>(), index.mutable_data_ptr<int64_t>(), stream);
 }
 
-std::tuple<Tensor, Tensor> knn_cuda(const Tensor& features, int64_t k) {
+template <typename T>
+void among(const Tensor& queries, const Tensor& base, int64_t k, Tensor& similarity, Tensor& index,
+           cudaStream_t stream) {
+  const int64_t n = base.size(0), d = base.size(1), all = queries.size(0);
+  const Tensor query_square = checked_squares<T>("features", queries, stream);
+  const Tensor base_square = checked_squares<T>("base", base, stream);
+  const cuda::KnnShape shape = cuda::knn_shape_among<T>(all, n, d, k);
+  Lists<T> memory(shape.rows, k, d, base.options());
+  Tiles<T> tiles(shape, base.options());
+  for (int64_t i = 0; i < all; i += shape.rows) {
+    const int64_t rows = std::min(shape.rows, all - i);
+    const cuda::KnnTables<T> tables{queries.const_data_ptr<T>() + i * d,
+                                    query_square.const_data_ptr<double>() + i,
+                                    base.const_data_ptr<T>(),
+                                    base_square.const_data_ptr<double>(),
+                                    n,
+                                    d,
+                                    KnnSelf::none};
+    const cuda::KnnLists<T> lists = memory.emptied(stream);
+    cuda::knn_collect_strip(lists, tables, rows, shape, tiles.scratch(), tiles, stream);
+    cuda::knn_finish(lists, tables, rows, similarity.mutable_data_ptr<T>() + i * k,
+                     index.mutable_data_ptr<int64_t>() + i * k, stream);
+  }
+}
+
+std::tuple<Tensor, Tensor> knn_cuda(const Tensor& features, int64_t k, const std::optional<Tensor>& base,
+                                    bool exclude_self) {
   const c10::cuda::CUDAGuard guard(features.device());
-  check_knn(features, k);
+  check_knn(features, k, base, exclude_self);
+  const int64_t n = features.size(0);
+  Tensor similarity = at::empty({n, k}, features.options());
+  Tensor index = at::empty({n, k}, features.options().dtype(at::kLong));
+  if (n == 0) return {similarity, index};
+  const KnnSelf self = knn_self(base, exclude_self);
   const Tensor dense = features.contiguous();
-  return dispatch_floating(features, [&](auto t) { return run<decltype(t)>(dense, k); });
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const IeeeProducts ieee;
+  dispatch_floating(features, [&](auto t) {
+    if (base.has_value()) {
+      among<decltype(t)>(dense, base->contiguous(), k, similarity, index, stream);
+    } else {
+      within<decltype(t)>(dense, knn_listed(k, self), self, similarity, index, stream);
+    }
+  });
+  return {similarity, index};
 }
 
 }  // namespace

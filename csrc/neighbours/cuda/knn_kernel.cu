@@ -1,12 +1,12 @@
-// Kernels of knn: squared norms, panels of unit rows, candidates from tiles of similarities, the choice among them.
+// Kernels of knn: panels of unit rows, candidates from tiles of similarities, the choice among them.
 #include "neighbours/cuda/knn_kernel.h"
 
 #include <cstdint>
-#include <limits>
 
 #include "cuda/launch.cuh"
-#include "cuda/pack.cuh"
 #include "cuda/select.cuh"
+#include "neighbours/cosine.h"
+#include "neighbours/cuda/dot_double.cuh"
 
 namespace smore::cuda {
 namespace {
@@ -17,57 +17,12 @@ constexpr int kFinishWarps = 4;         // at most, for the candidates of one ro
 constexpr int kPartRows = 4 * kWarp;    // of a tile's columns that pass through shared memory
 constexpr int64_t kSortedShared = 128;  // pairs sorted in shared memory
 
-constexpr double kMostDouble = std::numeric_limits<double>::max();
-constexpr int kMostInt = std::numeric_limits<int>::max();
-
-// Products of floats are exact in double, so that fused and separate additions agree; for doubles the CPU rounds each.
-__device__ __forceinline__ double add_product(float a, float b, double sum) {
-  return fma(static_cast<double>(a), static_cast<double>(b), sum);
-}
-__device__ __forceinline__ double add_product(double a, double b, double sum) {
-  return __dadd_rn(sum, __dmul_rn(a, b));
-}
-
-// The dot product that the CPU computes (dot_double in neighbours/cpu/knn_kernel.inl), by two neighbouring lanes:
-// element j goes to partial sum j mod 8, and lane `half` of the pair holds sums 4 half to 4 half + 3. Both lanes get
-// the result. Called by whole warps.
-template <bool kPacked, typename T>
-__device__ __forceinline__ double dot_double(const T* __restrict__ a, const T* __restrict__ b, int64_t d, int half) {
-  constexpr int P = kPacked ? kFullPack<T> : 1;
-  double sum[4] = {0, 0, 0, 0};
-  const int64_t whole = d & ~int64_t{7};
-#pragma unroll 4
-  for (int64_t j = 4 * half; j < whole; j += 8) {
-#pragma unroll
-    for (int m = 0; m < 4; m += P) {
-      const Pack<T, P> x = load_pack<P>(a + j + m), y = load_pack<P>(b + j + m);
-#pragma unroll
-      for (int l = 0; l < P; ++l) sum[m + l] = add_product(x.at[l], y.at[l], sum[m + l]);
-    }
-  }
-#pragma unroll
-  for (int m = 0; m < 4; ++m) {
-    const int64_t j = whole + 4 * half + m;
-    if (j < d) sum[m] = add_product(a[j], b[j], sum[m]);
-  }
-#pragma unroll
-  for (int m = 0; m < 4; ++m) sum[m] += __shfl_xor_sync(kAllLanes, sum[m], 1);
-  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
-
-template <bool kPacked, typename T>
-__global__ __launch_bounds__(kThreads, 4) void row_squares(const T* __restrict__ x, int64_t d,
-                                                           double* __restrict__ square, KnnLists<T> lists,
-                                                           int* __restrict__ not_finite) {
-  const int64_t place = static_cast<int64_t>(blockIdx.x) * (kThreads / 2) + threadIdx.x / 2;
-  const int64_t row = place < lists.n ? place : lists.n - 1;
-  const int half = static_cast<int>(threadIdx.x % 2);
-  const double sum = dot_double<kPacked>(x + row * d, x + row * d, d, half);
-  if (place >= lists.n || half != 0) return;
-  square[row] = sum;
+template <typename T>
+__global__ __launch_bounds__(kThreads) void empty_lists(KnnLists<T> lists, int64_t rows) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (row >= rows) return;
   lists.count[row] = 0;
   lists.bar[row] = -kInfinity<T>;
-  if (!(sum <= kMostDouble)) atomicMax(not_finite, kMostInt - static_cast<int>(row));
 }
 
 template <int P, typename T>
@@ -102,8 +57,8 @@ __device__ __forceinline__ void keep(const KnnLists<T>& lists, int64_t row, cons
   lists.bar[row] = list.bar;
 }
 
-// The first blocks take the tile's rows, one a warp. The others take its columns, 32 a block: parts of them pass
-// through shared memory, where a warp has a column at a time.
+// The first blocks take the tile's rows, one a warp. The others, if there are any, take its columns, 32 a block: parts
+// of them pass through shared memory, where a warp has a column at a time.
 template <typename T>
 __global__ __launch_bounds__(kThreads, 4) void offer_tile(KnnLists<T> lists, const T* __restrict__ values, KnnTile tile,
                                                           unsigned row_blocks) {
@@ -149,27 +104,43 @@ __global__ __launch_bounds__(kThreads, 4) void offer_tile(KnnLists<T> lists, con
   }
 }
 
+template <typename T>
+struct Neighbour {
+  T similarity;
+  int64_t index;
+};
+
+// Writes the neighbours of a row, by a block: the row itself if it is first, then others(0), others(1), ... but for
+// number `itself`, which is the row.
+template <typename T, typename F>
+__device__ __forceinline__ void write_row(KnnSelf self, int64_t listed, int64_t row, T own_similarity, int64_t itself,
+                                          T* __restrict__ similarity, int64_t* __restrict__ index, const F& others) {
+  const int64_t first = self == KnnSelf::first ? 1 : 0, width = first + knn_others(listed, self);
+  for (int64_t place = threadIdx.x; place < width; place += blockDim.x) {
+    Neighbour<T> found{own_similarity, row};
+    if (place >= first) found = others(place - first < itself ? place - first : place - first + 1);
+    similarity[row * width + place] = found.similarity;
+    index[row * width + place] = found.index;
+  }
+}
+
 // One block a row.
 template <bool kPacked, typename T>
-__global__ __launch_bounds__(kFinishWarps* kWarp, 5) void finish_rows(KnnLists<T> lists, const T* __restrict__ x,
-                                                                      int64_t d, const double* __restrict__ square,
+__global__ __launch_bounds__(kFinishWarps* kWarp, 5) void finish_rows(KnnLists<T> lists, KnnTables<T> tables,
                                                                       T* __restrict__ similarity,
                                                                       int64_t* __restrict__ index) {
   SMORE_SHARED(T, sorted_score, [kSortedShared]);
   SMORE_SHARED(uint32_t, sorted_index, [kSortedShared]);
   SMORE_SHARED(int64_t, kept, [1]);
-  const int64_t row = blockIdx.x, k = lists.k;
+  SMORE_SHARED(int64_t, itself, [1]);
+  const int64_t row = blockIdx.x, k = lists.k, d = tables.d;
   const int lane = static_cast<int>(threadIdx.x % kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
   const int half = lane % 2, pair = static_cast<int>(threadIdx.x / 2), pairs = static_cast<int>(blockDim.x / 2);
-  const T* own = x + row * d;
-  const double own_square = square[row];
-  similarity += row * k;
-  index += row * k;
+  const T* own = tables.queries + row * d;
+  const double own_square = tables.query_square[row];
   if (!(own_square > 0)) {  // similarity 0 with every row
-    for (int64_t j = threadIdx.x; j < k; j += blockDim.x) {
-      similarity[j] = T(0);
-      index[j] = j;
-    }
+    write_row(tables.self, k, row, T(0), tables.self == KnnSelf::none ? k : row, similarity, index,
+              [](int64_t j) { return Neighbour<T>{T(0), j}; });
     return;
   }
   BestList<T> list = list_of(lists, row);
@@ -182,18 +153,18 @@ __global__ __launch_bounds__(kFinishWarps* kWarp, 5) void finish_rows(KnnLists<T
     for (int64_t base = warp * kPairs; base < kept[0]; base += pairs) {
       const int64_t at = base + lane / 2, known = at < kept[0] ? at : kept[0] - 1;
       const int64_t j = list.index[known];
-      const double dot = dot_double<kPacked>(own, x + j * d, d, half);
-      if (at < kept[0] && half == 0) list.score[at] = knn_cosine<T>(dot, own_square, square[j], j == row);
+      const double dot = dot_double<kPacked>(own, tables.base + j * d, d, half);
+      if (at < kept[0] && half == 0) list.score[at] = cosine<T>(dot, own_square, tables.base_square[j], false);
     }
   } else {  // more near ties than the list holds: every row is measured, and the list keeps the k best so far
     list.count = 0;
     list.bar = -kInfinity<T>;
 #pragma unroll 1
-    for (int64_t base = 0; base < lists.n; base += pairs) {
-      const int64_t j = base + pair < lists.n ? base + pair : lists.n - 1;
-      const double dot = dot_double<kPacked>(own, x + j * d, d, half);
-      const T cosine = knn_cosine<T>(dot, own_square, square[j], j == row);
-      if (half == 0) sorted_score[pair] = base + pair < lists.n ? cosine : -kInfinity<T>;
+    for (int64_t base = 0; base < tables.n; base += pairs) {
+      const int64_t j = base + pair < tables.n ? base + pair : tables.n - 1;
+      const double dot = dot_double<kPacked>(own, tables.base + j * d, d, half);
+      const T similar = cosine<T>(dot, own_square, tables.base_square[j], false);
+      if (half == 0) sorted_score[pair] = base + pair < tables.n ? similar : -kInfinity<T>;
       __syncthreads();
       if (warp == 0) {
 #pragma unroll 1
@@ -222,24 +193,22 @@ __global__ __launch_bounds__(kFinishWarps* kWarp, 5) void finish_rows(KnnLists<T
   } else {
     sort_by_score(list.score, list.index, n);
   }
-  for (int64_t j = threadIdx.x; j < k; j += blockDim.x) {
-    similarity[j] = best_score[j];
-    index[j] = best_index[j];
+  // The row itself may be anywhere among its equals, or have been left behind them.
+  if (threadIdx.x == 0) itself[0] = k;
+  __syncthreads();
+  for (int64_t j = threadIdx.x; tables.self != KnnSelf::none && j < k; j += blockDim.x) {
+    if (best_index[j] == row) itself[0] = j;
   }
+  __syncthreads();
+  write_row(tables.self, k, row, T(1), itself[0], similarity, index,
+            [&](int64_t j) { return Neighbour<T>{best_score[j], best_index[j]}; });
 }
 
 }  // namespace
 
 template <typename T>
-void knn_squares(const T* x, int64_t d, double* square, const KnnLists<T>& lists, int* not_finite,
-                 cudaStream_t stream) {
-  check("knn_squares", cudaMemsetAsync(not_finite, 0, sizeof(int), stream));
-  const Launch at{blocks_for(lists.n, kThreads / 2), kThreads, stream};
-  if (packs_fit<T>(d, x)) {
-    SMORE_LAUNCH((row_squares<true, T>), at, x, d, square, lists, not_finite);
-  } else {
-    SMORE_LAUNCH((row_squares<false, T>), at, x, d, square, lists, not_finite);
-  }
+void knn_begin(const KnnLists<T>& lists, int64_t rows, cudaStream_t stream) {
+  SMORE_LAUNCH((empty_lists<T>), (Launch{blocks_for(rows, kThreads), kThreads, stream}), lists, rows);
 }
 
 template <typename T>
@@ -257,33 +226,33 @@ void knn_unit_panel(const T* x, int64_t d, const double* square, int64_t row, in
 }
 
 template <typename T>
-void knn_offer(const KnnLists<T>& lists, const T* values, const KnnTile& tile, cudaStream_t stream) {
+void knn_offer(const KnnLists<T>& lists, const T* values, const KnnTile& tile, bool to_columns, cudaStream_t stream) {
   const unsigned row_blocks = blocks_for(tile.rows, kWarps);
   const int64_t past_strip = tile.row + tile.rows - tile.column;
-  const int64_t columns = tile.columns - std::clamp<int64_t>(past_strip, 0, tile.columns);
+  const int64_t columns = to_columns ? tile.columns - std::clamp<int64_t>(past_strip, 0, tile.columns) : 0;
   const Launch at{row_blocks + blocks_for(columns, kWarp), kThreads, stream};
   SMORE_LAUNCH(offer_tile<T>, at, lists, values, tile, row_blocks);
 }
 
 template <typename T>
-void knn_finish(const KnnLists<T>& lists, const T* x, int64_t d, const double* square, T* similarity, int64_t* index,
+void knn_finish(const KnnLists<T>& lists, const KnnTables<T>& tables, int64_t rows, T* similarity, int64_t* index,
                 cudaStream_t stream) {
   // Few candidates lie within the margin and are not among the k best.
   const int64_t warps = std::clamp<int64_t>(ceil_div(lists.k + 2, int64_t{kPairs}), 1, kFinishWarps);
-  const Launch at{blocks_for(lists.n, 1), static_cast<unsigned>(warps * kWarp), stream};
-  if (packs_fit<T>(d, x)) {
-    SMORE_LAUNCH((finish_rows<true, T>), at, lists, x, d, square, similarity, index);
+  const Launch at{blocks_for(rows, 1), static_cast<unsigned>(warps * kWarp), stream};
+  if (packs_fit<T>(tables.d, tables.queries, tables.base)) {
+    SMORE_LAUNCH((finish_rows<true, T>), at, lists, tables, similarity, index);
   } else {
-    SMORE_LAUNCH((finish_rows<false, T>), at, lists, x, d, square, similarity, index);
+    SMORE_LAUNCH((finish_rows<false, T>), at, lists, tables, similarity, index);
   }
 }
 
 #define SMORE_INSTANTIATE(T)                                                                                \
-  template void knn_squares<T>(const T*, int64_t, double*, const KnnLists<T>&, int*, cudaStream_t);         \
+  template void knn_begin<T>(const KnnLists<T>&, int64_t, cudaStream_t);                                    \
   template void knn_unit_panel<T>(const T*, int64_t, const double*, int64_t, int64_t, int64_t, int64_t, T*, \
                                   cudaStream_t);                                                            \
-  template void knn_offer<T>(const KnnLists<T>&, const T*, const KnnTile&, cudaStream_t);                   \
-  template void knn_finish<T>(const KnnLists<T>&, const T*, int64_t, const double*, T*, int64_t*, cudaStream_t);
+  template void knn_offer<T>(const KnnLists<T>&, const T*, const KnnTile&, bool, cudaStream_t);             \
+  template void knn_finish<T>(const KnnLists<T>&, const KnnTables<T>&, int64_t, T*, int64_t*, cudaStream_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)
 #undef SMORE_INSTANTIATE

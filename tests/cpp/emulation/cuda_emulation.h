@@ -172,5 +172,6 @@ inline void sincospi(double x, double* sine, double* cosine) {
 // Products and sums that are not contracted; the emulation is compiled with -ffp-contract=off.
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
 using std::max;
 using std::min;
