@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
-import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.ops.csr import CsrMatrix, compress, index_dtype
+from smore_ext.ops.csr import CsrMatrix, compress, index_dtype, sort_edges
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+Norm = Literal["sym", "rw", "none"]
+Span = slice | range | tuple[int, int]
 
 
-def _inverse_sqrt(degree: Tensor) -> Tensor:
-    """degree^-1/2 in float64; 0 where the degree is not positive, so such a row has zero weights."""
-    degree = degree.double()
-    return torch.where(degree > 0, degree.clamp_min(torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
+def _check_norm(norm: str, eps: float) -> None:
+    if norm not in get_args(Norm):
+        raise ValueError(f'norm must be "sym", "rw" or "none", got {norm!r}')
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps must be at least 0 and finite, got {eps}")
+
+
+def _degree_power(degree: Tensor, norm: Norm, eps: float) -> Tensor:
+    """(degree + eps)^-1/2 ("sym") or ^-1 ("rw") in float64; 0 where that is not positive: such a row has no weight."""
+    degree = degree.double() + eps
+    positive = degree > 0
+    degree = torch.where(positive, degree, 1.0)  # also where it is not used: a gradient must not be 0 * infinity
+    return torch.where(positive, degree.rsqrt() if norm == "sym" else degree.reciprocal(), 0.0)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """values[index] of float64 values; the gradient adds in a fixed order."""
+    # On the CPU both do, this one faster; on a GPU only indexing does.
+    return values.index_select(0, index) if values.device.type == "cpu" else values[index]
+
+
+def _bounds(name: str, span: Span, size: int) -> tuple[int, int]:
+    """Begin and end of what a slice, a range or a pair names in 0..size."""
+    if isinstance(span, slice):
+        begin, end, step = span.indices(size)
+        end = max(begin, end)
+    elif isinstance(span, range):
+        begin, end, step = span.start, span.stop, span.step
+    else:
+        (begin, end), step = span, 1
+    if step != 1:
+        raise ValueError(f"{name} must be in steps of 1, got {span}")
+    if not 0 <= begin <= end <= size:
+        raise IndexError(f"{name} must begin and end in 0..{size}, got {begin} to {end}")
+    return begin, end
 
 
 class Graph(CsrMatrix):
@@ -29,6 +64,9 @@ class Graph(CsrMatrix):
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.spmatrix | scipy.sparse.sparray) -> Self:
         """From any scipy sparse matrix or array; duplicates are summed, dtypes but float64 become float32."""
+        import numpy as np
+        import scipy.sparse
+
         coo = scipy.sparse.coo_array(matrix)
         dtype = np.float64 if coo.dtype == np.float64 else np.float32
         row, col = (torch.from_numpy(index.astype(np.int64)) for index in coo.coords)
@@ -36,7 +74,9 @@ class Graph(CsrMatrix):
 
     def to_scipy(self) -> scipy.sparse.csr_array:
         """The same matrix as scipy CSR, on the CPU."""
-        parts = (self.weight.cpu().numpy(), self.col.cpu().numpy(), self.rowptr.cpu().numpy())
+        import scipy.sparse
+
+        parts = (self.weight.detach().cpu().numpy(), self.col.cpu().numpy(), self.rowptr.cpu().numpy())
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
     def to_sparse(self, layout: str = "csr") -> Tensor:
@@ -86,75 +126,227 @@ class Graph(CsrMatrix):
         parts = (rowptr.to(self.rowptr.dtype), self.col[edge], self.weight[edge])
         return self._trusted(*parts, (index.shape[0], self.n_cols))
 
+    def block(self, rows: Span, cols: Span) -> Self:
+        """The sub-matrix of consecutive rows and columns, in time linear in the edges of those rows (and columns).
+
+        Args:
+            rows, cols: each a slice (as Python understands it), a range or a pair (begin, end); steps of 1.
+
+        Returns:
+            Graph [end - begin of rows, end - begin of cols]. A transpose that is known is cut out too, and where no
+            column is left out weights share memory with these.
+        """
+        span, across = _bounds("rows", rows, self.n_rows), _bounds("cols", cols, self.n_cols)
+        block = self._block(span, across)
+        if span == across and self.scale is not None:
+            block.scale = self.scale[slice(*span)]
+        if self._t is not None:
+            block._t = block if span == across and self._t is self else self.t._block(across, span)
+            block._t._t = block
+        return block
+
+    def _block(self, rows: tuple[int, int], cols: tuple[int, int]) -> Self:
+        rowptr = self.rowptr[rows[0] : rows[1] + 1]
+        begin, end = int(rowptr[0]), int(rowptr[-1])
+        rowptr, col, weight = rowptr - begin, self.col[begin:end] - cols[0], self.weight[begin:end]
+        width = cols[1] - cols[0]
+        inside = (col >= 0) & (col < width)
+        if not bool(inside.all()):
+            before = torch.zeros(col.shape[0] + 1, dtype=rowptr.dtype, device=col.device)
+            torch.cumsum(inside, dim=0, out=before[1:])
+            rowptr, col, weight = before[rowptr.long()], col[inside], weight[inside]
+        return self._trusted(rowptr, col, weight, (rows[1] - rows[0], width))
+
+    def normalized(self, norm: Norm = "sym", eps: float = 0.0) -> Self:
+        """The same edges with weights divided by degrees, which are sums over rows: D_ii = sum_j A_ij + eps.
+
+        Args:
+            norm: "sym" for D^-1/2 A D^-1/2 (of a square graph), "rw" for D^-1 A, "none" for the graph itself.
+            eps: added to degrees, as published code does with 1e-7. A row whose degree is not positive gets weights 0
+                (and with "sym" its column).
+
+        Returns:
+            Graph of the same shape. Computed in float64 and rounded once; differentiable in a weight that requires
+            grad, with gradients that add in a fixed order. A graph that is its own transpose stays so with "sym".
+        """
+        _check_norm(norm, eps)
+        if norm == "none":
+            return self
+        if norm == "sym" and self.n_rows != self.n_cols:
+            raise ValueError(f'normalized: norm "sym" needs a square graph, got {self.n_rows} x {self.n_cols}')
+        weight = self.weight.double()
+        power = _degree_power(torch.segment_reduce(weight, "sum", offsets=self.rowptr, initial=0.0), norm, eps)
+        factor = _take(power, self.row)
+        if norm == "sym":
+            factor = factor * _take(power, self.col)  # first: the same bits for an edge and its reverse
+        symmetric = norm == "sym" and self._t is self
+        scale = None if norm != "sym" or self.scale is None else (self.scale * power.detach()).float()
+        graph = self._trusted(self.rowptr, self.col, (weight * factor).to(self.weight.dtype), self.shape, scale)
+        if symmetric:
+            graph._t = graph
+        return graph
+
     @classmethod
-    def bipartite(cls, users: Tensor, items: Tensor, n_users: int, n_items: int) -> Self:
-        """D^-1/2 [[0, R], [R^T, 0]] D^-1/2 of the binary interactions R. A node of degree 0 has a zero row.
+    def bipartite(
+        cls,
+        users: Tensor,
+        items: Tensor,
+        n_users: int,
+        n_items: int,
+        norm: Norm = "sym",
+        self_loops: bool = False,
+        eps: float = 0.0,
+    ) -> Self:
+        """A = [[0, R], [R^T, 0]] of the binary interactions R, normalised. A node of degree 0 has a zero row.
 
         Args:
             users, items: [E] int64, the pairs; a repeated pair counts once.
             n_users, n_items: sizes of R.
+            norm: "sym" for D^-1/2 A D^-1/2 with the degrees D of A, "rw" for D^-1 A, "none" for A.
+            self_loops: A + I instead of A, also in the degrees (NGCF, LATTICE).
+            eps: added to degrees (FREEDOM: 1e-7).
 
         Returns:
-            Symmetric graph [U+I, U+I], users first; float32 weights. It is its own transpose.
+            Graph [U+I, U+I], users first; float32 weights. With "sym" and "none" it is its own transpose, and `scale`
+            is known.
         """
+        _check_norm(norm, eps)
         r = cls.from_edges(users, items, None, (n_users, n_items))
-        user_scale = _inverse_sqrt(r.rowptr.diff())
-        item_scale = _inverse_sqrt(r.t.rowptr.diff())
-        weight = user_scale[r.row] * item_scale[r.col]
-        t_weight = item_scale[r.t.row] * user_scale[r.t.col]
-        n = n_users + n_items
-        dtype = index_dtype(n + 1, 2 * r.n_edges)
-        rowptr = torch.cat([r.rowptr.to(dtype), r.t.rowptr[1:].to(dtype) + r.n_edges])
-        col = torch.cat([r.col.to(dtype) + n_users, r.t.col.to(dtype)])
-        scale = torch.cat([user_scale, item_scale]).float()
-        graph = cls._trusted(rowptr, col, torch.cat([weight, t_weight]).float(), (n, n), scale)
-        graph._t = graph
+        one = torch.ones(1, dtype=torch.float64, device=r.col.device)
+        degrees = [m.rowptr.diff() + int(self_loops) for m in (r, r.t)]
+        power = [one.expand_as(d) if norm == "none" else _degree_power(d, norm, eps) for d in degrees]
+        ones = [one.expand_as(d) for d in degrees]
+        graph = cls._two_sided(r, power, power if norm == "sym" else ones, self_loops)
+        if norm == "rw":
+            graph._t = cls._two_sided(r, ones, power, self_loops)
+            graph._t._t = graph
+        else:
+            graph._t, graph.scale = graph, torch.cat(power).float()
         return graph
 
     @classmethod
-    def knn(cls, features: Tensor, k: int) -> Self:
-        """Item-item graph of the k nearest by cosine, itself included; directed, normalised by row sums.
+    def _two_sided(cls, r: Graph, left: list[Tensor], right: list[Tensor], self_loops: bool) -> Self:
+        """[[0, R], [R^T, 0]], or that + I, its rows times `left` and its columns times `right` (of users, of items)."""
+        n_users, n = r.n_rows, r.n_rows + r.n_cols
+        dtype = index_dtype(n + 1, 2 * r.n_edges)
+        col = torch.cat([r.col.to(dtype) + n_users, r.t.col.to(dtype)])
+        weight = torch.cat([left[0][r.row] * right[1][r.col], left[1][r.t.row] * right[0][r.t.col]])
+        if self_loops:
+            row, node = torch.cat([r.row.to(dtype), r.t.row.to(dtype) + n_users]), torch.arange(n, device=col.device)
+            weight = torch.cat([weight, torch.cat(left) * torch.cat(right)]).float()
+            return cls.from_edges(torch.cat([row, node]), torch.cat([col, node]), weight, (n, n))
+        rowptr = torch.cat([r.rowptr.to(dtype), r.t.rowptr[1:].to(dtype) + r.n_edges])
+        return cls._trusted(rowptr, col, weight.float(), (n, n))
 
-        With deg_i = sum_j s_ij over row i, the weight is s_ij / sqrt(deg_i deg_j). A zero feature row has no edges,
-        neither out nor in; a row whose degree is not positive gets zero weights.
+    @classmethod
+    def knn(
+        cls,
+        features: Tensor,
+        k: int,
+        weight: Literal["cosine", "one"] = "cosine",
+        norm: Norm = "sym",
+        self_loops: bool = True,
+        eps: float = 0.0,
+        floor: float | None = None,
+    ) -> Self:
+        """Item-item graph of the k nearest by cosine; directed, normalised by row sums.
+
+        With D_ii the sum of row i's own weights, the default is D^-1/2 A D^-1/2 of the similarities A (SMORE, MGCN,
+        MICRO); FREEDOM takes weight "one" and eps 1e-7, LATTICE floor 0. A zero feature row has no edges, neither out
+        nor in; a row whose degree is not positive gets zero weights.
 
         Args:
             features: [N, D], float32 or float64, finite.
-            k: 1 <= k <= N.
+            k: 1 <= k <= N, or N - 1 without self loops.
+            weight: "cosine" for the similarity, "one" for 1.
+            norm: "sym" for D^-1/2 A D^-1/2, "rw" for D^-1 A, "none" for A.
+            self_loops: the row itself is one of its k neighbours, the first, whatever its duplicates; False: none is.
+            eps: added to degrees.
+            floor: least similarity of an edge: those below are left out, of the degrees too. None: all stay. With 0
+                negative similarities count as none, as LATTICE's paper has it.
 
         Returns:
-            Graph [N, N], float32 weights.
+            Graph [N, N], float32 weights. Where `features` require grad, weights carry it, to the similarities at the
+            chosen neighbours (as LATTICE relearns its graph); of detached features it has the same bits.
         """
-        similarity, index = ops.knn(features, k)
+        if weight not in ("cosine", "one"):
+            raise ValueError(f'weight must be "cosine" or "one", got {weight!r}')
+        _check_norm(norm, eps)
+        similarity, index = ops.knn(features, k, exclude_self=not self_loops)
+        if weight == "cosine" and features.requires_grad and torch.is_grad_enabled():
+            similarity = ops.cosine_at(features, index)  # the same bits
         n = features.shape[0]
-        scale = _inverse_sqrt(similarity.double().sum(dim=1))
-        index, order = index.sort(dim=1)
-        weight = similarity.double().gather(1, order) * scale[:, None] * scale[index]
         present = torch.zeros(n, dtype=torch.bool, device=features.device)
         for first in range(0, n, 1024):  # in blocks: no copy of a large feature table
             present[first : first + 1024] = (features[first : first + 1024] != 0).any(dim=1)
         keep = present[:, None] & present[index]
+        if floor is not None:
+            keep &= similarity >= floor
+        value = torch.where(keep, similarity.double(), 0.0) if weight == "cosine" else keep.double()  # [N, k]
+        power = None if norm == "none" else _degree_power(value.sum(dim=1), norm, eps)
+        index, order = index.sort(dim=1)
+        value, keep = value.gather(1, order), keep.gather(1, order)
+        if power is not None:
+            value = value * power[:, None]
+        if norm == "sym":
+            value = value * _take(power, index.flatten()).view_as(index)
         row = torch.arange(n, device=features.device)[:, None].expand_as(index)[keep]
         dtype = index_dtype(n + 1, row.shape[0])
-        return cls._trusted(compress(row, n, dtype), index[keep].to(dtype), weight[keep].float(), (n, n))
+        return cls._trusted(compress(row, n, dtype), index[keep].to(dtype), value[keep].float(), (n, n))
 
     @classmethod
     def maximum(cls, graphs: Sequence[Graph]) -> Self:
         """Union of the edges of graphs of one shape; an edge carries the largest of its weights."""
+        row, col, order, first = cls._together("maximum", graphs)
+        weights = torch.cat([graph.weight for graph in graphs])[order]
+        weight = torch.full((row.shape[0],), -torch.inf, dtype=weights.dtype, device=weights.device)
+        weight.scatter_reduce_(0, first.cumsum(0) - 1, weights, reduce="amax")
+        return cls._from_sorted(row, col, weight, graphs[0].shape)
+
+    @classmethod
+    def weighted_sum(cls, graphs: Sequence[Graph], weights: Sequence[float] | Tensor) -> Self:
+        """Union of the edges of G graphs of one shape; an edge carries the sum of its weights times those of graphs.
+
+        Args:
+            graphs: of one shape, on one device.
+            weights: G numbers, or a tensor [G].
+
+        Returns:
+            Graph; an edge is also there if its weight is 0. Computed in float64, graph by graph in the order given, and
+            rounded once. Differentiable in `weights` and in weights of graphs that require grad.
+        """
+        row, col, order, first = cls._together("weighted_sum", graphs)
+        weights = torch.as_tensor(weights, dtype=torch.float64, device=row.device)
+        if weights.shape != (len(graphs),):
+            raise ValueError(f"weighted_sum needs one weight a graph ({len(graphs)}), got shape {tuple(weights.shape)}")
+        edges = torch.cat([graph.weight for graph in graphs])
+        number = torch.arange(len(graphs), device=row.device)
+        number = number.repeat_interleave(torch.tensor([graph.n_edges for graph in graphs], device=row.device))
+        terms = edges.double().index_select(0, order) * _take(weights, number[order])
+        start = torch.cat([first.nonzero()[:, 0], first.new_tensor([first.shape[0]], dtype=torch.int64)])
+        weight = torch.segment_reduce(terms, "sum", offsets=start, initial=0.0)
+        return cls._from_sorted(row, col, weight.to(edges.dtype), graphs[0].shape)
+
+    @staticmethod
+    def _together(name: str, graphs: Sequence[Graph]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The edges of all graphs: rows and columns of their union, and `order` and `first` of `sort_edges`."""
         if not graphs:
-            raise ValueError("maximum needs at least one graph, got none")
-        shape = graphs[0].shape
+            raise ValueError(f"{name} needs at least one graph, got none")
+        shape, device = graphs[0].shape, graphs[0].col.device
         for graph in graphs[1:]:
             if graph.shape != shape:
-                raise ValueError(f"maximum needs graphs of one shape, got {shape} and {graph.shape}")
-        n_cols = max(shape[1], 1)
-        key = torch.cat([graph.row.long() * n_cols + graph.col.long() for graph in graphs])
-        key, group = torch.unique(key, return_inverse=True)
-        weights = torch.cat([graph.weight for graph in graphs])
-        weight = torch.full(key.shape, -torch.inf, dtype=weights.dtype, device=weights.device)
-        weight.scatter_reduce_(0, group, weights, reduce="amax")
-        dtype = index_dtype(shape[0] + 1, shape[1] + 1, key.shape[0])
-        return cls._trusted(compress(key // n_cols, shape[0], dtype), (key % n_cols).to(dtype), weight, shape)
+                raise ValueError(f"{name} needs graphs of one shape, got {shape} and {graph.shape}")
+            if graph.col.device != device:
+                raise ValueError(f"{name} needs graphs on one device, got {device} and {graph.col.device}")
+        row, col = (torch.cat([getattr(graph, part).long() for graph in graphs]) for part in ("row", "col"))
+        row, col, order, first = sort_edges(row, col, shape)
+        return row[first], col[first], order, first
+
+    @classmethod
+    def _from_sorted(cls, row: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> Self:
+        """From edges in CSR order, each once."""
+        dtype = index_dtype(shape[0] + 1, shape[1] + 1, row.shape[0])
+        return cls._trusted(compress(row, shape[0], dtype), col.to(dtype), weight, shape)
 
     def __repr__(self) -> str:
         return f"Graph({self.n_rows} x {self.n_cols}, {self.n_edges} edges, {self.weight.dtype}, {self.col.device})"

@@ -1,4 +1,4 @@
-"""Graph: storage, conversions and the constructions of docs/spec.md, section 2, against dense arithmetic by hand."""
+"""Graph: storage, conversions, parts of a graph, and what is refused."""
 
 from __future__ import annotations
 
@@ -75,53 +75,70 @@ def test_torch_sparse_tensors_are_converted_once_and_noticed_when_changed(edges)
         torch.testing.assert_close(ops.spmm(sparse, x), reference.spmm(graph, x) * 2)
 
 
-def test_bipartite_against_dense_arithmetic() -> None:
-    users, items = (
-        torch.tensor([0, 0, 1, 3, 3, 3, 0]),
-        torch.tensor([1, 2, 2, 0, 1, 2, 1]),
-    )  # (0, 1) twice; user 2, item 3 alone
-    r = torch.zeros(4, 4)
-    r[users, items] = 1
-    a = torch.zeros(8, 8)
-    a[:4, 4:], a[4:, :4] = r, r.T
-    scale = torch.where(a.sum(1) > 0, a.sum(1).rsqrt(), torch.zeros(8))
-    graph = Graph.bipartite(users, items, 4, 4)
-    torch.testing.assert_close(dense(graph), scale[:, None] * a * scale[None])
-    assert graph.t is graph and torch.equal(dense(graph), dense(graph).T)
-    Graph(graph.rowptr, graph.col, graph.weight, graph.shape)
+def random_graph(seed: int, n_rows: int, n_cols: int, n_edges: int, dtype: torch.dtype = torch.float32) -> Graph:
+    g = torch.Generator().manual_seed(seed)
+    row, col = torch.randint(n_rows, (n_edges,), generator=g), torch.randint(n_cols, (n_edges,), generator=g)
+    return Graph.from_edges(row, col, torch.randn(n_edges, generator=g, dtype=dtype), (n_rows, n_cols))
 
 
-def test_knn_graph_against_dense_arithmetic() -> None:
-    x = torch.randn(30, 6, generator=torch.Generator().manual_seed(1)) + 0.5
-    similarity = torch.nn.functional.normalize(x.double()) @ torch.nn.functional.normalize(x.double()).T
-    value, index = similarity.topk(5)
-    kept = torch.zeros_like(similarity).scatter_(1, index, value)
-    scale = kept.sum(1).rsqrt()
-    graph = Graph.knn(x, 5)
-    torch.testing.assert_close(dense(graph).double(), scale[:, None] * kept * scale[None], rtol=1e-6, atol=1e-7)
-    assert not torch.equal(dense(graph), dense(graph).T)  # directed
-    Graph(graph.rowptr, graph.col, graph.weight, graph.shape)
+def square(index: torch.Tensor) -> Graph:
+    return Graph.from_edges(index, index, None, (3, 3))
 
 
-def test_knn_graph_of_zero_rows_and_negative_degrees() -> None:
-    x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.1], [-1.0, 0.0]])
-    graph = Graph.knn(x, 4)
-    matrix = dense(graph)
-    assert torch.isfinite(matrix).all()
-    assert (matrix[1] == 0).all() and (matrix[:, 1] == 0).all()  # a zero row has no edges
-    assert 1 not in graph.col.tolist()
-    # Row 3 sums to 1 - 1 - 0.995 < 0: its degree counts as none.
-    assert (matrix[3] == 0).all() and (matrix[:, 3] == 0).all()
+@pytest.mark.parametrize("seed", range(4))
+def test_block_is_a_slice_of_the_matrix(seed: int) -> None:
+    graph = random_graph(seed, 30, 20, 150)
+    matrix = graph.to_scipy()
+    if seed % 2:
+        graph.t  # noqa: B018  known from here on: blocks bring theirs
+    spans = [(slice(None), slice(None)), (slice(3, 17), slice(20)), (range(5, 30), (4, 11)), ((7, 7), slice(-6, None))]
+    for rows, cols in [*spans, (slice(0, 0), slice(0, 0)), (slice(25, 4), range(2, 2)), (slice(29, 99), slice(19, 20))]:
+        block = graph.block(rows, cols)
+        as_slices = [slice(*s) if isinstance(s, tuple) else slice(s.start, s.stop) for s in (rows, cols)]
+        wanted = matrix[as_slices[0]][:, as_slices[1]].toarray()
+        assert (dense(block).numpy() == wanted).all() and block.shape == wanted.shape
+        assert (dense(block.t).numpy() == wanted.T).all() and block.t.t is block
+        Graph(block.rowptr, block.col, block.weight, block.shape)
+        Graph(block.t.rowptr, block.t.col, block.t.weight, block.t.shape)
+        assert (block._t is not None) and block.rowptr.dtype == block.col.dtype == graph.col.dtype
 
 
-def test_maximum_takes_the_largest_weight() -> None:
-    a = Graph.from_edges(torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([0.5, -1.0]), (2, 3))
-    b = Graph.from_edges(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2]), torch.tensor([0.25, -2.0, 3.0]), (2, 3))
-    torch.testing.assert_close(dense(Graph.maximum([a, b])), torch.tensor([[0.5, 0, 0], [0, -1.0, 3.0]]))
-    with pytest.raises(ValueError, match=r"one shape, got \(2, 3\) and \(3, 2\)"):
-        Graph.maximum([a, b.t])
-    with pytest.raises(ValueError, match="at least one graph"):
-        Graph.maximum([])
+def test_blocks_of_a_bipartite_graph() -> None:
+    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3, 3]), torch.tensor([0, 2, 2, 1, 2]), 4, 3)
+    r = graph.block(slice(4), slice(4, None))
+    assert torch.equal(dense(r), dense(graph)[:4, 4:]) and torch.equal(dense(r.t), dense(graph)[4:, :4])
+    assert r.weight.untyped_storage().data_ptr() == graph.weight.untyped_storage().data_ptr()  # nothing is copied
+    assert r.t.weight.untyped_storage().data_ptr() == graph.weight.untyped_storage().data_ptr()
+    assert r.scale is None and r.t.t is r
+    corner = graph.block((2, 6), (2, 6))
+    assert corner.t is corner and torch.equal(dense(corner), dense(graph)[2:6, 2:6])
+    x = torch.randn(4, 5)
+    torch.testing.assert_close(ops.propagate(corner, x, 3), reference.propagate(corner, x, 3))
+
+
+def test_rows_and_columns_whose_product_is_beyond_int64() -> None:
+    row, col = torch.tensor([3, 0, 2, 1, 3, 0]), torch.tensor([2**61 + 3, 5, 7, 2**61, 1, 5])
+    graph = Graph.from_edges(row, col, torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (4, 2**62))
+    assert graph.rowptr.tolist() == [0, 1, 2, 3, 5] and graph.col.tolist() == [5, 2**61, 7, 1, 2**61 + 3]
+    assert graph.weight.tolist() == [8, 4, 3, 5, 1]
+    other = Graph.from_edges(torch.tensor([1, 2]), torch.tensor([2**61, 8]), torch.tensor([9.0, 1.0]), (4, 2**62))
+    largest, total = Graph.maximum([graph, other]), Graph.weighted_sum([graph, other], [1, 2])
+    for union, weights in ((largest, [8, 9, 3, 1, 5, 1]), (total, [8, 22, 3, 2, 5, 1])):
+        assert union.rowptr.tolist() == [0, 1, 2, 4, 6] and union.weight.tolist() == weights
+        assert union.col.tolist() == [5, 2**61, 7, 8, 1, 2**61 + 3]
+
+
+def test_from_edges_at_the_edge_of_int64() -> None:
+    """The largest shape whose edges still have a number each: both ways must agree."""
+    for n_cols in (2**61 - 1, 2**61, 2**61 + 1):
+        graph = Graph.from_edges(torch.tensor([3, 0, 3]), torch.tensor([n_cols - 1, 0, n_cols - 2]), None, (4, n_cols))
+        assert graph.rowptr.tolist() == [0, 1, 1, 1, 3] and graph.col.tolist() == [0, n_cols - 2, n_cols - 1]
+
+
+def test_to_scipy_of_weights_that_require_grad() -> None:
+    graph = random_graph(0, 5, 5, 9)
+    graph.weight.requires_grad_()
+    assert (graph.to_scipy().toarray() == dense(graph).detach().numpy()).all()
 
 
 @pytest.mark.parametrize(
@@ -148,49 +165,22 @@ def test_maximum_takes_the_largest_weight() -> None:
         (lambda i: Graph(torch.tensor([0]), i, torch.ones(3), (1, 9)), ValueError, "rows \\+ 1 = 2 entries"),
         (lambda i: Graph.from_sparse(torch.eye(3)), TypeError, "2-d sparse COO or CSR"),
         (lambda i: Graph.bipartite(i, i, 2, 3), IndexError, r"row must be in 0\.\.1, got 0\.\.2"),
+        (lambda i: Graph.from_edges(i[:0], i[:0], None, (-1, 5)), ValueError, r"at least 0, got \(-1, 5\)"),
+        (lambda i: Graph(i[:0], i[:0], torch.ones(0), (-1, 5)), ValueError, r"at least 0, got \(-1, 5\)"),
+        (lambda i: Graph.bipartite(i[:0], i[:0], 3, -2), ValueError, r"at least 0, got \(3, -2\)"),
+        (
+            # Ascends only if differences of int32 wrap.
+            lambda i: Graph(
+                torch.tensor([0, 2**31 - 1, -(2**31), 0], dtype=torch.int32), i[:0].int(), torch.ones(0), (3, 2)
+            ),
+            IndexError,
+            "rowptr must ascend",
+        ),
+        (lambda i: square(i).block(slice(0, 3, 2), slice(3)), ValueError, "rows must be in steps of 1"),
+        (lambda i: square(i).block((0, 3), range(2, 5)), IndexError, r"cols must begin and end in 0\.\.3, got 2 to 5"),
+        (lambda i: square(i).block((2, 1), (0, 3)), IndexError, r"rows must begin and end in 0\.\.3, got 2 to 1"),
     ],
 )
 def test_errors(build, error, message) -> None:
     with pytest.raises(error, match=message):
         build(torch.tensor([0, 1, 2]))
-
-
-def test_spmm_of_a_published_size_graph_matches_scipy(shared_data) -> None:
-    from smore_ext import load_dataset
-
-    data = load_dataset(shared_data / "clothing")
-    graph = Graph.bipartite(*data.train, data.n_users, data.n_items)
-    x = torch.randn(graph.n_cols, 64)
-    expected = graph.to_scipy().astype(np.float64) @ x.double().numpy()
-    torch.testing.assert_close(ops.spmm(graph, x).double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
-
-
-def test_separable_weights_are_known_and_kept() -> None:
-    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
-    for g in (graph, graph.t, graph.to(torch.float64), graph.to("cpu")):
-        weight = (g.scale[g.row.long()] * g.scale[g.col.long()]).to(g.weight.dtype)
-        torch.testing.assert_close(weight, g.weight, rtol=1e-6, atol=0)
-    assert graph.scale[2] == 0  # a user without items
-    assert graph.to("meta").scale.device.type == "meta"
-    graph._t = None
-    assert graph.t is not graph and torch.equal(graph.t.scale, graph.scale)
-    knn = Graph.knn(torch.randn(9, 4), 3)
-    assert knn.scale is None and knn.t.scale is None and graph.rows(torch.tensor([0, 1])).scale is None
-
-
-def test_float64_uses_the_weights_themselves() -> None:
-    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
-    x = torch.randn(7, 5, dtype=torch.float64)
-    torch.testing.assert_close(ops.propagate(graph, x, 3), reference.propagate(graph, x, 3), rtol=1e-14, atol=1e-14)
-
-
-def test_propagate_reads_separable_weights_in_its_first_layer_only() -> None:
-    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
-    x = torch.randn(7, 5)
-    once, twice = (ops.propagate(graph, x, layers, "last") for layers in (1, 2))
-    graph.weight.zero_()
-    assert not ops.propagate(graph, x, 1, "last").any()
-    graph = Graph.bipartite(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 2, 1]), 4, 3)
-    graph.scale.zero_()
-    assert torch.equal(ops.propagate(graph, x, 1, "last"), once)
-    assert not ops.propagate(graph, x, 2, "last").any() and twice.any()

@@ -74,7 +74,7 @@ def test_every_input_has_its_own_file(
     item_knn_graph(features, 6, tmp_path)
     item_knn_graph(features.double(), 5, tmp_path)
     item_knn_graph(features.reshape(60, 3), 5, tmp_path)
-    monkeypatch.setattr(graph_cache, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(graph_cache, "FORMAT_VERSION", 99)
     item_knn_graph(features, 5, tmp_path)
     monkeypatch.setattr(graph_cache, "__version__", "99.0")
     item_knn_graph(features, 5, tmp_path)

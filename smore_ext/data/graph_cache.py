@@ -25,7 +25,8 @@ from smore_ext.version import __version__
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # of the file; the package's version stands for how the graph is computed
+# Of the file, and of how the graph is computed between versions of the package. 2: a row wins its ties.
+FORMAT_VERSION = 2
 _PARTS = ("rowptr", "col", "weight")
 
 

@@ -131,7 +131,7 @@ class SMORE(Recommender):
         d, bins = config.embedding_dim, config.embedding_dim // 2 + 1
 
         self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
-        self.user_item = _user_item_block(self.bipartite, dataset.n_users)
+        self.user_item = self.bipartite.block(slice(dataset.n_users), slice(dataset.n_users, None))  # R [U, I]
         self.item_graphs = {m: _item_graph(dataset, m, config, knn_device) for m in self.modalities}
         self.fusion_graph = Graph.maximum(list(self.item_graphs.values()))
 
@@ -338,12 +338,3 @@ def _item_graph(dataset: Dataset, modality: str, config: SMOREConfig, device: to
     k = config.knn_k[modality] if isinstance(config.knn_k, dict) else config.knn_k
     cache = Path(config.cache_dir) if config.cache_dir is not None else None
     return item_knn_graph(dataset.features[modality], k, cache, device)
-
-
-def _user_item_block(bipartite: Graph, n_users: int) -> Graph:
-    """R, the user rows of the bipartite graph over the items. [U, I]"""
-    edges = int(bipartite.rowptr[n_users])
-    items = bipartite.col[:edges] - n_users
-    return Graph(
-        bipartite.rowptr[: n_users + 1], items, bipartite.weight[:edges], (n_users, bipartite.n_rows - n_users)
-    )

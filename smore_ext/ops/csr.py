@@ -20,6 +20,35 @@ def compress(row: Tensor, n_rows: int, dtype: torch.dtype) -> Tensor:
     return torch.searchsorted(row, bounds, out_int32=dtype == torch.int32)
 
 
+def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """(R, C) as ints, neither of them negative."""
+    n_rows, n_cols = int(shape[0]), int(shape[1])
+    if n_rows < 0 or n_cols < 0:
+        raise ValueError(f"shape must be two sizes of at least 0, got ({n_rows}, {n_cols})")
+    return n_rows, n_cols
+
+
+def sort_edges(row: Tensor, col: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Edges by row, then by column, equal ones in the order given.
+
+    Returns:
+        (row [E], col [E], order [E], first [E]), all but `order` sorted; `first` is true for the first of equal edges.
+    """
+    n_rows, n_cols = shape
+    if n_rows * n_cols < 2**63:
+        key, order = torch.sort(row.long() * n_cols + col.long(), stable=True)
+        step = key[1:] != key[:-1]
+        row, col = key // max(n_cols, 1), key % max(n_cols, 1)
+    else:  # one number for an edge would not fit; hashed ids make such shapes
+        order = torch.sort(col, stable=True).indices
+        order = order[torch.sort(row[order], stable=True).indices]
+        row, col = row[order].long(), col[order].long()
+        step = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
+    first = torch.ones(row.shape[0], dtype=torch.bool, device=row.device)
+    first[1:] = step
+    return row, col, order, first
+
+
 class CsrMatrix:
     """Sparse matrix [R, C] in CSR form. Treat it as immutable: transposes and casts are remembered.
 
@@ -41,7 +70,7 @@ class CsrMatrix:
 
     def __init__(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
         """Wraps the tensors after checking them: a wrong dtype, shape or index is an error that names it."""
-        shape = (int(shape[0]), int(shape[1]))
+        shape = checked_shape(shape)
         if rowptr.dtype not in (torch.int32, torch.int64) or col.dtype != rowptr.dtype:
             raise TypeError(f"rowptr and col must be both int32 or both int64, got {rowptr.dtype} and {col.dtype}")
         if weight.dtype not in (torch.float32, torch.float64):
@@ -52,14 +81,14 @@ class CsrMatrix:
             raise ValueError(
                 f"col and weight must be 1-d and equally long, got {tuple(col.shape)} and {tuple(weight.shape)}"
             )
-        steps = rowptr.diff()
-        if int(rowptr[0]) != 0 or int(rowptr[-1]) != col.shape[0] or bool((steps < 0).any()):
+        begin, end = rowptr[:-1], rowptr[1:]  # compared, not subtracted: differences may wrap
+        if int(rowptr[0]) != 0 or int(rowptr[-1]) != col.shape[0] or bool((end < begin).any()):
             raise IndexError(f"rowptr must ascend from 0 to the number of edges, {col.shape[0]}")
         if col.shape[0] and (int(col.min()) < 0 or int(col.max()) >= shape[1]):
             raise IndexError(f"col must be in 0..{shape[1] - 1}, got {int(col.min())}..{int(col.max())}")
         if col.shape[0] > 1:
             within = torch.ones(col.shape[0], dtype=torch.bool, device=col.device)
-            within[rowptr[:-1][steps > 0].long()] = False
+            within[begin[end > begin].long()] = False
             if bool((within[1:] & (col.diff() <= 0)).any()):
                 raise IndexError(
                     "col must ascend strictly within each row: sort it and sum duplicates (from_edges does)"
@@ -127,7 +156,7 @@ class CsrMatrix:
             weight: [E], float32 or float64, or None for ones.
             shape: (R, C).
         """
-        n_rows, n_cols = int(shape[0]), int(shape[1])
+        n_rows, n_cols = checked_shape(shape)
         for name, index, limit in (("row", row, n_rows), ("col", col, n_cols)):
             if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool or index.ndim != 1:
                 raise TypeError(f"{name} must be a 1-d integer tensor, got {index.dtype} of shape {tuple(index.shape)}")
@@ -142,15 +171,14 @@ class CsrMatrix:
                 f"weight must be float32 or float64 of shape {tuple(row.shape)}, "
                 f"got {weight.dtype} of shape {tuple(weight.shape)}"
             )
-        key = row.long() * n_cols + col.long()
-        key, order = torch.sort(key, stable=True)
+        row, col, order, first = sort_edges(row, col, (n_rows, n_cols))
         weight = weight.detach()[order]
-        if key.shape[0] > 1 and bool((key[1:] == key[:-1]).any()):
-            key, group = torch.unique_consecutive(key, return_inverse=True)
-            weight = torch.zeros(key.shape[0], dtype=weight.dtype, device=weight.device).index_add_(0, group, weight)
-        dtype = index_dtype(n_rows + 1, n_cols + 1, key.shape[0])
-        width = max(n_cols, 1)
-        return cls._trusted(compress(key // width, n_rows, dtype), (key % width).to(dtype), weight, (n_rows, n_cols))
+        if not bool(first.all()):
+            group = first.cumsum(0) - 1
+            row, col = row[first], col[first]
+            weight = torch.zeros(row.shape[0], dtype=weight.dtype, device=weight.device).index_add_(0, group, weight)
+        dtype = index_dtype(n_rows + 1, n_cols + 1, row.shape[0])
+        return cls._trusted(compress(row, n_rows, dtype), col.to(dtype), weight, (n_rows, n_cols))
 
     @classmethod
     def from_sparse(cls, tensor: Tensor) -> Self:
