@@ -16,31 +16,58 @@ from benchmarks.peers import (
     SortedKeys,
     blocked_knn,
     faiss_knn,
+    gathered_cosines,
     optional,
     published_knn_graph,
     python_sampler,
     seen_sets,
 )
 from smore_ext import Graph
-from smore_ext.testing.cases import epoch_case, knn_case, topk_case
+from smore_ext.testing.cases import cosine_case, epoch_case, knn_case, topk_case
 
 KNN = [(SIZES[name].items, k) for name in ("baby", "sports") for k in (10, 40)]
+QUERIES = 2048
 RANKED_USERS, RANKED = 8192, 50
+
+
+def knn_peers(setting: Setting) -> dict[str, SimpleNamespace | None]:
+    faiss = optional("faiss")
+    if faiss is not None:
+        faiss.omp_set_num_threads(setting.threads)
+    return {
+        "faiss": faiss and SimpleNamespace(knn=faiss_knn(faiss)),
+        "torch mm + topk": SimpleNamespace(knn=blocked_knn),
+    }
 
 
 def knn(rows: int, k: int) -> Case:
     def make(setting: Setting) -> Comparison:
         n, width = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"]
-        faiss = optional("faiss")
-        if faiss is not None:
-            faiss.omp_set_num_threads(setting.threads)
-        peers = {
-            "faiss": faiss and SimpleNamespace(knn=faiss_knn(faiss)),
-            "torch mm + topk": SimpleNamespace(knn=blocked_knn),
-        }
-        return op_comparison(knn_case(n, width, k), peers, lambda _: floors.knn(n, width), False)
+        return op_comparison(knn_case(n, width, k), knn_peers(setting), lambda _: floors.knn(n, width), False)
 
     return Case("knn", f"N = {rows:,}, k = {k}", make, quick=rows < 10_000 and k == 10)
+
+
+def knn_in_base(rows: int, k: int) -> Case:
+    def make(setting: Setting) -> Comparison:
+        n, queries = shrunk(rows, setting.shrink), shrunk(QUERIES, setting.shrink)
+        width = FEATURE_WIDTHS["image"]
+        case, floor = knn_case(n, width, k, queries), floors.knn_in_base(queries, n, width)
+        return op_comparison(case, knn_peers(setting), lambda _: floor, False)
+
+    return Case("knn in a base", f"{QUERIES:,} queries, N = {rows:,}, k = {k}", make, quick=rows < 10_000 and k == 10)
+
+
+def cosine_at(size: str, k: int) -> Case:
+    """The similarities of an item graph that is relearned from projected features."""
+
+    def make(setting: Setting) -> Comparison:
+        n = size_of(size, setting.shrink).items
+        peers = {"torch gather + bmm": SimpleNamespace(cosine_at=gathered_cosines)}
+        floor = floors.cosine_step(n, k, WIDTH)
+        return op_comparison(cosine_case(n, WIDTH, k), peers, lambda _: floor, True, setting.device)
+
+    return Case("cosine_at, forward + backward", f"{size}, k = {k}", make, quick=size == "baby" and k == 10)
 
 
 def knn_graph(rows: int, k: int) -> Case:
@@ -91,7 +118,9 @@ def sample_negatives(size: str) -> Case:
 
 CASES = [
     *(knn(rows, k) for rows, k in KNN),
+    *(knn_in_base(rows, k) for rows, k in KNN),
     *(knn_graph(rows, k) for rows, k in KNN),
+    *(cosine_at(size, k) for size, k in (("baby", 10), ("clothing", 10), ("clothing", 40))),
     *(masked_topk(size) for size in ("baby", "sports", "elec")),
     *(sample_negatives(size) for size in PUBLISHED),
 ]

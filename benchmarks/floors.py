@@ -72,6 +72,17 @@ def knn(rows: int, width: int) -> Floor:
     return Floor(FLOAT * rows * width, 1.0 * rows * rows * width)
 
 
+def knn_in_base(queries: int, rows: int, width: int) -> Floor:
+    return Floor(FLOAT * (queries + rows) * width, 2.0 * queries * rows * width)
+
+
+def cosine_step(rows: int, k: int, width: int) -> Floor:
+    """Forward reads the row of each pair, backward that of each pair in both directions; indices are 8 bytes."""
+    pairs = rows * k
+    arrays = FLOAT * 3 * rows * width  # the table twice, its gradient
+    return Floor(arrays + (8 + 8) * pairs + FLOAT * 3 * pairs, 6.0 * pairs * width, FLOAT * 3 * pairs * width)
+
+
 def masked_topk(users: int, items: int, width: int, k: int) -> Floor:
     return Floor(FLOAT * width * (users + items) + 12 * users * k, 2.0 * users * items * width)
 

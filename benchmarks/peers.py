@@ -113,21 +113,28 @@ def sparse_backend(product: Callable[[Graph, Tensor], Tensor]) -> SimpleNamespac
 # --- nearest neighbours ---
 
 
-def faiss_knn(faiss: ModuleType) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
-    def knn(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def faiss_knn(faiss: ModuleType) -> Callable[..., tuple[Tensor, Tensor]]:
+    def knn(features: Tensor, k: int, base: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = F.normalize(features, dim=1).numpy()
         index = faiss.IndexFlatIP(rows.shape[1])
-        index.add(rows)
+        index.add(rows if base is None else F.normalize(base, dim=1).numpy())
         similarity, neighbour = index.search(rows, k)
         return torch.from_numpy(similarity), torch.from_numpy(neighbour)
 
     return knn
 
 
-def blocked_knn(features: Tensor, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
+def blocked_knn(features: Tensor, k: int, base: Tensor | None = None, block: int = 1024) -> tuple[Tensor, Tensor]:
     rows = F.normalize(features, dim=1)
-    parts = [(part @ rows.T).topk(k, dim=1) for part in rows.split(block)]
+    others = rows if base is None else F.normalize(base, dim=1)
+    parts = [(part @ others.T).topk(k, dim=1) for part in rows.split(block)]
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
+
+
+def gathered_cosines(features: Tensor, index: Tensor) -> Tensor:
+    """`cosine_at` by way of the [N, k, D] rows that are named."""
+    rows = F.normalize(features, dim=1)
+    return torch.bmm(F.embedding(index, rows), rows[:, :, None])[:, :, 0]
 
 
 def published_knn_graph(features: Tensor, k: int) -> Tensor:

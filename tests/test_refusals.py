@@ -44,6 +44,18 @@ MIXED: dict[str, tuple[Callable[[], object], str]] = {
         "x must be on the device of grad",
     ),
     "bpr_loss": (lambda: ops.bpr_loss(ROWS, ROWS.to(META), IDS, IDS, IDS), "item_embeddings must be on the device"),
+    "knn": (lambda: ops.knn(ROWS, 2, ROWS.to(META)), "base must be on the device of features"),
+    "cosine_at": (lambda: ops.cosine_at(ROWS, IDS[:, None].to(META)), "index must be on the device of features"),
+    "cosine_at-base": (
+        lambda: ops.cosine_at(ROWS, IDS[:, None], ROWS.to(META)),
+        "base must be on the device of features",
+    ),
+    "cosine_at_backward": (
+        lambda: torch.ops.smore_ext.cosine_at_backward(
+            torch.ones(4, 1), ROWS.to(META), IDS[:, None], None, torch.ones(4, 1)
+        ),
+        "must be on the device of",
+    ),
     "spmm": (lambda: ops.spmm(SEEN, ROWS.to(META)), "must be on the device"),
 }
 
@@ -63,6 +75,16 @@ def test_a_ranking_has_no_gradient_and_backward_says_so() -> None:
         (score.sum() + rows.sum()).backward()
     with torch.no_grad():
         assert not ops.masked_topk(rows, rows, 2)[0].requires_grad
+
+
+def test_neighbours_have_no_gradient_and_backward_says_so() -> None:
+    rows = ROWS.clone().requires_grad_()
+    for given in ((rows, 2), (rows, 2, rows), (rows, 2, None, True)):
+        similarity, index = ops.knn(*given)
+        assert not index.requires_grad
+        with pytest.raises(RuntimeError, match="knn is not implemented"):
+            (similarity.sum() + rows.sum()).backward()
+    assert ops.cosine_at(rows, ops.knn(rows, 2)[1]).requires_grad
 
 
 def test_a_learned_temperature_is_refused() -> None:

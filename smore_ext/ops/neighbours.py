@@ -43,8 +43,8 @@ def knn(
         every row.
 
         Exact, and the same for any number of threads. No N x M matrix is formed: scratch stays below 64 MB at 63,001
-        rows to choose from and k = 40, with a base for any number of queries up to a million. Not differentiable:
-        `cosine_at(features, index)` gives the same similarities with gradients.
+        rows to choose from and k = 40, with a base for any number of queries up to a million. Not differentiable,
+        backward raises: `cosine_at(features, index)` gives the same similarities with gradients.
 
     Raises:
         TypeError, ValueError: wrong dtype, shape or device, k out of range, NaN or infinity (with the row's number).
