@@ -329,7 +329,7 @@ class Graph(CsrMatrix):
 
     @staticmethod
     def _together(name: str, graphs: Sequence[Graph]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The edges of all graphs: rows and columns of their union, and `order` and `first` of `sort_edges`."""
+        """`sort_edges` of the edges of all graphs."""
         if not graphs:
             raise ValueError(f"{name} needs at least one graph, got none")
         shape, device = graphs[0].shape, graphs[0].col.device
@@ -339,8 +339,7 @@ class Graph(CsrMatrix):
             if graph.col.device != device:
                 raise ValueError(f"{name} needs graphs on one device, got {device} and {graph.col.device}")
         row, col = (torch.cat([getattr(graph, part).long() for graph in graphs]) for part in ("row", "col"))
-        row, col, order, first = sort_edges(row, col, shape)
-        return row[first], col[first], order, first
+        return sort_edges(row, col, shape)
 
     @classmethod
     def _from_sorted(cls, row: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> Self:

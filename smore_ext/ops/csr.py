@@ -29,24 +29,31 @@ def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def sort_edges(row: Tensor, col: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Edges by row, then by column, equal ones in the order given.
+    """Edges by row, then by column.
 
     Returns:
-        (row [E], col [E], order [E], first [E]), all but `order` sorted; `first` is true for the first of equal edges.
+        (row, col, order [E], first [E]): rows and columns of the different edges, ascending; where the edges given go,
+        equal ones in the order given; and which of them, in that order, is the first of its equals.
     """
     n_rows, n_cols = shape
     if n_rows * n_cols < 2**63:
         key, order = torch.sort(row.long() * n_cols + col.long(), stable=True)
-        step = key[1:] != key[:-1]
-        row, col = key // max(n_cols, 1), key % max(n_cols, 1)
-    else:  # one number for an edge would not fit; hashed ids make such shapes
-        order = torch.sort(col, stable=True).indices
-        order = order[torch.sort(row[order], stable=True).indices]
-        row, col = row[order].long(), col[order].long()
-        step = (row[1:] != row[:-1]) | (col[1:] != col[:-1])
-    first = torch.ones(row.shape[0], dtype=torch.bool, device=row.device)
-    first[1:] = step
-    return row, col, order, first
+        first = _differ_from_before(key)
+        key = key[first]
+        return key // max(n_cols, 1), key % max(n_cols, 1), order, first
+    # One number for an edge would not fit: hashed ids make such shapes.
+    order = torch.sort(col, stable=True).indices
+    order = order[torch.sort(row[order], stable=True).indices]
+    row, col = row[order].long(), col[order].long()
+    first = _differ_from_before(row) | _differ_from_before(col)
+    return row[first], col[first], order, first
+
+
+def _differ_from_before(values: Tensor) -> Tensor:
+    """Which elements differ from the one before; the first does."""
+    differs = torch.ones(values.shape, dtype=torch.bool, device=values.device)
+    torch.ne(values[1:], values[:-1], out=differs[1:])
+    return differs
 
 
 class CsrMatrix:
@@ -173,9 +180,8 @@ class CsrMatrix:
             )
         row, col, order, first = sort_edges(row, col, (n_rows, n_cols))
         weight = weight.detach()[order]
-        if not bool(first.all()):
+        if row.shape[0] < order.shape[0]:
             group = first.cumsum(0) - 1
-            row, col = row[first], col[first]
             weight = torch.zeros(row.shape[0], dtype=weight.dtype, device=weight.device).index_add_(0, group, weight)
         dtype = index_dtype(n_rows + 1, n_cols + 1, row.shape[0])
         return cls._trusted(compress(row, n_rows, dtype), col.to(dtype), weight, (n_rows, n_cols))
