@@ -283,13 +283,14 @@ class Graph(CsrMatrix):
         if floor is not None:
             keep &= similarity >= floor
         value = torch.where(keep, similarity.double(), 0.0) if weight == "cosine" else keep.double()  # [N, k]
-        power = None if norm == "none" else _degree_power(value.sum(dim=1), norm, eps)
+        degree = value.sum(dim=1)
         index, order = index.sort(dim=1)
         value, keep = value.gather(1, order), keep.gather(1, order)
-        if power is not None:
+        if norm != "none":
+            power = _degree_power(degree, norm, eps)
             value = value * power[:, None]
-        if norm == "sym":
-            value = value * _take(power, index.flatten()).view_as(index)
+            if norm == "sym":
+                value = value * _take(power, index.flatten()).view_as(index)
         row = torch.arange(n, device=features.device)[:, None].expand_as(index)[keep]
         dtype = index_dtype(n + 1, row.shape[0])
         return cls._trusted(compress(row, n, dtype), index[keep].to(dtype), value[keep].float(), (n, n))

@@ -85,22 +85,22 @@ def knn(
 ) -> tuple[Tensor, Tensor]:
     """Cosine in float64, rounded to the dtype; similarity descending, a row itself first among its equals, then index
     ascending. knn(features, k), or knn(queries, base, k). -> ([N, k], [N, k])."""
-    if isinstance(k, Tensor):
-        k, base = base, k
+    number, table = (base, k) if isinstance(k, Tensor) else (k, base)
     rows = features.detach().double()
-    others = rows if base is None else base.detach().double()
+    others = table.detach().double() if isinstance(table, Tensor) else rows
+    within = others is rows
     gram = rows @ others.T  # [N, M]: the very matrix that the kernel avoids
-    square = gram.diagonal().clone() if base is None else rows.square().sum(dim=1)
-    scale = (square[:, None] * (square if base is None else others.square().sum(dim=1))).sqrt()
+    square = gram.diagonal().clone() if within else rows.square().sum(dim=1)
+    scale = (square[:, None] * (square if within else others.square().sum(dim=1))).sqrt()
     similarity = torch.where(scale > 0, gram / scale, torch.zeros_like(gram)).clamp(-1, 1).to(features.dtype)
-    if base is not None:
-        ordered, index = similarity.sort(dim=1, descending=True, stable=True)
-        return ordered[:, :k].contiguous(), index[:, :k].contiguous()
-    similarity.fill_diagonal_(torch.inf)  # a row itself comes first ...
+    if within:
+        similarity.fill_diagonal_(torch.inf)  # a row itself comes first ...
     ordered, index = similarity.sort(dim=1, descending=True, stable=True)
-    ordered[:, :1] = (square > 0)[:, None].to(ordered)  # ... with 1, or 0 for a zero row
-    first = int(exclude_self)
-    return ordered[:, first : first + k].contiguous(), index[:, first : first + k].contiguous()
+    if within:
+        ordered[:, :1] = (square > 0)[:, None].to(ordered)  # ... with 1, or 0 for a zero row
+    if exclude_self:
+        ordered, index = ordered[:, 1:], index[:, 1:]
+    return ordered[:, :number].contiguous(), index[:, :number].contiguous()
 
 
 def cosine_at(features: Tensor, index: Tensor, base: Tensor | None = None) -> Tensor:

@@ -49,9 +49,8 @@ def knn(
     Raises:
         TypeError, ValueError: wrong dtype, shape or device, k out of range, NaN or infinity (with the row's number).
     """
-    if isinstance(k, Tensor):  # knn(queries, base, k)
-        k, base = base, k
-    return _ops.knn(features, k, base, exclude_self)
+    number, table = (base, k) if isinstance(k, Tensor) else (k, base)
+    return _ops.knn(features, number, table, exclude_self)
 
 
 def cosine_at(features: Tensor, index: Tensor, base: Tensor | None = None) -> Tensor:
