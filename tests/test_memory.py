@@ -35,6 +35,18 @@ CASES = {
         "prepare = lambda n: (torch.randn(n or 20000, 256),)\nrun = lambda x: ops.knn(x, 40)",
         64,
     ),
+    "knn in a base": (
+        "prepare = lambda n: (torch.randn(n or 20000, 256), torch.randn(n or 20000, 256))\n"
+        "run = lambda x, y: ops.knn(x, y, 40)",
+        64,
+    ),
+    # The 100,000 x 10 rows that are named would take 244 MB.
+    "cosine_at": (
+        "prepare = lambda n, size=10**5: (\n"
+        "    torch.randn(n or size, 64, requires_grad=True), torch.randint(n or size, (n or size, 10)))\n"
+        "run = lambda x, i: torch.autograd.grad(ops.cosine_at(x, i).sum(), x)",
+        64,
+    ),
     # 20,000 x 7,050 scores would take 538 MB.
     "masked_topk": (
         "prepare = lambda n: (torch.randn(n or 20000, 64), torch.randn(7050, 64))\n"
