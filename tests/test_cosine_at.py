@@ -82,6 +82,12 @@ def test_rows_whose_squares_leave_float32(scale: float, device: torch.device) ->
     assert ((grad.cpu().double() - wanted).abs() <= 1e-5 * size).all()
 
 
+def test_raw_backward_refuses_another_dtype(device: torch.device) -> None:
+    x = randn(4, 6).to(device)
+    with pytest.raises(TypeError, match="cosine_at_backward: similarity must have the dtype of features"):
+        torch.ops.smore_ext.cosine_at_backward(x, x, torch.zeros_like(x).long(), None, x.double())
+
+
 def test_nan_is_not_hidden(device: torch.device) -> None:
     x = randn(4, 3).to(device)
     x[1, 2] = float("nan")
