@@ -7,8 +7,7 @@ training step is ours as the trainer runs it, captured as a CUDA graph. float32 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -27,7 +26,7 @@ from benchmarks.interleave import Case, Comparison, Contender, Setting, queued
 from benchmarks.op_contenders import op_comparison
 from benchmarks.peers import blocked_knn, sparse_backend
 from benchmarks.training import as_trained, make_step, step_floor
-from smore_ext import Dataset, SMOREConfig, _native, reference
+from smore_ext import Dataset, SMOREConfig, backends, build_info, reference
 from smore_ext.models.contract import BACKENDS
 from smore_ext.testing.cases import knn_case
 from smore_ext.training.device import usable_device
@@ -65,15 +64,9 @@ def fusion_by_size(rows: int, phase: str) -> Case:
     return on_device(fusion(rows, phase), "torch.fft", row=f"spectrum_fusion {size}, {phase}")
 
 
-@contextmanager
-def cufft_path() -> Iterator[None]:
+def cufft_path() -> AbstractContextManager[None]:
     """Spectral ops by way of cuFFT; nothing changes in a build without CUDA kernels, which has no such choice."""
-    choose = getattr(_native._C, "set_spectral_path", lambda path: None)
-    choose("cufft")
-    try:
-        yield
-    finally:
-        choose("auto")
+    return backends.spectral_path("cufft") if build_info()["cuda"] else nullcontext()
 
 
 def filter_paths(width: int) -> Case:

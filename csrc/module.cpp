@@ -59,13 +59,19 @@ py::dict build_info() {
   return info;
 }
 
+py::tuple host_cache() {
+  const smore::HostCacheState state = smore::host_cache();
+  return py::make_tuple(state.max_bytes, state.every_tensor, state.kept_bytes);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled part of smore_ext";
   m.def("build_info", &build_info, "How this library was built, and the SIMD level that it uses here.");
-  m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"),
-        "Reuse of large blocks of CPU memory; 0 stops it.");
-  m.def("reset_host_cache", &smore::reset_host_cache, "Reuse of what our own ops return only, as at the start.");
+  m.def("set_host_cache", &smore::set_host_cache, py::arg("max_bytes"), py::arg("every_tensor"),
+        "Reuse of large blocks of CPU memory, of our own ops' results or of every tensor; 0 stops it.");
+  m.def("host_cache", &host_cache, "(max_bytes, every_tensor, kept_bytes).");
+  m.def("clear_host_cache", &smore::clear_host_cache, "Give back what is kept.");
   smore::ModulePart::add_all(m);
 }

@@ -1,20 +1,30 @@
-"""Kernels and models for multimodal recommendation: SMORE and the ops it is made of."""
+"""Kernels and models for multimodal recommendation: SMORE and the ops it is made of.
 
-from smore_ext import ops, reference
+Importing this package loads torch and the extension, nothing else: the recommender on top (`data`, `models`, ...) and
+the libraries that it reads files with are loaded when one of its names is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from smore_ext import backends, ops, reference
 from smore_ext._native import build_info
-from smore_ext.data import Dataset, builtin_dataset, load_dataset
 from smore_ext.graph import Graph
-from smore_ext.models import (
-    SMORE,
-    Batch,
-    LightGCN,
-    LightGCNConfig,
-    Popularity,
-    PopularityConfig,
-    Recommender,
-    SMOREConfig,
-)
 from smore_ext.version import __version__
+
+if TYPE_CHECKING:  # the names of _LAZY, for type checkers
+    from smore_ext import data, models, testing
+    from smore_ext.data import Dataset, builtin_dataset, load_dataset
+    from smore_ext.models import (
+        SMORE,
+        Batch,
+        LightGCN,
+        LightGCNConfig,
+        Popularity,
+        PopularityConfig,
+        Recommender,
+        SMOREConfig,
+    )
 
 __all__ = [
     "Batch",
@@ -28,9 +38,44 @@ __all__ = [
     "SMORE",
     "SMOREConfig",
     "__version__",
+    "backends",
     "build_info",
     "builtin_dataset",
+    "data",
     "load_dataset",
+    "models",
     "ops",
     "reference",
+    "testing",
 ]
+
+# Modules loaded on first use, each with its names that are public here.
+_LAZY = {
+    "data": ("Dataset", "builtin_dataset", "load_dataset"),
+    "models": (
+        "Batch",
+        "LightGCN",
+        "LightGCNConfig",
+        "Popularity",
+        "PopularityConfig",
+        "Recommender",
+        "SMORE",
+        "SMOREConfig",
+    ),
+    "testing": (),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name == module:
+            return import_module(f"{__name__}.{module}")
+        if name in names:
+            value = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value  # asked for once
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

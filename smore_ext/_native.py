@@ -49,18 +49,3 @@ def build_info() -> dict[str, str | None]:
     environment variable SMORE_SIMD names a level that does not exist or that this processor lacks.
     """
     return _C.build_info()
-
-
-def set_host_cache(max_bytes: int | None) -> None:
-    """Lets torch's CPU tensors of 1 MB and more reuse the memory of freed ones, up to `max_bytes` kept; 0 stops it.
-
-    A training step asks for the same large tensors every time. From the system they come as fresh pages, and touching
-    these for the first time can cost more than the arithmetic. The setting holds for the whole process. None is the
-    state at the start: only what this package's own ops return is reused, up to 128 MB kept.
-    """
-    if max_bytes is None:
-        _C.reset_host_cache()
-        return
-    if max_bytes < 0:
-        raise ValueError(f"max_bytes must be at least 0, got {max_bytes}")
-    _C.set_host_cache(max_bytes)

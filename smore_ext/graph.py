@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
 from smore_ext import ops
 from smore_ext.ops.csr import CsrMatrix, compress, index_dtype
+
+if TYPE_CHECKING:
+    import scipy.sparse  # else loaded where it is used: whoever imports ops and graphs does not wait for it
 
 
 def _inverse_sqrt(degree: Tensor) -> Tensor:
@@ -29,6 +30,9 @@ class Graph(CsrMatrix):
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.spmatrix | scipy.sparse.sparray) -> Self:
         """From any scipy sparse matrix or array; duplicates are summed, dtypes but float64 become float32."""
+        import numpy as np
+        import scipy.sparse
+
         coo = scipy.sparse.coo_array(matrix)
         dtype = np.float64 if coo.dtype == np.float64 else np.float32
         row, col = (torch.from_numpy(index.astype(np.int64)) for index in coo.coords)
@@ -36,6 +40,8 @@ class Graph(CsrMatrix):
 
     def to_scipy(self) -> scipy.sparse.csr_array:
         """The same matrix as scipy CSR, on the CPU."""
+        import scipy.sparse
+
         parts = (self.weight.cpu().numpy(), self.col.cpu().numpy(), self.rowptr.cpu().numpy())
         return scipy.sparse.csr_array(parts, shape=self.shape)
 

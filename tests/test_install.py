@@ -268,22 +268,6 @@ def test_every_op_has_a_cuda_kernel_where_the_build_has_cuda():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") == cuda, name
 
 
-@pytest.mark.skipif(smore_ext.build_info()["cuda"] is None, reason="this build has no CUDA kernels")
-def test_cufft_plans_and_the_spectral_path_can_be_set():
-    module = _native._C
-    most = module.cufft_plan_cache_max_size()
-    assert most > 0 and module.cufft_plan_cache_size() == 0
-    module.set_cufft_plan_cache_max_size(3)
-    assert module.cufft_plan_cache_max_size() == 3
-    module.set_cufft_plan_cache_max_size(most)
-    module.clear_cufft_plan_cache()
-    module.set_spectral_path("auto")
-    with pytest.raises(ValueError, match="wrong"):
-        module.set_spectral_path("wrong")
-    with pytest.raises(ValueError, match="-1"):
-        module.set_cufft_plan_cache_max_size(-1)
-
-
 @pytest.mark.parametrize("level", ["portable", "avx2"])
 def test_simd_level_can_be_chosen(level: str) -> None:
     """The whole op table runs at each level in CI; here: the switch works and the doctor agrees with the reference."""

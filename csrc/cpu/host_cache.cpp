@@ -57,6 +57,23 @@ class HostCache final : public c10::Allocator {
     free(surplus);
   }
 
+  HostCacheState state() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {limit_, every_tensor_, bytes_};
+  }
+
+  // Whether there was something to give back.
+  bool clear() {
+    std::list<Block> kept;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      kept.swap(kept_);
+      bytes_ = 0;
+    }
+    free(kept);
+    return !kept.empty();
+  }
+
   static HostCache& instance() {
     // Never destroyed: tensors may outlive every static object.
     static HostCache* cache = made();
@@ -83,14 +100,7 @@ class HostCache final : public c10::Allocator {
     try {
       return base_->raw_allocate(size);
     } catch (const c10::Error&) {
-      std::list<Block> kept;
-      {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        kept.swap(kept_);
-        bytes_ = 0;
-      }
-      if (kept.empty()) throw;
-      free(kept);
+      if (!clear()) throw;
       return base_->raw_allocate(size);
     }
   }
@@ -149,13 +159,15 @@ class HostCache final : public c10::Allocator {
 
 }  // namespace
 
-void set_host_cache(std::size_t max_bytes) {
+void set_host_cache(std::size_t max_bytes, bool every_tensor) {
   static std::once_flag installed;
-  if (max_bytes > 0) std::call_once(installed, [] { c10::SetCPUAllocator(&HostCache::instance(), 1); });
-  HostCache::instance().limit(max_bytes, max_bytes > 0);
+  if (every_tensor) std::call_once(installed, [] { c10::SetCPUAllocator(&HostCache::instance(), 1); });
+  HostCache::instance().limit(max_bytes, every_tensor);
 }
 
-void reset_host_cache() { HostCache::instance().limit(kOutputCacheBytes, false); }
+HostCacheState host_cache() { return HostCache::instance().state(); }
+
+void clear_host_cache() { HostCache::instance().clear(); }
 
 c10::Allocator* output_allocator() {
   class Outputs final : public c10::Allocator {

@@ -18,15 +18,18 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from smore_ext.data import files
 from smore_ext.data.dataset import MAX_ID, SPLITS, Dataset, DatasetError, SplitOverlapError
 from smore_ext.graph import Graph
 from smore_ext.registry import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd  # else loaded where it is used: whoever imports a model does not wait for it
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +133,8 @@ def _separator(path: Path) -> str:
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """User, item and label columns, `[E]` int64 each, in file order."""
+    import pandas as pd
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
@@ -174,6 +179,8 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _integers(path: Path, table: pd.DataFrame, place: int, largest: int, expected: str) -> np.ndarray:
     """One column as int64, values in `0..largest`; integral floats such as `1.0` pass (typed files)."""
+    import pandas as pd
+
     column = table.iloc[:, place]
     if column.dtype.kind in "iuf":
         values = column.to_numpy()

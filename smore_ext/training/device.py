@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from smore_ext._native import set_host_cache
+from smore_ext import backends
 
 HOST_CACHE_BYTES = 1 << 30
 
@@ -28,11 +28,13 @@ def usable_device(name: str) -> torch.device:
 @contextmanager
 def reuse_memory() -> Iterator[None]:
     """Large CPU tensors of a step reuse the memory of the step before; what is kept is given back at the end."""
-    set_host_cache(HOST_CACHE_BYTES)
+    cache = backends.host_cache
+    before = cache.max_bytes, cache.every_tensor
+    cache.max_bytes, cache.every_tensor = HOST_CACHE_BYTES, True
     try:
         yield
     finally:
-        set_host_cache(None)
+        cache.max_bytes, cache.every_tensor = before
 
 
 @contextmanager
