@@ -9,6 +9,7 @@ Environment variables:
   CXX, CFLAGS, MAX_JOBS  compiler, further flags, parallel compile jobs
 """
 
+import argparse
 import os
 import re
 import shlex
@@ -46,21 +47,27 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(f"\nsmore_ext: {message}\n")
 
 
-def find_torch():
-    """The torch module of the environment that the package is installed into, or None."""
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-    else:
-        return torch
-    # pip's build isolation hides the target environment, yet it runs the target's interpreter: ask that one,
-    # started without pip's variables, where it imports from. Appended: the build's own setuptools goes first.
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONNOUSERSITE")}
-    command = [sys.executable, "-c", "import sys; print(*sys.path[1:], sep='\\n')"]
-    paths = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
-    sys.path += [path for path in paths if path not in sys.path]
+def find_torch(target: str | None):
+    """The torch module of the environment of the interpreter `target`, or None.
+
+    Without build isolation it is imported like anything else, whatever `target` is.
+    """
+    torch = imported_torch()
+    if torch is None and target is not None:
+        # Asked without pip's variables where it imports from. Appended: the build's own setuptools goes first.
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONNOUSERSITE")}
+        command = [target, "-c", "import sys; print(sys.implementation.cache_tag, *sys.path[1:], sep='\\n')"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        tag, *paths = done.stdout.splitlines()
+        if tag != sys.implementation.cache_tag:
+            fail(f"this build runs in {sys.implementation.cache_tag}, but is for {tag} ({target})")
+        sys.path += [path for path in paths if path not in sys.path]
+        torch = imported_torch()
+    return torch
+
+
+def imported_torch():
+    """torch, or None where it is not installed."""
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -68,6 +75,49 @@ def find_torch():
             raise
         return None
     return torch
+
+
+def find_target() -> str | None:
+    """The interpreter of the environment that the package is installed into, or None where nothing tells.
+
+    Build isolation hides that environment. pip runs its interpreter all the same; uv runs another one, but can be
+    asked. Others (`python -m build`, `uv build`) make a wheel for an environment that nobody names.
+    """
+    if "PIP_BUILD_TRACKER" in os.environ:
+        return sys.executable
+    uv = os.environ.get("UV")
+    return uv_target(uv, Path("/proc") / str(os.getppid())) if uv else None
+
+
+def uv_target(uv: str, process: Path) -> str | None:
+    """The interpreter that `uv` installs for, where it is the process at that place in /proc; None where it is not.
+
+    What uv was called with means the environment, so uv is asked what that is, with the same options, in the same
+    folder, with the same variables (of which it changes VIRTUAL_ENV for the build).
+    """
+    try:
+        if (process / "exe").resolve() != Path(uv).resolve():
+            return None
+        words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")[1:-1]
+        variables = os.fsdecode((process / "environ").read_bytes()).split("\0")
+        folder = (process / "cwd").resolve()
+    except OSError:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-p", "--python")
+    parser.add_argument("--system", action="store_true")
+    parser.add_argument("-t", "--target", "--prefix", dest="folder")
+    try:
+        options, words = parser.parse_known_args(words)
+    except argparse.ArgumentError:
+        return None
+    if options.folder or {"build", "tool"} & set(words):  # no environment, or one that is still to come
+        return None
+    env = dict(variable.split("=", 1) for variable in variables if "=" in variable)
+    command = [uv, "python", "find", *(["--system"] if options.system else [])]
+    request = options.python or env.get("UV_PYTHON")
+    done = subprocess.run(command + ([request] if request else []), cwd=folder, env=env, capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
 def check_torch(torch) -> None:
@@ -254,16 +304,25 @@ def make_build_ext():
 
 
 def main() -> None:
-    torch = find_torch()
     wanted = [] if shutil.which("ninja") else ["ninja"]  # without it torch compiles one file after the other
+    if sys.argv[1:2] == ["sdist"]:  # sources are for any torch
+        setup(install_requires=[*REQUIREMENTS, f"torch>={'.'.join(map(str, OLDEST_TORCH))}"])
+        return
+    target = find_target()
+    torch = find_torch(target)
     if torch is None:
-        if "egg_info" not in sys.argv[1:]:  # with egg_info, pip is asking what the build needs
+        if "egg_info" not in sys.argv[1:]:  # with egg_info, the build tool is asking what the build needs
             fail(
-                f"torch is not installed here. Install it first (pip install torch=={PINNED_TORCH}), "
-                "or run `pip install` without --no-build-isolation, which brings it."
+                "no torch was found to build against. This build does not choose one, as the package works with that "
+                "torch only and installing it could replace yours. In the environment that the package is for, install "
+                f"torch (such as torch=={PINNED_TORCH}) and setuptools, and build there without isolation: `pip "
+                "install --no-build-isolation`, `uv pip install --no-build-isolation`, `python -m build "
+                "--no-isolation`. A plain `pip install` or `uv pip install` brings torch where there is none."
             )
-        check_compiler()  # before torch is downloaded for nothing
-        setup(setup_requires=[*wanted, f"torch=={PINNED_TORCH}"])
+        if target is not None:
+            check_compiler()  # before torch is downloaded for nothing
+            wanted.append(f"torch=={PINNED_TORCH}")
+        setup(setup_requires=wanted)
         return
     check_torch(torch)
     # Without the local part (2.13.0+cpu): `==2.13.0` accepts any, and an index need not have that very one.

@@ -35,9 +35,8 @@ def test_a_model_brings_no_library_that_reads_files() -> None:
 
 
 def test_numpy_is_not_needed_by_the_ops() -> None:
-    packages, _ = loaded(
-        "sys.modules['numpy'] = None  # an import of it fails\nimport smore_ext\ndel sys.modules['numpy']"
-    )
+    # With None in its place, an import of it fails.
+    packages, _ = loaded("sys.modules['numpy'] = None\nimport smore_ext\ndel sys.modules['numpy']")
     assert "numpy" not in packages
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -166,6 +167,107 @@ def test_build_refuses_an_old_torch(setup_module):
     old.__version__, old.__file__ = "2.5.1+cpu", "/site/torch/__init__.py"
     with pytest.raises(SystemExit, match=r"torch >= 2.11 is needed, found 2.5.1\+cpu in /site/torch"):
         setup_module.check_torch(old)
+
+
+@pytest.fixture
+def uv(tmp_path: Path) -> tuple[str, Callable[..., Path]]:
+    """A stand-in for uv that says how it was asked, and a maker of its folder in /proc for a command line."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$VIRTUAL_ENV: $*, in $PWD"\n')
+    uv.chmod(0o755)
+
+    def process(*words: str, exe: Path = uv, **variables: str) -> Path:
+        folder = tmp_path / "process"
+        folder.mkdir()
+        (folder / "exe").symlink_to(exe)
+        (folder / "cwd").symlink_to(tmp_path)
+        (folder / "cmdline").write_text("\0".join(["uv", *words, ""]))
+        entries = {"VIRTUAL_ENV": "/target", **variables}.items()
+        (folder / "environ").write_text("\0".join([*(f"{name}={value}" for name, value in entries), ""]))
+        return folder
+
+    return str(uv), process
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "asked"),
+    [
+        (["pip", "install", "-e", "."], {}, "python find"),
+        (["pip", "install", "--python", "../env", "--dry-run", "."], {}, "python find ../env"),
+        (["--quiet", "pip", "install", "--python=3.12", "."], {}, "python find 3.12"),
+        (["pip", "install", "-penv", "."], {}, "python find env"),
+        (["pip", "install", "."], {"UV_PYTHON": "env"}, "python find env"),
+        (["pip", "install", "--system", "."], {}, "python find --system"),
+        (["sync"], {}, "python find"),
+    ],
+)
+def test_uv_is_asked_for_the_environment_that_it_installs_into(setup_module, uv, tmp_path, words, variables, asked):
+    program, process = uv
+    assert setup_module.uv_target(program, process(*words, **variables)) == f"/target: {asked}, in {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "--wheel"],
+        ["tool", "install", "."],
+        ["pip", "install", "--target", "folder", "."],
+        ["pip", "install", "--prefix=folder", "."],
+        ["pip", "install", "--python"],
+    ],
+)
+def test_where_uv_installs_into_no_environment_none_is_named(setup_module, uv, words):
+    program, process = uv
+    assert setup_module.uv_target(program, process(*words)) is None
+
+
+def test_another_process_than_uv_is_not_taken_for_it(setup_module, uv, tmp_path):
+    program, process = uv
+    assert setup_module.uv_target(program, process("pip", "install", ".", exe=Path(sys.executable))) is None
+    assert setup_module.uv_target(program, tmp_path / "no such process") is None
+
+
+def test_the_build_tool_tells_the_target(setup_module, monkeypatch):
+    monkeypatch.setattr(setup_module, "uv_target", lambda uv, process: f"what {uv} says")
+    monkeypatch.delenv("PIP_BUILD_TRACKER", raising=False)
+    monkeypatch.delenv("UV", raising=False)
+    assert setup_module.find_target() is None
+    monkeypatch.setenv("UV", "/bin/uv")
+    assert setup_module.find_target() == "what /bin/uv says"
+    monkeypatch.setenv("PIP_BUILD_TRACKER", "/tmp/tracker")
+    assert setup_module.find_target() == sys.executable
+
+
+def test_a_target_of_another_python_is_refused(setup_module, monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho cpython-399\necho /site\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(setup_module, "imported_torch", lambda: None)
+    with pytest.raises(SystemExit, match=f"runs in {sys.implementation.cache_tag}, but is for cpython-399"):
+        setup_module.find_torch(str(python))
+
+
+@pytest.mark.parametrize(("target", "torches"), [(None, []), (sys.executable, ["torch==2.13.0"])])
+def test_a_torch_is_asked_for_only_where_the_target_is_known_to_have_none(setup_module, monkeypatch, target, torches):
+    asked = {}
+    monkeypatch.setattr(setup_module, "setup", lambda **arguments: asked.update(arguments))
+    monkeypatch.setattr(setup_module, "find_target", lambda: target)
+    monkeypatch.setattr(setup_module, "find_torch", lambda target: None)
+    monkeypatch.setattr(sys, "argv", ["setup.py", "egg_info"])
+    setup_module.main()
+    assert [name for name in asked.pop("setup_requires") if name != "ninja"] == torches and not asked
+    monkeypatch.setattr(sys, "argv", ["setup.py", "bdist_wheel"])
+    with pytest.raises(SystemExit, match="--no-build-isolation"):
+        setup_module.main()
+
+
+def test_an_archive_of_the_sources_needs_no_torch_and_names_no_single_one(setup_module, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(setup_module, "setup", lambda **arguments: asked.update(arguments))
+    monkeypatch.setattr(setup_module, "imported_torch", lambda: pytest.fail("torch is not needed"))
+    monkeypatch.setattr(sys, "argv", ["setup.py", "sdist", "--formats", "gztar"])
+    setup_module.main()
+    assert asked == {"install_requires": [*setup_module.REQUIREMENTS, "torch>=2.11"]}
 
 
 @pytest.mark.parametrize(
