@@ -282,9 +282,8 @@ def make_build_ext():
             if words and words[0] in ("ccache", "sccache") and hasattr(cpp_extension, "_wrap_compiler"):
                 # This torch puts the wrapper before the compiler by itself, and takes CXX for one word.
                 os.environ["CXX"] = shlex.join(words[1:])
-            if self.inplace or self.editable_mode:
-                # pip would use a temporary folder; with the objects kept, the next build is incremental.
-                self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
+            # pip would use a temporary folder for an editable build; with the objects kept, the next is incremental.
+            self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
             try:
                 super().run()
             except CompileError:

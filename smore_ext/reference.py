@@ -92,7 +92,7 @@ def knn(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return ordered[:, :k].contiguous(), index[:, :k].contiguous()
 
 
-def _dense_mask(seen: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
+def _dense_mask(seen: Any, shape: torch.Size, device: torch.device) -> Tensor:
     mask = torch.zeros(shape, dtype=torch.bool, device=device)
     if seen is not None:
         row, col = _sparse(seen, torch.zeros(0)).to_sparse_coo().coalesce().indices()
@@ -103,7 +103,7 @@ def _dense_mask(seen: Any, shape: tuple[int, int], device: torch.device) -> Tens
 def masked_topk(users: Tensor, items: Tensor, k: int, seen: Any = None) -> tuple[Tensor, Tensor]:
     """The k best unseen items of each user by dot product. -> (score [U, k], index [U, k])."""
     scores = users @ items.T  # [U, I]
-    hidden = _dense_mask(seen, tuple(scores.shape), scores.device) | scores.isnan()
+    hidden = _dense_mask(seen, scores.shape, scores.device) | scores.isnan()
     scores = scores.masked_fill(hidden, -torch.inf)
     ordered, index = scores.sort(dim=1, descending=True, stable=True)
     ordered, index = ordered[:, :k], index[:, :k]

@@ -77,17 +77,19 @@ class FactoredGrad(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return memo.setdefault(id(self), self.dense().clone())
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         factors = self.factors
         if factors is None:
             return f"FactoredGrad({self.dense()!r})"
         return f"FactoredGrad({list(self.shape)}, rank {factors[0].shape[1]}, {self.dtype}, {self.device})"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch says to do it
     _rules: ClassVar[dict[Any, Callable[..., Any]]] = {}
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it as a function without a class
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         rule = cls._rules.get(func)
         if rule is not None and (result := rule(func, *args, **kwargs)) is not NotImplemented:
@@ -95,7 +97,7 @@ class FactoredGrad(Tensor):
         return _on_products(func, args, kwargs)
 
 
-def _on_products(func: Any, args: tuple, kwargs: dict) -> Any:
+def _on_products(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`func` on ordinary tensors; what it writes to a gradient is that gradient's content."""
     wrappers: dict[int, FactoredGrad] = {}
 

@@ -20,6 +20,8 @@ class Popularity(Recommender):
     """Items scored by their number of train interactions. No parameters, nothing to train."""
 
     config_class = PopularityConfig
+    users: Tensor
+    items: Tensor
 
     def __init__(self, dataset: Dataset, config: PopularityConfig | None = None) -> None:
         super().__init__()

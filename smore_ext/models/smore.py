@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -223,13 +223,13 @@ class SMORE(Recommender):
             behaviour = F.embedding(rows, behaviour)  # [R, d]
         return behaviour, self._side(behaviour, views)
 
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _blocks(self) -> list[tuple[Tensor, Tensor]]:
         """Behaviour view and all other views of all nodes, a block of them at a time: step 6 needs much memory."""
         behaviour, views = self.views()
         users, items = behaviour.split([self.n_users, self.n_items])
         user_views = BACKENDS[self.config.backend].spmm(self.user_item, views)  # step 4, users' part
-        for nodes, their_views in ((users, user_views), (items, views)):
-            yield from zip(nodes.split(NODES), their_views.split(NODES), strict=True)
+        nodes, their_views = users.split(NODES) + items.split(NODES), user_views.split(NODES) + views.split(NODES)
+        return list(zip(nodes, their_views, strict=True))  # a generator does not compile on torch 2.14
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         final = torch.cat([behaviour + self._side(behaviour, views) for behaviour, views in self._blocks()])
@@ -263,7 +263,7 @@ class SMORE(Recommender):
     def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
         if self.config.freeze_features or self.config.backend != "native":
             return []
-        return [(self.features[m], self.projection[m]) for m in self.modalities]
+        return [(self.features[m], cast(TableLinear, self.projection[m])) for m in self.modalities]
 
     def notices(self, occasion: Occasion) -> list[str]:
         if isinstance(occasion, RunBegins):

@@ -155,6 +155,7 @@ class FactoredAdam(torch.optim.Adam):
             state["step"] = torch.zeros((), dtype=torch.float32, device=table.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         state["step"] += 1
+        beta1, beta2 = group["betas"]
         ops.factored_adam_(
             table,
             state["exp_avg"],
@@ -163,6 +164,7 @@ class FactoredAdam(torch.optim.Adam):
             factor,
             state["step"],
             group["lr"],
-            *group["betas"],
+            beta1,
+            beta2,
             group["eps"],
         )

@@ -70,7 +70,7 @@ class CsrMatrix:
         self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int], scale: Tensor | None = None
     ) -> None:
         self.rowptr, self.col, self.weight, self.shape, self.scale = rowptr, col, weight, shape, scale
-        self._t: CsrMatrix | None = None
+        self._t: Self | None = None
         self._casts: dict[torch.dtype, Tensor] = {weight.dtype: weight}
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -57,14 +59,14 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
 
 
 @fake("bpr_loss")
-def _(user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor):
+def _(user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     scalar = user_embeddings.new_empty(())
     return scalar, user_embeddings.new_empty(()), user_embeddings.new_empty(users.shape)
 
 
 @fake("bpr_loss_backward")
-def _(grad_bpr, grad_l2, user_embeddings: Tensor, item_embeddings: Tensor, users, positives, negatives, margin):
-    return user_embeddings.new_empty(user_embeddings.shape), item_embeddings.new_empty(item_embeddings.shape)
+def _(grad_bpr: Tensor, grad_l2: Tensor, users: Tensor, items: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return users.new_empty(users.shape), items.new_empty(items.shape)
 
 
 @fake("info_nce")
