@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 import smore_ext
 from smore_ext import _native, doctor, ops, reference
@@ -389,3 +391,11 @@ def test_unknown_simd_level_is_a_clear_error() -> None:
     env = {**os.environ, "SMORE_SIMD": "mmx"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode != 0 and "SMORE_SIMD must be portable, avx2 or avx512, got mmx" in done.stderr
+
+
+def test_the_linters_before_a_commit_are_those_of_the_tests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pinned = {entry for entry in project["project"]["optional-dependencies"]["test"] if "==" in entry}
+    [repo] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    used = {entry for hook in repo["hooks"] for entry in hook.get("additional_dependencies", [])}
+    assert used == {entry for entry in pinned if not entry.startswith("mypy")}
