@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -304,7 +305,7 @@ def test_cuda_choice(setup_module, monkeypatch, capsys, wish, cuda, toolkit, cuf
     for name, value in wish.items():
         monkeypatch.setenv(name, value)
     if isinstance(chosen, str):
-        with pytest.raises(SystemExit, match=chosen):
+        with pytest.raises(SystemExit, match=re.escape(chosen)):
             setup_module.use_cuda("2.13.0", cuda, toolkit, cufft, sources)
     else:
         assert setup_module.use_cuda("2.13.0", cuda, toolkit, cufft, sources) is chosen

@@ -141,7 +141,7 @@ class Recommender(nn.Module):
     config: Any
     loss_parts: dict[str, Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, *_: Any) -> None:
         super().__init__()
         self.loss_parts = {}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -59,14 +57,25 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
 
 
 @fake("bpr_loss")
-def _(user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     scalar = user_embeddings.new_empty(())
     return scalar, user_embeddings.new_empty(()), user_embeddings.new_empty(users.shape)
 
 
 @fake("bpr_loss_backward")
-def _(grad_bpr: Tensor, grad_l2: Tensor, users: Tensor, items: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return users.new_empty(users.shape), items.new_empty(items.shape)
+def _(
+    grad_bpr: Tensor,
+    grad_l2: Tensor,
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    margin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return user_embeddings.new_empty(user_embeddings.shape), item_embeddings.new_empty(item_embeddings.shape)
 
 
 @fake("info_nce")

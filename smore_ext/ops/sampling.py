@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -39,5 +37,5 @@ def sample_negatives(users: Tensor, seen: CsrMatrix | Tensor, candidates: Tensor
 
 
 @fake("sample_negatives")
-def _(users: Tensor, *_: Any, **__: Any) -> Tensor:
+def _(users: Tensor, seen_rowptr: Tensor, seen_col: Tensor, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
     return users.new_empty(users.shape)

@@ -79,15 +79,44 @@ def propagate(
 
 
 @fake("spmm")
-def _(rowptr, col, weight, t_rowptr, t_col, t_weight, x: Tensor, gate: Tensor | None = None) -> Tensor:
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    weight: Tensor,
+    t_rowptr: Tensor,
+    t_col: Tensor,
+    t_weight: Tensor,
+    x: Tensor,
+    gate: Tensor | None = None,
+) -> Tensor:
     return x.new_empty(rowptr.shape[0] - 1, x.shape[1])
 
 
 @fake("propagate")
-def _(rowptr, col, weight, t_rowptr, t_col, t_weight, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    weight: Tensor,
+    t_rowptr: Tensor,
+    t_col: Tensor,
+    t_weight: Tensor,
+    x: Tensor,
+    *_: Any,
+    **__: Any,
+) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @fake("gated_product_backward")
-def _(rowptr, col, weight, t_rowptr, t_col, t_weight, grad: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    weight: Tensor,
+    t_rowptr: Tensor,
+    t_col: Tensor,
+    t_weight: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    *_: Any,
+) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape)

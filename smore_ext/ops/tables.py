@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -75,7 +73,17 @@ def factored_adam_(
 
 @fake("factored_adam_", anywhere=("step", "lr_tensor"))
 def _(
-    param, exp_avg, exp_avg_sq, grad_rows, factor, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, lr_tensor=None
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    grad_rows: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    lr_tensor: Tensor | None = None,
 ) -> None:
     return None
 
