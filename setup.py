@@ -20,6 +20,7 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import setuptools
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
@@ -125,6 +126,15 @@ def check_torch(torch) -> None:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
         fail(f"torch >= {oldest} is needed, found {torch.__version__} in {os.path.dirname(torch.__file__)}")
+
+
+def check_setuptools() -> None:
+    """Stop where setuptools, older than what pyproject.toml asks for, would not understand that file."""
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        fail(
+            f"setuptools >= 77 is needed, found {setuptools.__version__}: pip install --upgrade setuptools, "
+            "or build by `pip install -e .`, which brings it."
+        )
 
 
 def check_compiler() -> None:
@@ -303,6 +313,7 @@ def make_build_ext():
 
 
 def main() -> None:
+    check_setuptools()
     wanted = [] if shutil.which("ninja") else ["ninja"]  # without it torch compiles one file after the other
     if sys.argv[1:2] == ["sdist"]:  # sources are for any torch
         setup(install_requires=[*REQUIREMENTS, f"torch>={'.'.join(map(str, OLDEST_TORCH))}"])

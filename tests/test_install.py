@@ -172,6 +172,12 @@ def test_build_refuses_an_old_torch(setup_module):
         setup_module.check_torch(old)
 
 
+def test_build_refuses_an_old_setuptools(setup_module, monkeypatch):
+    monkeypatch.setattr(setup_module.setuptools, "__version__", "65.5.0")
+    with pytest.raises(SystemExit, match="setuptools >= 77 is needed, found 65.5.0"):
+        setup_module.main()
+
+
 @pytest.fixture
 def uv(tmp_path: Path) -> tuple[str, Callable[..., Path]]:
     """A stand-in for uv that says how it was asked, and a maker of its folder in /proc for a command line."""
@@ -400,3 +406,12 @@ def test_the_linters_before_a_commit_are_those_of_the_tests() -> None:
     [repo] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     used = {entry for hook in repo["hooks"] for entry in hook.get("additional_dependencies", [])}
     assert used == {entry for entry in pinned if not entry.startswith("mypy")}
+
+
+def test_ci_tells_its_stages() -> None:
+    text = (ROOT / ".ci" / "run").read_text()
+    described = re.findall(r"^#   (\w+) ", text, re.MULTILINE)
+    defined = [name for name in re.findall(r"^run_(\w+)\(\)", text, re.MULTILINE) if name != "pytest"]
+    assert described == defined
+    done = subprocess.run(["bash", ROOT / ".ci" / "run", "nothing"], capture_output=True, text=True)
+    assert done.returncode == 2 and f"unknown stage nothing, expected one of: {' '.join(defined)}\n" in done.stdout
