@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -238,8 +239,13 @@ def check_errors(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
             if (replacement := f(t)) is None:
                 continue
             place = iter(range(len(floating)))
-            changed = map_tensors(args, lambda t, p=place, w=which, r=replacement: r if next(p) == w else t)
+            changed = map_tensors(args, partial(_replaced, place, which, replacement))
             _check_refused(case, ops, changed, error, f"floating input {which} {what}")
+
+
+def _replaced(place: Iterator[int], which: int, replacement: Tensor, t: Tensor) -> Tensor:
+    """`t`, or `replacement` where it is the tensor at that place."""
+    return replacement if next(place) == which else t
 
 
 def _leaves(value: Any) -> Iterator[Any]:
