@@ -19,6 +19,9 @@ from benchmarks.peers import (
     layered,
     optional,
     torch_sparse_product,
+    weighted_bag,
+    weighted_coo,
+    weighted_scatter,
 )
 from smore_ext import Graph, ops, reference
 from smore_ext.testing.cases import OpCase, graph_case
@@ -111,11 +114,30 @@ def gated(name: str) -> Case:
     return Case("gated spmm, forward + backward", name, make, quick=name == "knn10 baby")
 
 
+def weighted(size: str) -> Case:
+    """Weights of edges that require grad. torch COO takes seconds at these sizes: a few rounds only."""
+
+    def make(setting: Setting) -> Comparison:
+        case = graph_case(size, lambda: published_graph("bipartite", size, setting.shrink), WIDTH, weighted=True)
+        args = arguments(case, True, setting.device)
+        constant = graph_case(size, lambda: args[0], WIDTH)
+        functions = {"embedding_bag": weighted_bag, "gather, multiply, index_add": weighted_scatter}
+        peers = {
+            "own constant weights": Contender(both(constant, ops, args[:2])),
+            **{name: Contender(both(case, SimpleNamespace(spmm=f), args)) for name, f in functions.items()},
+            "torch COO": Contender(both(case, SimpleNamespace(spmm=weighted_coo), args), rounds=2),
+        }
+        return Comparison(Contender(both(case, ops, args)), peers, floors.weighted_step(args[0], WIDTH))
+
+    return Case("spmm with edge weights, forward + backward", size, make, quick=size == "baby")
+
+
 CASES = [
     *(spmm(name, backward) for backward in (False, True) for name in GRAPHS),
     *(propagate(size) for size in PUBLISHED),
     *(narrow_rows(size) for size in PUBLISHED),
     *(gated(f"knn10 {size}") for size in PUBLISHED),
+    *(weighted(size) for size in PUBLISHED),
 ]
 
 

@@ -67,6 +67,11 @@ def gated_step(graph: Graph, width: int) -> Floor:
     return spmm_step(graph, width) + Floor(FLOAT * width * 5 * graph.n_cols)
 
 
+def weighted_step(graph: Graph, width: int) -> Floor:
+    """Both products, the dot products of edges (as many bytes as a product), and weights in the transpose's order."""
+    return spmm_step(graph, width) + spmm(graph, width) + Floor(3 * FLOAT * graph.n_edges)
+
+
 def knn(rows: int, width: int) -> Floor:
     """All pairs once: similarity is symmetric."""
     return Floor(FLOAT * rows * width, 1.0 * rows * rows * width)

@@ -88,6 +88,31 @@ def torch_sparse_product(torch_sparse: ModuleType) -> Callable[[Graph, Tensor], 
     return product
 
 
+@cache
+def _edges(graph: Graph) -> tuple[Tensor, Tensor]:
+    """Row and column of each edge in int64, made once a graph."""
+    return graph.row.long(), graph.col.long()
+
+
+def weighted_bag(graph: Graph, x: Tensor, gate: None, weight: Tensor) -> Tensor:
+    """`spmm` with weights that learn as the sum of an `embedding_bag` with weights."""
+    offsets = graph.rowptr[:-1].long()
+    return F.embedding_bag(_edges(graph)[1], x, offsets, mode="sum", per_sample_weights=weight)
+
+
+def weighted_scatter(graph: Graph, x: Tensor, gate: None, weight: Tensor) -> Tensor:
+    """The same as it is mostly written: gather, multiply, add."""
+    row, col = _edges(graph)
+    return x.new_zeros(graph.n_rows, x.shape[1]).index_add(0, row, weight[:, None] * x[col])
+
+
+def weighted_coo(graph: Graph, x: Tensor, gate: None, weight: Tensor) -> Tensor:
+    """The same with torch's COO product, which has a gradient of its values."""
+    index = torch.stack(_edges(graph))
+    sparse = torch.sparse_coo_tensor(index, weight, graph.shape, is_coalesced=True, check_invariants=False)
+    return torch.sparse.mm(sparse, x)
+
+
 def layered(product: Callable[[Graph, Tensor], Tensor]) -> Callable[..., Tensor]:
     """`propagate` as LightGCN's users write it: one product a layer, all layers kept, then their mean."""
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.ops.csr import CsrMatrix, compress, index_dtype, sort_edges
+from smore_ext.ops.csr import CsrMatrix, segment_sums, sort_edges, take
+from smore_ext.ops.structure import compress, index_dtype
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -31,12 +32,6 @@ def _degree_power(degree: Tensor, norm: Norm, eps: float) -> Tensor:
     positive = degree > 0
     degree = torch.where(positive, degree, 1.0)  # also where it is not used: a gradient must not be 0 * infinity
     return torch.where(positive, degree.rsqrt() if norm == "sym" else degree.reciprocal(), 0.0)
-
-
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """values[index] of float64 values; the gradient adds in a fixed order."""
-    # On the CPU both do, this one faster; on a GPU only indexing does.
-    return values.index_select(0, index) if values.device.type == "cpu" else values[index]
 
 
 def _bounds(name: str, span: Span, size: int) -> tuple[int, int]:
@@ -80,7 +75,8 @@ class Graph(CsrMatrix):
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
     def to_sparse(self, layout: str = "csr") -> Tensor:
-        """The same matrix as a torch sparse tensor, "csr" or "coo" (coalesced). Made once each."""
+        """The same matrix as a torch sparse tensor, "csr" or "coo" (coalesced). Made once each, unless weights require
+        grad."""
         if layout not in ("csr", "coo"):
             raise ValueError(f'layout must be "csr" or "coo", got {layout!r}')
         name = f"_sparse_{layout}"
@@ -92,6 +88,8 @@ class Graph(CsrMatrix):
                 sparse = torch.sparse_coo_tensor(
                     index, self.weight, self.shape, is_coalesced=True, check_invariants=False
                 )
+            if self.requires_grad:
+                return sparse
             setattr(self, name, sparse)
         return getattr(self, name)
 
@@ -102,16 +100,13 @@ class Graph(CsrMatrix):
                 raise TypeError(f"weights of a graph must be float32 or float64, got {target}")
             if target == self.weight.dtype:
                 return self
-            parts, scale = (self.rowptr, self.col, self.weight.to(target)), self.scale
+            moved = self._of(self.structure, self.weight.to(target), self.scale)
         else:
             if torch.empty(0, device=target).device == self.col.device:
                 return self
-            parts = (self.rowptr.to(target), self.col.to(target), self.weight.to(target))
             scale = None if self.scale is None else self.scale.to(target)
-        moved = self._trusted(*parts, self.shape, scale)
-        if self._t is self:
-            moved._t = moved
-        return moved
+            moved = self._of(self.structure.to(target), self.weight.to(target), scale)
+        return moved.paired(moved) if self._t is self else moved
 
     def rows(self, index: Tensor) -> Self:
         """The graph [len(index), C] whose row r is row index[r] of this one. index: int64, in range."""
@@ -123,7 +118,7 @@ class Graph(CsrMatrix):
         torch.cumsum(length, dim=0, out=rowptr[1:])
         edge = torch.arange(int(rowptr[-1]), device=index.device)
         edge += (start - rowptr[:-1]).repeat_interleave(length)
-        parts = (rowptr.to(self.rowptr.dtype), self.col[edge], self.weight[edge])
+        parts = (rowptr.to(self.rowptr.dtype), self.col[edge], take(self.weight, edge))
         return self._trusted(*parts, (index.shape[0], self.n_cols))
 
     def block(self, rows: Span, cols: Span) -> Self:
@@ -141,8 +136,7 @@ class Graph(CsrMatrix):
         if span == across and self.scale is not None:
             block.scale = self.scale[slice(*span)]
         if self._t is not None:
-            block._t = block if span == across and self._t is self else self.t._block(across, span)
-            block._t._t = block
+            block.paired(block if span == across and self._t is self else self.t._block(across, span))
         return block
 
     def _block(self, rows: tuple[int, int], cols: tuple[int, int]) -> Self:
@@ -176,15 +170,13 @@ class Graph(CsrMatrix):
             raise ValueError(f'normalized: norm "sym" needs a square graph, got {self.n_rows} x {self.n_cols}')
         weight = self.weight.double()
         power = _degree_power(torch.segment_reduce(weight, "sum", offsets=self.rowptr, initial=0.0), norm, eps)
-        factor = _take(power, self.row)
+        factor = take(power, self.row)
         if norm == "sym":
-            factor = factor * _take(power, self.col)  # first: the same bits for an edge and its reverse
+            factor = factor * take(power, self.col)  # first: the same bits for an edge and its reverse
         symmetric = norm == "sym" and self._t is self
         scale = None if norm != "sym" or self.scale is None else (self.scale * power.detach()).float()
-        graph = self._trusted(self.rowptr, self.col, (weight * factor).to(self.weight.dtype), self.shape, scale)
-        if symmetric:
-            graph._t = graph
-        return graph
+        graph = self._of(self.structure, (weight * factor).to(self.weight.dtype), scale)
+        return graph.paired(graph) if symmetric else graph
 
     @classmethod
     def bipartite(
@@ -218,11 +210,9 @@ class Graph(CsrMatrix):
         ones = [one.expand_as(d) for d in degrees]
         graph = cls._two_sided(r, power, power if norm == "sym" else ones, self_loops)
         if norm == "rw":
-            graph._t = cls._two_sided(r, ones, power, self_loops)
-            graph._t._t = graph
-        else:
-            graph._t, graph.scale = graph, torch.cat(power).float()
-        return graph
+            return graph.paired(cls._two_sided(r, ones, power, self_loops))
+        graph.scale = torch.cat(power).float()
+        return graph.paired(graph)
 
     @classmethod
     def _two_sided(cls, r: Graph, left: list[Tensor], right: list[Tensor], self_loops: bool) -> Self:
@@ -290,7 +280,7 @@ class Graph(CsrMatrix):
             power = _degree_power(degree, norm, eps)
             value = value * power[:, None]
             if norm == "sym":
-                value = value * _take(power, index.flatten()).view_as(index)
+                value = value * take(power, index.flatten()).view_as(index)
         row = torch.arange(n, device=features.device)[:, None].expand_as(index)[keep]
         dtype = index_dtype(n + 1, row.shape[0])
         return cls._trusted(compress(row, n, dtype), index[keep].to(dtype), value[keep].float(), (n, n))
@@ -323,10 +313,8 @@ class Graph(CsrMatrix):
         edges = torch.cat([graph.weight for graph in graphs])
         number = torch.arange(len(graphs), device=row.device)
         number = number.repeat_interleave(torch.tensor([graph.n_edges for graph in graphs], device=row.device))
-        terms = edges.double().index_select(0, order) * _take(weights, number[order])
-        start = torch.cat([first.nonzero()[:, 0], first.new_tensor([first.shape[0]], dtype=torch.int64)])
-        weight = torch.segment_reduce(terms, "sum", offsets=start, initial=0.0)
-        return cls._from_sorted(row, col, weight.to(edges.dtype), graphs[0].shape)
+        terms = edges.double().index_select(0, order) * take(weights, number[order])
+        return cls._from_sorted(row, col, segment_sums(terms, first).to(edges.dtype), graphs[0].shape)
 
     @staticmethod
     def _together(name: str, graphs: Sequence[Graph]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -63,21 +63,56 @@ def _sparse(graph: Any, like: Tensor) -> Tensor:
     return graph if graph.dtype == like.dtype else graph.to(like.dtype)
 
 
-def spmm(graph: Any, x: Tensor, gate: Tensor | None = None) -> Tensor:
-    """A x, or A (x * gate). graph [R, C], x and gate [C, d] -> [R, d]. bfloat16 is summed in float32."""
+def _edges(graph: Any) -> tuple[Tensor, Tensor, int]:
+    """Row and column of each edge in stored order, [E] each, and the number of rows."""
+    matrix = _sparse(graph, torch.zeros(0)).to_sparse_coo().coalesce()
+    row, col = matrix.indices()
+    return row, col, matrix.shape[0]
+
+
+def spmm(graph: Any, x: Tensor, gate: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+    """A x, or A (x * gate). graph [R, C], x and gate [C, d] -> [R, d]. bfloat16 is summed in float32.
+
+    weight [E]: instead of those of the graph, in the order of its edges.
+    """
     if gate is not None:
         x = x * gate
     if x.dtype == torch.bfloat16:
-        return spmm(graph, x.float()).bfloat16()
-    return torch.sparse.mm(_sparse(graph, x), x)
+        return spmm(graph, x.float(), None, weight).bfloat16()
+    if weight is None:
+        return torch.sparse.mm(_sparse(graph, x), x)
+    row, col, n_rows = _edges(graph)
+    return x.new_zeros(n_rows, x.shape[1]).index_add(0, row, weight[:, None] * x[col])
 
 
-def propagate(graph: Any, x: Tensor, n_layers: int, reduce: str = "mean", gate: Tensor | None = None) -> Tensor:
-    """mean of A^0 x .. A^L x ("mean"), or A^L x ("last"); with a gate, of x * gate. graph [N, N] -> [N, d]."""
+def propagate(
+    graph: Any, x: Tensor, n_layers: int, reduce: str = "mean", gate: Tensor | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """mean of A^0 x .. A^L x ("mean"), or A^L x ("last"); with a gate, of x * gate. graph [N, N] -> [N, d].
+
+    weight [E]: of all layers, as in `spmm`.
+    """
     layers = [x if gate is None else x * gate]
     for _ in range(n_layers):
-        layers.append(spmm(graph, layers[-1]))
+        layers.append(spmm(graph, layers[-1], None, weight))
     return torch.stack(layers, dim=1).mean(dim=1) if reduce == "mean" else layers[-1]
+
+
+def edge_dot(graph: Any, u: Tensor, v: Tensor) -> Tensor:
+    """<u[row], v[col]> for each edge. graph [R, C], u [R, d], v [C, d] -> [E]. bfloat16 is summed in float32."""
+    if u.dtype == torch.bfloat16:
+        u, v = u.float(), v.float()
+    row, col, _ = _edges(graph)
+    return (u[row] * v[col]).sum(dim=1)
+
+
+def edge_softmax(graph: Any, logits: Tensor) -> Tensor:
+    """exp(l - max l) / sum exp(l - max l) over the edges of each row. logits [E] -> [E]."""
+    row, _, n_rows = _edges(graph)
+    top = torch.full((n_rows,), -torch.inf, dtype=logits.dtype, device=logits.device)
+    top = top.scatter_reduce(0, row, logits.detach(), reduce="amax")
+    size = (logits - top[row]).exp()
+    return size / torch.zeros_like(top).index_add(0, row, size)[row]
 
 
 def knn(

@@ -9,6 +9,7 @@ from smore_ext import Graph, ops
 from smore_ext.testing import ERRORS, OpCase, OpError, check_error, on, registered_call
 
 X = torch.arange(24.0).view(4, 6)
+WEIGHT = torch.ones(3)
 GRAPH = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
 
 
@@ -47,6 +48,60 @@ def test_raw_propagate_refuses_a_wrong_scale(device: torch.device) -> None:
     op, (*others, _), _ = raw("propagate", [GRAPH, X, 2], device)
     with pytest.raises(ValueError, match=r"propagate: scale must have shape \[4\], got \[3\]"):
         op(*others, X[:3, 0].to(device))
+
+
+def test_raw_propagate_refuses_a_scale_of_weights_that_are_given(device: torch.device) -> None:
+    op, (*others, _, order, t_order), _ = raw("propagate", [GRAPH, X, 2, "mean", None, WEIGHT], device)
+    with pytest.raises(ValueError, match="propagate: scale is of constant weights, which come with t_weight, got none"):
+        op(*others, X[:, 0].to(device), order, t_order)
+
+
+def test_raw_spmm_takes_its_weights_in_one_way(device: torch.device) -> None:
+    op, (rowptr, col, weight, t_rowptr, t_col, t_weight, x, _), _ = raw("spmm", [GRAPH, X], device)
+    graph, order = (rowptr, col, weight, t_rowptr, t_col), GRAPH.to(device).t_order
+    plain = op(*graph, t_weight, x)
+    assert torch.equal(op(*graph, None, x, None, None, order), plain)
+    with pytest.raises(ValueError, match="spmm: one of t_weight, order and t_order must be given, got 2"):
+        op(*graph, t_weight, x, None, None, order)
+    with pytest.raises(ValueError, match="spmm: one of t_weight, order and t_order must be given, got 0"):
+        op(*graph, None, x)
+    with pytest.raises(ValueError, match="spmm: weight is a constant .* must not require grad: give t_order instead"):
+        op(rowptr, col, weight.clone().requires_grad_(), t_rowptr, t_col, t_weight, x)
+    with pytest.raises(ValueError, match=r"spmm: order must have shape \[3\], got \[2\]"):
+        op(*graph, None, x, None, order[:2])
+    with pytest.raises(TypeError, match=r"spmm: t_order must have the dtype of rowptr \(Int\), got Long"):
+        op(*graph, None, x, None, None, order.long())
+    with pytest.raises(IndexError, match=r"spmm: rowptr must not decrease and every entry of order must be in 0\.\.2"):
+        op(*graph, None, x, None, order + 1)
+
+
+def test_raw_edge_ops_refuse_indices_out_of_range(device: torch.device) -> None:
+    op, (rowptr, col, *others), _ = raw("edge_dot", [GRAPH, X, X], device)
+    with pytest.raises(IndexError, match=r"edge_dot: rowptr must not decrease and every col must be in 0\.\.3"):
+        op(rowptr, col + 2, *others)
+    softmax, (rowptr, col, logits), _ = raw("edge_softmax", [GRAPH, WEIGHT], device)
+    with pytest.raises(IndexError, match=r"edge_softmax: rowptr must run from 0 .* \(3\), got 1 to 4"):
+        softmax(rowptr + 1, col, logits)
+    with pytest.raises(IndexError, match="edge_softmax: rowptr must not decrease, got an entry that does"):
+        softmax(torch.tensor([0, 2, 1, 3], dtype=torch.int32, device=device), col, logits)
+
+
+def test_graphs_refuse_other_weights_and_edges_than_theirs() -> None:
+    for weight, error, message in (
+        (X[0], ValueError, r"with_weight: weight must have shape \(3,\), got \(6,\)"),
+        (WEIGHT.half(), TypeError, "with_weight: weight must be float32 or float64, got torch.float16"),
+        (WEIGHT.to("meta"), ValueError, "with_weight: weight must be on the graph's device, cpu, got meta"),
+    ):
+        with pytest.raises(error, match=message):
+            GRAPH.with_weight(weight)
+    for keep, error, message in (
+        (X[0] > 0, ValueError, r"drop_edges: keep must have shape \(3,\), got \(6,\)"),
+        (WEIGHT, TypeError, "drop_edges: keep must be a 1-d bool mask or int64 list of edges, got torch.float32"),
+        (torch.tensor([2, 3]), IndexError, r"drop_edges: keep must be in 0\.\.2, got 2\.\.3"),
+        ((WEIGHT > 0).to("meta"), ValueError, "drop_edges: keep must be on the graph's device, cpu, got meta"),
+    ):
+        with pytest.raises(error, match=message):
+            GRAPH.drop_edges(keep)
 
 
 def test_raw_topk_refuses_unsorted_rows(device: torch.device) -> None:

@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <initializer_list>
+#include <limits>
 
 #define SMORE_CHECK_VALUE(cond, op, ...) TORCH_CHECK_VALUE(cond, "smore_ext::", op, ": ", __VA_ARGS__)
 #define SMORE_CHECK_TYPE(cond, op, ...) TORCH_CHECK_TYPE(cond, "smore_ext::", op, ": ", __VA_ARGS__)
@@ -57,8 +58,12 @@ inline void check_row_ends(const char* op, int64_t first, int64_t last, int64_t 
                     "), got ", first, " to ", last);
 }
 
-inline void check_entries(const char* op, bool valid, int64_t n_cols) {
-  SMORE_CHECK_INDEX(valid, op, "rowptr must not decrease and every col must be in 0..", n_cols - 1,
+inline constexpr int64_t kAnyColumn = std::numeric_limits<int64_t>::max();  // n_cols where columns do not matter
+
+// name: of what lies in the rows.
+inline void check_entries(const char* op, bool valid, int64_t n_cols, const char* name = "col") {
+  SMORE_CHECK_INDEX(valid || n_cols != kAnyColumn, op, "rowptr must not decrease, got an entry that does");
+  SMORE_CHECK_INDEX(valid, op, "rowptr must not decrease and every ", name, " must be in 0..", n_cols - 1,
                     ", got an entry outside");
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #ifdef SMORE_CUDA_EMULATED
 #include "emulation/cuda_emulation.h"
@@ -22,5 +23,11 @@ namespace smore::cuda {
 
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+// As variables: device code may not call functions of std::numeric_limits.
+template <typename T>
+inline constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
+template <typename T>
+inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
 }  // namespace smore::cuda

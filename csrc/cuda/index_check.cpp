@@ -89,7 +89,7 @@ template <typename I>
     check_sorted_rows(op, name, r, n_rows, columns.const_data_ptr<I>(), n_edges, n_cols);
   } else {
     check_row_ends(op, r[0], r[n_rows], n_edges);
-    check_entries(op, false, n_cols);
+    check_entries(op, false, n_cols, *name == '\0' ? "col" : name);
   }
   TORCH_INTERNAL_ASSERT(false, "smore_ext::", op, ": ", name, " changed while it was checked");
 }

@@ -5,15 +5,10 @@
 // the k best, and the bar rises. Lists lie in global (or shared) memory: any k, and no copy of them between launches.
 #pragma once
 
-#include <limits>
-
 #include "common/score_bits.h"
 #include "cuda/device.cuh"
 
 namespace smore::cuda {
-
-template <typename T>
-inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
 // `count` of a list that more near ties came to than it holds.
 inline constexpr int64_t kNearTies = -1;

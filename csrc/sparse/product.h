@@ -1,17 +1,13 @@
-// Products of a graph's matrix as spmm and propagate share them: with a gradient, and under autocast.
+// Products of a graph's matrix as spmm and propagate share them: with gradients, and under autocast.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <optional>
 
-namespace smore {
+#include "sparse/graph.h"
 
-// A graph and its transpose, as they travel.
-struct GraphTensors {
-  at::Tensor rowptr, col, weight, t_rowptr, t_col, t_weight;
-  GraphTensors t() const { return {t_rowptr, t_col, t_weight, rowptr, col, weight}; }
-};
+namespace smore {
 
 // What is multiplied: x by A (spmm), or by the mean of A^0 .. A^L or by A^L (propagate).
 struct Power {
@@ -21,7 +17,7 @@ struct Power {
   std::optional<at::Tensor> scale = std::nullopt;
 };
 
-// Of inputs that are checked.
+// Of inputs that are checked. A weight gets a gradient from A alone (spmm).
 at::Tensor differentiable_product(const GraphTensors& graph, const at::Tensor& x, const Power& power,
                                   const std::optional<at::Tensor>& gate);
 

@@ -2,35 +2,18 @@
 //
 // A device brings a class that is made of (op, csr, x), for the matrix of all products that follow, and has
 //     static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options);
+//     static Tensor gather(const char* op, const GraphTensors& graph);   // weight[order], contiguous
 //     void multiply(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out) const;
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mul.h>
 
-#include "common/dispatch.h"
 #include "sparse/csr_matrix.h"
+#include "sparse/rows_dispatch.h"
 #include "sparse/spmm.h"
 
 namespace smore {
-
-// Calls f with a value of the type of x in memory and one of the type of the indices.
-template <typename F>
-void dispatch_spmm(const at::Tensor& x, const at::Tensor& rowptr, const F& f) {
-  const auto with_index = [&](auto s) { dispatch_index(rowptr, [&](auto i) { f(s, i); }); };
-  if (x.scalar_type() == at::kBFloat16) return with_index(BFloat16());
-  dispatch_floating(x, with_index);
-}
-
-template <typename S>
-const S* read(const at::Tensor& t) {
-  return static_cast<const S*>(t.const_data_ptr());
-}
-
-template <typename S>
-S* write(const at::Tensor& t) {
-  return static_cast<S*>(t.mutable_data_ptr());
-}
 
 // Contiguous copies (or the tensors themselves) that live as long as the raw view of them.
 struct CsrTensors {
@@ -50,33 +33,40 @@ struct SpmmOps {
   using OptionalTensor = std::optional<at::Tensor>;
 
   static Tensor spmm(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                     const Tensor& t_col, const Tensor& t_weight, const Tensor& x, const OptionalTensor& gate) {
-    check_spmm("spmm", rowptr, col, weight, t_rowptr, t_col, t_weight, x, gate);
-    return product("spmm", {rowptr, col, weight}, x, 1, false, gate, std::nullopt);
+                     const Tensor& t_col, const OptionalTensor& t_weight, const Tensor& x, const OptionalTensor& gate,
+                     const OptionalTensor& order, const OptionalTensor& t_order) {
+    const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
+    check_spmm("spmm", graph, x, gate);
+    return product("spmm", graph, x, 1, false, gate, std::nullopt);
   }
 
   static Tensor propagate(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
-                          const Tensor& t_col, const Tensor& t_weight, const Tensor& x, int64_t n_layers, bool mean,
-                          const OptionalTensor& gate, const OptionalTensor& scale) {
-    check_propagate("propagate", rowptr, col, weight, t_rowptr, t_col, t_weight, x, n_layers, gate, scale);
-    return product("propagate", {rowptr, col, weight}, x, n_layers, mean, gate, scale);
+                          const Tensor& t_col, const OptionalTensor& t_weight, const Tensor& x, int64_t n_layers,
+                          bool mean, const OptionalTensor& gate, const OptionalTensor& scale,
+                          const OptionalTensor& order, const OptionalTensor& t_order) {
+    const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
+    check_propagate("propagate", graph, x, n_layers, gate, scale);
+    return product("propagate", graph, x, n_layers, mean, gate, scale);
   }
 
   static std::tuple<Tensor, Tensor> gated_backward(const Tensor& rowptr, const Tensor& col, const Tensor& weight,
-                                                   const Tensor& t_rowptr, const Tensor& t_col, const Tensor& t_weight,
-                                                   const Tensor& grad, const Tensor& x, const Tensor& gate,
-                                                   int64_t n_layers, bool mean, const OptionalTensor& scale) {
+                                                   const Tensor& t_rowptr, const Tensor& t_col,
+                                                   const OptionalTensor& t_weight, const Tensor& grad, const Tensor& x,
+                                                   const Tensor& gate, int64_t n_layers, bool mean,
+                                                   const OptionalTensor& scale, const OptionalTensor& order,
+                                                   const OptionalTensor& t_order) {
     constexpr const char* op = "gated_product_backward";
-    check_gated_backward(op, rowptr, col, weight, t_rowptr, t_col, t_weight, grad, x, gate, n_layers, mean, scale);
+    const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
+    check_gated_backward(op, graph, grad, x, gate, n_layers, mean, scale);
     if (n_layers == 0) return {times(grad, gate), times(grad, x)};
     const Tensor to_x = gate.contiguous(), to_gate = x.contiguous();
     const std::tuple<Tensor, Tensor> result{Device::empty(x.sizes(), x.options()),
                                             Device::empty(x.sizes(), x.options())};
-    dispatch_spmm(x, rowptr, [&](auto s, auto i) {
+    dispatch_rows(x, rowptr, [&](auto s, auto i) {
       using S = decltype(s);
       const SpmmOutput<S> last{.factor = {read<S>(to_x), read<S>(to_gate)},
                                .scaled = {write<S>(std::get<0>(result)), write<S>(std::get<1>(result))}};
-      layers<S, decltype(i)>(op, {t_rowptr, t_col, t_weight}, grad.contiguous(), n_layers, mean, scale, last);
+      layers<S, decltype(i)>(op, csr_of(op, graph.t()), grad.contiguous(), n_layers, mean, scale, last);
     });
     return result;
   }
@@ -88,13 +78,19 @@ struct SpmmOps {
     return result;
   }
 
-  static Tensor product(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
+  // With weights in the order of the edges.
+  static CsrTensors csr_of(const char* op, const GraphTensors& graph) {
+    return {graph.rowptr, graph.col, graph.order.has_value() ? Device::gather(op, graph) : graph.weight};
+  }
+
+  static Tensor product(const char* op, const GraphTensors& graph, const Tensor& x, int64_t n_layers, bool mean,
                         const OptionalTensor& gate, const OptionalTensor& scale) {
     if (n_layers == 0 && !gate.has_value()) return x.clone(at::MemoryFormat::Contiguous);
     const Tensor first = gate.has_value() ? times(x, *gate) : x.contiguous();
     if (n_layers == 0) return first;
+    const CsrTensors csr = csr_of(op, graph);
     const Tensor y = Device::empty({csr.n_rows(), x.size(1)}, x.options());
-    dispatch_spmm(x, csr.rowptr, [&](auto s, auto i) {
+    dispatch_rows(x, csr.rowptr, [&](auto s, auto i) {
       using S = decltype(s);
       layers<S, decltype(i)>(op, csr, first, n_layers, mean, scale, {.y = write<S>(y)});
     });

@@ -8,16 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-
-def index_dtype(*sizes: int) -> torch.dtype:
-    """int32 where every size fits, else int64."""
-    return torch.int32 if max(sizes) < 2**31 else torch.int64
-
-
-def compress(row: Tensor, n_rows: int, dtype: torch.dtype) -> Tensor:
-    """Row pointers [n_rows + 1] from ascending row numbers [E]."""
-    bounds = torch.arange(n_rows + 1, dtype=row.dtype, device=row.device)
-    return torch.searchsorted(row, bounds, out_int32=dtype == torch.int32)
+from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 
 
 def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
@@ -56,13 +47,27 @@ def _differ_from_before(values: Tensor) -> Tensor:
     return differs
 
 
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """values[index], of one dimension; the gradient adds in a fixed order."""
+    # On the CPU both do, this one faster; on a GPU only indexing does.
+    return values.index_select(0, index) if values.device.type == "cpu" else values[index]
+
+
+def segment_sums(values: Tensor, first: Tensor) -> Tensor:
+    """Sums in order over segments, which begin where `first` [E] is true."""
+    end = first.new_tensor([first.shape[0]], dtype=torch.int64)
+    return torch.segment_reduce(values, "sum", offsets=torch.cat([first.nonzero()[:, 0], end]), initial=0.0)
+
+
 class CsrMatrix:
     """Sparse matrix [R, C] in CSR form. Treat it as immutable: transposes and casts are remembered.
 
     Attributes:
         rowptr: [R+1], int32, or int64 where sizes need it.
         col: [E], same dtype, ascending within a row.
-        weight: [E], float32 or float64.
+        weight: [E], float32 or float64. It may require grad: products then send gradients to it, and nothing that is
+            made of it is remembered.
+        structure: the edges without weights, shared by what `with_weight` returns.
         shape: (R, C).
         scale: [R] float32 if the matrix is square and known to have weight = scale[row] * scale[col], else None.
             `propagate` of anything but float64 then reads weights in its first layer only. It does not follow a
@@ -71,9 +76,9 @@ class CsrMatrix:
 
     rowptr: Tensor
     col: Tensor
-    weight: Tensor
     shape: tuple[int, int]
     scale: Tensor | None
+    structure: CsrStructure
 
     def __init__(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
         """Wraps the tensors after checking them: a wrong dtype, shape or index is an error that names it."""
@@ -100,23 +105,47 @@ class CsrMatrix:
                 raise IndexError(
                     "col must ascend strictly within each row: sort it and sum duplicates (from_edges does)"
                 )
-        self._set(rowptr.contiguous(), col.contiguous(), weight.detach().contiguous(), shape)
+        self._set(CsrStructure(rowptr.contiguous(), col.contiguous(), shape), weight.contiguous())
 
-    def _set(
-        self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int], scale: Tensor | None = None
-    ) -> None:
-        self.rowptr, self.col, self.weight, self.shape, self.scale = rowptr, col, weight, shape, scale
+    def _set(self, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> None:
+        self.structure, self.scale, self._weight = structure, scale, weight
+        self.rowptr, self.col, self.shape = structure.rowptr, structure.col, structure.shape
         self._t: Self | None = None
-        self._casts: dict[torch.dtype, Tensor] = {weight.dtype: weight}
+        self._casts: dict[torch.dtype, Tensor] = {} if weight is None else {weight.dtype: weight}
+
+    @classmethod
+    def _of(cls, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> Self:
+        """weight: None for the transpose of a matrix whose weights require grad."""
+        matrix = cls.__new__(cls)
+        matrix._set(structure, weight, scale)
+        return matrix
 
     @classmethod
     def _trusted(
         cls, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int], scale: Tensor | None = None
     ) -> Self:
         """Without checks, for parts that are right by construction."""
-        matrix = cls.__new__(cls)
-        matrix._set(rowptr, col, weight, shape, scale)
-        return matrix
+        return cls._of(CsrStructure(rowptr, col, shape), weight, scale)
+
+    def paired(self, transpose: Self) -> Self:
+        """Itself, with its transpose, which is known: itself, if it is its own."""
+        self._t, transpose._t = transpose, self
+        self.structure.pair(transpose.structure)
+        return self
+
+    @property
+    def weight(self) -> Tensor:
+        return take(self.t.weight, self.t.t_order) if self._weight is None else self._weight
+
+    @property
+    def is_live_transpose(self) -> bool:
+        """Whether it is the transpose of a matrix whose weights require grad: it has none of its own."""
+        return self._weight is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the weights do."""
+        return self._weight is None or self._weight.requires_grad
 
     @property
     def n_rows(self) -> int:
@@ -133,26 +162,80 @@ class CsrMatrix:
     @property
     def row(self) -> Tensor:
         """Row number of each edge, [E], in the dtype of `col`."""
-        numbers = torch.arange(self.n_rows, dtype=self.col.dtype, device=self.col.device)
-        return numbers.repeat_interleave(self.rowptr.diff().long(), output_size=self.n_edges)
+        return self.structure.row
 
     @property
     def t(self) -> Self:
-        """The transpose. Built once: a stable sort by column keeps rows ascending."""
+        """The transpose. Made once: a stable sort by column keeps rows ascending."""
         if self._t is None:
-            column, order = torch.sort(self.col, stable=True)
-            rowptr = compress(column, self.n_cols, self.rowptr.dtype)
-            shape = (self.n_cols, self.n_rows)
-            transpose = self._trusted(rowptr, self.row[order], self.weight[order], shape, self.scale)
+            weight = None if self.requires_grad else take(self.weight, self.t_order)
+            transpose = self._of(self.structure.t, weight, self.scale)
             transpose._t = self
             self._t = transpose
         return self._t
 
+    @property
+    def t_order(self) -> Tensor:
+        """[E], dtype of `col`: edge e of `t` is edge t_order[e] of this, so `t.weight` is `weight[t_order]`."""
+        return self.structure.t_order
+
     def weight_as(self, dtype: torch.dtype) -> Tensor:
-        """The weights in another floating dtype, cast once."""
-        if dtype not in self._casts:
-            self._casts[dtype] = self.weight.to(dtype)
-        return self._casts[dtype]
+        """The weights in another floating dtype, cast once unless they require grad."""
+        if dtype in self._casts:
+            return self._casts[dtype]
+        weight = self.weight.to(dtype)
+        if not self.requires_grad:
+            self._casts[dtype] = weight
+        return weight
+
+    def with_weight(self, weight: Tensor) -> Self:
+        """The same edges with other weights. They share their transpose, which is made once for all of them.
+
+        Args:
+            weight: [E], float32 or float64, in stored order (that of `col`). If it requires grad, so do the weights of
+                the result: `ops.spmm` and `ops.propagate` send gradients to it, also through `.t`.
+
+        Raises:
+            TypeError, ValueError: another dtype, shape or device.
+        """
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"with_weight: weight must be float32 or float64, got {weight.dtype}")
+        if weight.shape != self.col.shape:
+            raise ValueError(f"with_weight: weight must have shape {(self.n_edges,)}, got {tuple(weight.shape)}")
+        if weight.device != self.col.device:
+            raise ValueError(
+                f"with_weight: weight must be on the graph's device, {self.col.device}, got {weight.device}"
+            )
+        return self._of(self.structure, weight.contiguous())
+
+    def drop_edges(self, keep: Tensor) -> Self:
+        """The matrix with some of its edges, their weights unchanged. Linear in E: the transpose is not made anew.
+
+        Args:
+            keep: [E] bool, in stored order; or the numbers of the edges that stay, int64, in any order, repeated or
+                not. For a symmetric matrix, `keep & keep[graph.t_order]` drops both directions of an edge, and the
+                result is known to be symmetric.
+
+        Raises:
+            TypeError, ValueError, IndexError: another dtype or shape, or a number out of range.
+        """
+        if keep.dtype not in (torch.bool, torch.int64) or keep.ndim != 1:
+            raise TypeError(
+                f"drop_edges: keep must be a 1-d bool mask or int64 list of edges, "
+                f"got {keep.dtype} of shape {tuple(keep.shape)}"
+            )
+        if keep.dtype == torch.int64:
+            if keep.shape[0] and (int(keep.min()) < 0 or int(keep.max()) >= self.n_edges):
+                limits = f"0..{self.n_edges - 1}, got {int(keep.min())}..{int(keep.max())}"
+                raise IndexError(f"drop_edges: keep must be in {limits}")
+            keep = torch.zeros(self.n_edges, dtype=torch.bool, device=keep.device).index_fill_(0, keep, True)
+        elif keep.shape != self.col.shape:
+            raise ValueError(f"drop_edges: keep must have shape {(self.n_edges,)}, got {tuple(keep.shape)}")
+        if keep.device != self.col.device:
+            raise ValueError(f"drop_edges: keep must be on the graph's device, {self.col.device}, got {keep.device}")
+        structure = self.structure.keep(keep)
+        matrix = self._of(structure, take(self.weight, keep.nonzero()[:, 0]), self.scale)
+        return matrix.paired(matrix) if self._t is self and structure.t is structure else matrix
 
     @classmethod
     def from_edges(cls, row: Tensor, col: Tensor, weight: Tensor | None, shape: tuple[int, int]) -> Self:
@@ -160,7 +243,8 @@ class CsrMatrix:
 
         Args:
             row, col: [E], any integer dtype.
-            weight: [E], float32 or float64, or None for ones.
+            weight: [E], float32 or float64, or None for ones. If it requires grad, the weights of the result do, and
+                their gradients go back through sorting and summing.
             shape: (R, C).
         """
         n_rows, n_cols = checked_shape(shape)
@@ -179,10 +263,9 @@ class CsrMatrix:
                 f"got {weight.dtype} of shape {tuple(weight.shape)}"
             )
         row, col, order, first = sort_edges(row, col, (n_rows, n_cols))
-        weight = weight.detach()[order]
+        weight = take(weight, order)
         if row.shape[0] < order.shape[0]:
-            group = first.cumsum(0) - 1
-            weight = torch.zeros(row.shape[0], dtype=weight.dtype, device=weight.device).index_add_(0, group, weight)
+            weight = segment_sums(weight, first)
         dtype = index_dtype(n_rows + 1, n_cols + 1, row.shape[0])
         return cls._trusted(compress(row, n_rows, dtype), col.to(dtype), weight, (n_rows, n_cols))
 
@@ -193,7 +276,8 @@ class CsrMatrix:
             raise TypeError(f"expected a 2-d sparse COO or CSR tensor, got layout {tensor.layout}, {tensor.ndim}-d")
         if tensor.requires_grad:
             raise ValueError(
-                "the weights of a sparse matrix are constants here: detach() it, got one that requires grad"
+                "the weights of a torch sparse tensor are constants here, got one that requires grad: detach() it, or "
+                "give its values to Graph.from_edges"
             )
         shape = (tensor.shape[0], tensor.shape[1])
         if tensor.layout == torch.sparse_csr:

@@ -31,6 +31,7 @@ class OpCase:
             in it.
         small: small enough for gradcheck, which runs the op twice for each element.
         twice: gradients can be differentiated again.
+        sums: positions of the arguments that are of the type of sums: float32 where rows are bfloat16.
         in_place: the first so many arguments are changed in place: they are the outputs, and `call` copies them first.
         autocast: the op's rule. "none": autocast does not concern it. "float32": under autocast it takes inputs of half
             precision as float32. "storage": bfloat16 is a way to hold rows in memory, sums are made in float32, and
@@ -44,6 +45,7 @@ class OpCase:
     _: KW_ONLY
     small: bool = False
     twice: bool = False
+    sums: tuple[int, ...] = ()
     in_place: int = 0
     autocast: Literal["none", "float32", "storage"] = "none"
 
@@ -127,6 +129,11 @@ def map_tensors(value: Any, f: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+def in_bfloat16(case: OpCase, args: Args) -> Args:
+    """Arguments with rows in bfloat16, for a case that takes bfloat16 as a way to hold them."""
+    return [arg if i in case.sums else map_tensors(arg, Tensor.bfloat16) for i, arg in enumerate(args)]
+
+
 def differentiable_tensors(case: OpCase, args: Args) -> list[Tensor]:
     """The tensors that receive gradients, in order."""
     return [t for i in case.differentiable for t in (args[i] if isinstance(args[i], list) else [args[i]])]
@@ -163,6 +170,16 @@ def random_graph(generator: torch.Generator, n_rows: int, n_cols: int, n_edges: 
     row[: n_edges // 5] = 0
     col = randint(generator, max(n_cols - n_cols // 5, 1), n_edges)
     graph = Graph.from_edges(row, col, rand(generator, torch.float32, n_edges), (n_rows, n_cols))
+    if wide:
+        graph = Graph(graph.rowptr.long(), graph.col.long(), graph.weight, graph.shape)
+    return graph
+
+
+def bipartite_graph(generator: torch.Generator, n_users: int, n_items: int, n_edges: int, wide: bool = False) -> Graph:
+    """`Graph.bipartite` with users and items that have no edge and one user who has many; it is its own transpose."""
+    users, items = randint(generator, n_users, n_edges // 2), randint(generator, max(n_items - 1, 1), n_edges // 2)
+    users[: n_edges // 10] = 0
+    graph = Graph.bipartite(users, items, n_users, n_items)
     if wide:
         graph = Graph(graph.rowptr.long(), graph.col.long(), graph.weight, graph.shape)
     return graph

@@ -23,6 +23,7 @@ from smore_ext.testing.case import (
     differentiable_tensors,
     flatten,
     gradients,
+    in_bfloat16,
     map_tensors,
     on,
     registered_call,
@@ -197,7 +198,7 @@ def check_in_place(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
 def check_autocast(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
     """The case's rule for autocast holds, and float64 stays."""
     args = _arguments(case, torch.float32, device)
-    narrow, wide = map_tensors(args, torch.Tensor.bfloat16), map_tensors(args, torch.Tensor.double)
+    narrow, wide = in_bfloat16(case, args), map_tensors(args, torch.Tensor.double)
     if case.autocast == "float32":
         given, wanted = narrow, case.call(ops, map_tensors(narrow, torch.Tensor.float))
     else:
@@ -213,7 +214,7 @@ def check_autocast(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
 
 def check_storage(case: OpCase, ops: Any, reference: Any, device: torch.device = CPU) -> None:
     """bfloat16 is storage only: the tolerance rule, against plain PyTorch that rounds what it writes, nothing else."""
-    args = map_tensors(_arguments(case, torch.float32), torch.Tensor.bfloat16)
+    args = in_bfloat16(case, _arguments(case, torch.float32))
     exact_args = map_tensors(args, torch.Tensor.double)
     exact = case.call(reference, exact_args)
     assert_within(case.call(ops, on(device, args)), case.call(reference, args), exact, 2, f"{case}: bfloat16 output")

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "harness.h"
+#include "sparse/cpu/balanced_row.h"
+#include "sparse/cpu/gather_kernel.h"
 
 namespace {
 
@@ -150,4 +152,15 @@ TEST(parts_cover_all_rows_in_order) {
       CHECK(smore::balanced_row(rowptr.data(), 5, p, parts) <= smore::balanced_row(rowptr.data(), 5, p + 1, parts));
     }
   }
+}
+
+TEST(weights_in_another_order) {
+  const float weight[] = {5, 6, 7};
+  float out[3] = {};
+  const auto accepted = [&](std::vector<int64_t> order) {
+    return smore::gather_weights(weight, order.data(), 3, out, 0, 2) &&
+           smore::gather_weights(weight, order.data(), 3, out, 2, 3);
+  };
+  CHECK(accepted({2, 0, 1}) && out[0] == 7 && out[1] == 5 && out[2] == 6);
+  CHECK(!accepted({2, 3, 1}) && !accepted({2, 0, -1}));
 }

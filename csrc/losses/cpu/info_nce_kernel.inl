@@ -1,3 +1,4 @@
+#include "cpu/exponential.inl"
 #include "cpu/gemm_tile.inl"
 
 namespace smore::SMORE_LEVEL {

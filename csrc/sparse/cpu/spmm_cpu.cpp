@@ -1,12 +1,10 @@
 // CPU binding of spmm and propagate: shares rows out over torch's threads.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
-#include <atomic>
-
 #include "cpu/output.h"
-#include "cpu/parallel.h"
+#include "sparse/cpu/gather_kernel.h"
+#include "sparse/cpu/parallel_rows.h"
 #include "sparse/cpu/spmm_kernel.h"
 #include "sparse/spmm_run.h"
 
@@ -21,17 +19,29 @@ class Cpu {
 
   static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options) { return empty_output(sizes, options); }
 
+  static Tensor gather(const char* op, const GraphTensors& graph) {
+    const Tensor weight = graph.weight.contiguous(), order = graph.order->contiguous();
+    const Tensor result = empty_output(weight.sizes(), weight.options());
+    std::atomic<bool> valid{true};
+    dispatch_floating(weight, [&](auto t) {
+      using T = decltype(t);
+      dispatch_index(order, [&](auto i) {
+        parallel_ranges(order.size(0), 1 << 14, [&](int64_t begin, int64_t end) {
+          if (!gather_weights(read<T>(weight), read<decltype(i)>(order), order.size(0), write<T>(result), begin, end)) {
+            valid = false;
+          }
+        });
+      });
+    });
+    check_entries(op, valid, order.size(0), kOrderEntry);
+    return result;
+  }
+
   template <typename S, typename I>
   void multiply(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out) const {
-    check_row_ends(op_, a.rowptr[0], a.rowptr[a.n_rows], a.n_edges);
-    const int64_t work = (a.n_edges + a.n_rows) * width;
-    const int64_t parts = work < (1 << 15) ? 1 : at::get_num_threads();
-    std::atomic<bool> valid{true};
-    parallel_ranges(parts, 1, [&](int64_t begin, int64_t end) {
-      const int64_t first = balanced_row(a.rowptr, a.n_rows, begin, parts);
-      const int64_t last = balanced_row(a.rowptr, a.n_rows, end, parts);
-      if (first < last && !spmm_rows(a, x, width, out, first, last)) valid = false;
-    });
+    const bool valid =
+        parallel_rows(op_, a.rowptr, a.n_rows, a.n_edges, (a.n_edges + a.n_rows) * width,
+                      [&](int64_t first, int64_t last) { return spmm_rows(a, x, width, out, first, last); });
     check_entries(op_, valid, a.n_cols);
   }
 

@@ -14,9 +14,4 @@ template <typename S, typename I>
 bool spmm_rows(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
                int64_t begin, int64_t end);
 
-// First row of part `part` of `parts`, so that parts hold about equally many edges plus rows. Needs a valid
-// rowptr.
-template <typename I>
-int64_t balanced_row(const I* rowptr, int64_t n_rows, int64_t part, int64_t parts);
-
 }  // namespace smore

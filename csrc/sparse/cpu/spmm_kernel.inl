@@ -1,4 +1,5 @@
 #include "cpu/simd/bfloat16.inl"
+#include "sparse/cpu/csr_rows.inl"
 
 namespace smore::SMORE_LEVEL {
 
@@ -141,22 +142,13 @@ SMORE_INLINE void row_tail(const CsrMatrix<Accumulator<S>, I>& a, const S* x, in
   for (int64_t i = first; i < width; ++i) emit_scalar(out, row, row * width + i, lanes[i - start]);
 }
 
-template <typename T, typename I>
-bool valid_row(const CsrMatrix<T, I>& a, int64_t row) {
-  const int64_t begin = a.rowptr[row], end = a.rowptr[row + 1];
-  if (begin < 0 || begin > end || end > a.n_edges) return false;
-  bool ok = true;
-  for (int64_t e = begin; e < end; ++e) ok &= static_cast<uint64_t>(a.col[e]) < static_cast<uint64_t>(a.n_cols);
-  return ok;
-}
-
 template <typename S, typename I>
 bool spmm_rows_at(const CsrMatrix<Accumulator<S>, I>& a, const S* x, int64_t width, const SpmmOutput<S>& out,
                   int64_t begin, int64_t end) {
   constexpr int W = kWidth<Accumulator<S>>;
   const int64_t whole = width / W * W;
   for (int64_t row = begin; row < end; ++row) {
-    if (!valid_row(a, row)) return false;
+    if (!valid_row(a.rowptr, a.col, row, a.n_cols, a.n_edges)) return false;
     int64_t first = 0;
     for (; first + kMaxVectors * W <= whole; first += kMaxVectors * W) {
       row_block<S, I, kMaxVectors>(a, x, width, out, row, first);

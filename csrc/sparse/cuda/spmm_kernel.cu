@@ -1,26 +1,21 @@
 // Sparse times dense: a group of lanes holds a row of y in registers and gathers the rows of x that its edges name.
 //
-// The edges are also cut into chunks of equal size. A row longer than a chunk leaves to its own group only the edges up
-// to the first border between chunks; every chunk that begins inside such a row has a group that sums it apart, and a
-// second, small kernel adds a row's pieces in order. Where a long row begins and ends is found on the device, so
-// neither a plan nor the host is needed.
+// A long row is cut into pieces (row_cuts.cuh), each summed apart; a second, small kernel adds them in order.
 #include "sparse/cuda/spmm_kernel.h"
 
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
 #include "cuda/launch.cuh"
 #include "cuda/pack.cuh"
+#include "sparse/cuda/row_cuts.cuh"
 
 namespace smore::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 constexpr int64_t kAlign = 256;
-template <typename T>
-constexpr T kNan = std::numeric_limits<T>::quiet_NaN();
 
 // Columns of a group: G lanes with P packs of V elements each. M is the type in memory, T that of the sums.
 template <typename M_, typename I_, int V_, int G_, int P_>
@@ -36,49 +31,14 @@ struct Shape {
 };
 
 template <typename M, typename I>
-struct Job {
+struct Job : RowCuts<Accumulator<M>, I> {
   using T = Accumulator<M>;
-  CsrMatrix<T, I> a;
   SpmmOutput<M> out;
-  int64_t fixed;     // the length of every row, or -1
-  int log_chunk;     // a chunk has 2^log_chunk edges
-  int64_t n_chunks;  // 0: rows are not cut
-  int64_t* begins;   // [n_chunks]: the long row whose first piece the chunk is, or -1
-  T* head;           // [n_chunks, width]: what the row that begins[c] names sums before chunk c
-  T* piece;          // [n_chunks, width]: what it sums in chunk c
+  int64_t* begins;  // [n_chunks]: the long row whose first piece the chunk is, or -1
+  T* head;          // [n_chunks, width]: what the row that begins[c] names sums before chunk c
+  T* piece;         // [n_chunks, width]: what it sums in chunk c
   int width;
-
-  __device__ int64_t chunk() const { return int64_t{1} << log_chunk; }
-  // The number of chunks that begin before the edge.
-  __device__ int64_t chunks_up_to(int64_t edge) const { return (edge + chunk() - 1) >> log_chunk; }
 };
-
-struct Range {
-  int64_t begin, end;
-};
-
-template <typename M, typename I>
-__device__ __forceinline__ Range edges_of(const Job<M, I>& job, int64_t row) {
-  if (job.fixed >= 0) return {row * job.fixed, (row + 1) * job.fixed};
-  const int64_t begin = min(max(int64_t{job.a.rowptr[row]}, int64_t{0}), job.a.n_edges);
-  return {begin, max(min(int64_t{job.a.rowptr[row + 1]}, job.a.n_edges), begin)};
-}
-
-// The row that holds the edge; n_rows if there is none.
-template <typename M, typename I>
-__device__ int64_t row_of(const Job<M, I>& job, int64_t edge) {
-  if (job.fixed > 0) return edge / job.fixed;
-  int64_t low = 0, high = job.a.n_rows;
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (static_cast<int64_t>(job.a.rowptr[middle + 1]) <= edge) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 __device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
@@ -258,26 +218,18 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   const int group = static_cast<int>(threadIdx.x) / S::G;
   const bool of_chunk = blockIdx.x < piece_blocks;
   const int64_t number = int64_t{of_chunk ? blockIdx.x : blockIdx.x - piece_blocks} * S::kGroups + group;
-  const int64_t first = number << job.log_chunk;  // the chunk's first edge
-  const int64_t row = !of_chunk ? number : number < job.n_chunks ? row_of(job, first) : job.a.n_rows;
-  const bool known = row < job.a.n_rows;
-  Range edges{0, 0};
-  if (known) edges = edges_of(job, row);
-  const bool is_long = job.n_chunks > 0 && edges.end - edges.begin > job.chunk();
-  if (of_chunk) {
-    const bool begins = is_long && edges.begin > first - job.chunk();
-    if (blockIdx.y == 0 && threadIdx.x % S::G == 0 && number < job.n_chunks) job.begins[number] = begins ? row : -1;
-    edges = is_long ? Range{first, max(min(edges.end, first + job.chunk()), first)} : Range{0, 0};
-  } else if (is_long) {
-    edges.end = job.chunks_up_to(edges.begin) << job.log_chunk;
+  const Share share = share_of(job, of_chunk, number);
+  const Range edges = share.edges;
+  if (of_chunk && blockIdx.y == 0 && threadIdx.x % S::G == 0 && number < job.n_chunks) {
+    job.begins[number] = share.first_cut ? share.row : -1;
   }
   const Sum<S> sum = sum_edges<S>(job, x, edges);
-  if (of_chunk && is_long) {
+  if (of_chunk && share.is_long) {
     store_sum(sum, job.piece + number * job.width, job.width);
-  } else if (is_long) {
+  } else if (share.is_long) {
     store_sum(sum, job.head + job.chunks_up_to(edges.begin) * job.width, job.width);
-  } else if (known && !of_chunk) {
-    emit(job.out, row, job.width, sum);
+  } else if (!of_chunk && share.row < job.a.n_rows) {
+    emit(job.out, share.row, job.width, sum);
   }
 }
 
@@ -294,14 +246,6 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) add_pieces_kernel(const 
 #pragma unroll 4
   for (int64_t c = first; c < last; ++c) add_stored(sum, job.piece + c * job.width, job.width);
   emit(job.out, row, job.width, sum);
-}
-
-// Longer chunks cost less traffic, shorter ones leave less to the last group at work.
-int log_chunk_for(int64_t n_edges) { return n_edges < (int64_t{1} << 20) ? 6 : 7; }
-
-int64_t chunks_for(int64_t n_edges, const RowLengths& lengths) {
-  const int64_t chunk = int64_t{1} << log_chunk_for(n_edges);
-  return lengths.longest <= chunk || n_edges <= chunk ? 0 : ceil_div(n_edges, chunk);
 }
 
 int64_t begins_bytes(int64_t n_chunks) { return ceil_div(n_chunks * int64_t{sizeof(int64_t)}, kAlign) * kAlign; }
@@ -344,13 +288,12 @@ void spmm(const CsrMatrix<Accumulator<M>, I>& a, const M* x, int64_t width, cons
   using T = Accumulator<M>;
   if (a.n_rows == 0 || width == 0) return;
   if (width > INT32_MAX / 2) throw std::length_error("smore_ext: spmm of width " + std::to_string(width));
-  const int64_t n_chunks = chunks_for(a.n_edges, lengths);
+  const RowCuts<T, I> rows = cuts_of(a, lengths);
+  const int64_t n_chunks = rows.n_chunks;
   char* const bytes = static_cast<char*>(scratch);
   T* const head = n_chunks > 0 ? reinterpret_cast<T*>(bytes + begins_bytes(n_chunks)) : nullptr;
   T* const piece = n_chunks > 0 ? head + n_chunks * width : nullptr;
-  const Job<M, I> job{
-      a,    out,   lengths.fixed,          log_chunk_for(a.n_edges), n_chunks, reinterpret_cast<int64_t*>(bytes),
-      head, piece, static_cast<int>(width)};
+  const Job<M, I> job{{rows}, out, reinterpret_cast<int64_t*>(bytes), head, piece, static_cast<int>(width)};
   if (packs_fit<M>(width, x, out.y, out.addend, out.factor[0], out.factor[1], out.scaled[0], out.scaled[1])) {
     run_width<kFullPack<M>>(job, x, stream);
   } else {
