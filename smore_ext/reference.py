@@ -14,47 +14,58 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _complex_filter(weight: Tensor, width: int) -> Tensor:
-    """Filter [d/2+1] complex from its real view [d/2+1, 2]; the ignored imaginary parts are set to zero."""
+def _complex_filter(weight: Tensor, width: int, keep: int | None = None) -> Tensor:
+    """Filter [d/2+1] complex from its real view [d/2+1, 2]; the ignored imaginary parts are set to zero.
+
+    Either may have a leading dimension of 1. With `keep`, bins from there on are set to zero.
+    """
     if not weight.is_complex():
         weight = torch.view_as_complex(weight.contiguous())
-    counts = torch.ones(weight.shape[0], dtype=torch.bool, device=weight.device)
-    counts[0] = False
-    if width % 2 == 0:
-        counts[-1] = False
-    return torch.complex(weight.real, torch.where(counts, weight.imag, torch.zeros_like(weight.imag)))
+    bins = torch.arange(width // 2 + 1, device=weight.device)
+    kept = bins < (len(bins) if keep is None else keep)
+    turns = kept & (bins > 0) & (2 * bins != width)
+    zero = torch.zeros_like(weight.real)
+    weight = torch.complex(torch.where(kept, weight.real, zero), torch.where(turns, weight.imag, zero))
+    return weight.reshape(width // 2 + 1)
 
 
 def _rfft(x: Tensor) -> Tensor:
-    """[N, d] -> [N, d/2+1]. torch.fft takes no empty batch, so that is spelled out."""
-    if x.shape[0] == 0:
-        return torch.complex(x, x)[:, : x.shape[1] // 2 + 1]
-    return torch.fft.rfft(x, dim=1, norm="ortho")
+    """[..., d] -> [..., d/2+1]. torch.fft takes no empty batch, so that is spelled out."""
+    if x.numel() == 0:
+        return torch.complex(x, x)[..., : x.shape[-1] // 2 + 1]
+    return torch.fft.rfft(x, dim=-1, norm="ortho")
 
 
 def _irfft(spectrum: Tensor, width: int) -> Tensor:
-    """[N, d/2+1] -> [N, d]."""
-    if spectrum.shape[0] == 0:
-        return spectrum.real[:, :1].expand(0, width)
-    return torch.fft.irfft(spectrum, n=width, dim=1, norm="ortho")
+    """[..., d/2+1] -> [..., d]."""
+    if spectrum.numel() == 0:
+        return spectrum.real[..., :1].expand(*spectrum.shape[:-1], width)
+    return torch.fft.irfft(spectrum, n=width, dim=-1, norm="ortho")
 
 
-def spectral_filter(x: Tensor, weight: Tensor) -> Tensor:
-    """irfft(rfft(x) * weight), orthonormal, along the rows. x [N, d], weight [d/2+1, 2] -> [N, d]."""
-    return _irfft(_rfft(x) * _complex_filter(weight, x.shape[1]), x.shape[1])
+def spectral_filter(x: Tensor, weight: Tensor, keep: int | None = None) -> Tensor:
+    """irfft(rfft(x) * weight), orthonormal, along the rows. x [..., d], weight [d/2+1, 2] -> [..., d].
+
+    `keep`: only so many of the lowest bins count.
+    """
+    width = x.shape[-1]
+    return _irfft(_rfft(x) * _complex_filter(weight, width, keep), width)
 
 
 def spectrum_fusion(
-    xs: Sequence[Tensor], weights: Sequence[Tensor], fusion_weight: Tensor
+    xs: Sequence[Tensor], weights: Sequence[Tensor], fusion_weight: Tensor, keep: int | None = None
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Each x_m filtered by w_m, the product of unfiltered spectra filtered by w_f. docs/spec.md, section 1, step 2."""
-    width = xs[0].shape[1]
-    spectra = [_rfft(x) for x in xs]  # M x [N, d/2+1]
-    filtered = tuple(_irfft(s * _complex_filter(w, width), width) for s, w in zip(spectra, weights, strict=True))
+    """Each x_m filtered by w_m (none: no such outputs), and the product of the unfiltered spectra filtered by w_f.
+
+    docs/spec.md, section 1, step 2. `keep`: as in `spectral_filter`.
+    """
+    width = xs[0].shape[-1]
+    spectra = [_rfft(x) for x in xs]  # M x [..., d/2+1]
+    filtered = tuple(_irfft(spectra[m] * _complex_filter(w, width, keep), width) for m, w in enumerate(weights))
     product = spectra[0]
     for spectrum in spectra[1:]:
         product = product * spectrum
-    return filtered, _irfft(product * _complex_filter(fusion_weight, width), width)
+    return filtered, _irfft(product * _complex_filter(fusion_weight, width, keep), width)
 
 
 def _sparse(graph: Any, like: Tensor) -> Tensor:

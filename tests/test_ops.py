@@ -199,13 +199,49 @@ def test_zero_rows_stay_exactly_zero(d: int, device: torch.device) -> None:
     assert not y[[0, 25]].any()
 
 
-def test_complex_filters_are_taken_conjugated_ones_too(device: torch.device) -> None:
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])
+def test_complex_filters_are_taken_conjugated_ones_too(shape: tuple[int, ...], device: torch.device) -> None:
     x = torch.randn(6, 8, device=device)
-    weight = torch.randn(5, dtype=torch.complex64, device=device, requires_grad=True)
+    weight = torch.randn(shape, dtype=torch.complex64, device=device, requires_grad=True)
     for w in (weight, weight.conj()):
         ours = torch.autograd.grad(ops.spectral_filter(x, w).square().sum(), weight)[0]
         exact = torch.autograd.grad(reference.spectral_filter(x, w).square().sum(), weight)[0]
+        assert ours.shape == shape
         torch.testing.assert_close(ours, exact)
+
+
+def test_rows_of_a_batch_are_rows(device: torch.device) -> None:
+    x, weight = torch.randn(3, 5, 7, 64, device=device), torch.randn(33, 2, device=device)
+    for keep in (None, 5):
+        rows = ops.spectral_filter(x.view(-1, 64), weight, keep)
+        assert torch.equal(ops.spectral_filter(x, weight, keep).view(-1, 64), rows)
+        torch.testing.assert_close(ops.spectral_filter(x[0, 0, 0], weight, keep), rows[0])
+
+
+@pytest.mark.parametrize("keep", [1, 9, 17, 32, 33])
+@pytest.mark.parametrize("d", [64, 65, 512])
+def test_dropped_frequencies_neither_count_nor_get_a_gradient(d: int, keep: int, device: torch.device) -> None:
+    x = torch.randn(30, d, device=device)
+    weight = torch.randn(d // 2 + 1, 2, device=device)
+    weight[keep:] = torch.nan
+    weight.requires_grad_()
+    y = ops.spectral_filter(x, weight, keep)
+    torch.testing.assert_close(y, reference.spectral_filter(x, weight, keep), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(y.sum(), weight)
+    assert gradient[:keep].isfinite().all() and not gradient[keep:].any()
+
+
+def test_one_graph_serves_any_number_of_rows(device: torch.device) -> None:
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda x, w: ops.spectral_filter(x, w, 3), fullgraph=True, dynamic=True, backend=counter)
+    weight = torch.randn(1, 5, 2, device=device, requires_grad=True)
+    for shape in ((4, 3, 8), (2, 9, 8), (11, 2, 8)):
+        x = torch.randn(shape, device=device, requires_grad=True)
+        y = compiled(x, weight)
+        assert torch.equal(y, ops.spectral_filter(x, weight, 3))
+        assert torch.autograd.grad(y.sum(), weight)[0].shape == weight.shape
+    assert counter.frame_count == 1
 
 
 def test_wide_rows_keep_the_tolerance_rule(device: torch.device) -> None:

@@ -36,6 +36,11 @@ inline void check_shape(const char* op, const char* name, const at::Tensor& t, a
   SMORE_CHECK_VALUE(t.sizes() == shape, op, name, " must have shape ", shape, ", got ", t.sizes());
 }
 
+// For sizes that torch.compile may not know yet.
+inline void check_sym_shape(const char* op, const char* name, const at::Tensor& t, c10::SymIntArrayRef shape) {
+  SMORE_CHECK_VALUE(t.sym_sizes() == shape, op, name, " must have shape ", shape, ", got ", t.sym_sizes());
+}
+
 inline void check_same_type(const char* op, const char* name, const at::Tensor& t, const char* other_name,
                             const at::Tensor& other) {
   SMORE_CHECK_TYPE(t.scalar_type() == other.scalar_type(), op, name, " must have the dtype of ", other_name, " (",

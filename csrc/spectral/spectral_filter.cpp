@@ -11,32 +11,35 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using Keep = std::optional<int64_t>;
 
 struct SpectralFilter : torch::autograd::Function<SpectralFilter> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, Keep keep) {
     ctx->save_for_backward({x, weight});
+    ctx->saved_data["keep"] = keep;
     at::AutoDispatchBelowADInplaceOrView guard;
-    return spectral_filter_op::call(x, weight);
+    return spectral_filter_op::call(x, weight, keep);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    auto [grad_x, grad_weight] = spectral_filter_backward_op::call(grads[0], saved[0], saved[1]);
-    return {grad_x, grad_weight};
+    const Keep keep = ctx->saved_data["keep"].toOptional<int64_t>();
+    auto [grad_x, grad_weight] = spectral_filter_backward_op::call(grads[0], saved[0], saved[1], keep);
+    return {grad_x, grad_weight, Tensor()};
   }
 };
 
-Tensor spectral_filter_autograd(const Tensor& x, const Tensor& weight) {
+Tensor spectral_filter_autograd(const Tensor& x, const Tensor& weight, Keep keep) {
   const Tensor real = real_filter(weight);
-  check_spectral_filter(x, real);
-  return SpectralFilter::apply(x, real);
+  check_spectral_filter(x, real, keep);
+  return SpectralFilter::apply(x, real, keep);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
-  m.def("spectral_filter(Tensor x, Tensor weight) -> Tensor");
-  m.def("spectral_filter_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)");
+  m.def("spectral_filter(Tensor x, Tensor weight, int? keep=None) -> Tensor");
+  m.def("spectral_filter_backward(Tensor grad, Tensor x, Tensor weight, int? keep=None) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
@@ -159,17 +159,15 @@ class SMORE(Recommender):
     def on_device(cls, dataset: Dataset, config: SMOREConfig, device: torch.device) -> Self:
         return cls(dataset, config, knn_device=device).to(device)
 
-    def _filters(self) -> tuple[list[Tensor], Tensor]:
-        """The filters [d/2+1, 2] as `spectral` says."""
-        weights, fusion = [self.filter[m][0] for m in self.modalities], self.fusion_filter[0]
-        if self.config.spectral is True:
-            return weights, fusion
-        keep = torch.ones_like(fusion)
-        if self.config.spectral is False:
-            keep[:, 1] = 0  # one, real, at every frequency: nothing is filtered
-            return [keep for _ in weights], keep
-        keep[self.config.spectral :] = 0
-        return [w * keep for w in weights], fusion * keep
+    def _fusion(self, projected: list[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        """Step 2, as `spectral` says: modalities denoised, and all fused. M x [I, d] -> (M x [I, d], [I, d])."""
+        f, spectral = BACKENDS[self.config.backend], self.config.spectral
+        if spectral is False:  # the product of the spectra as they are
+            one = torch.ones_like(self.fusion_filter)
+            one[..., 1] = 0
+            return projected, f.spectrum_fusion(projected, [], one)[1]
+        filters = [self.filter[m] for m in self.modalities]
+        return f.spectrum_fusion(projected, filters, self.fusion_filter, None if spectral is True else spectral)
 
     def views(self) -> tuple[Tensor, Tensor]:
         """Steps 1 to 5: behaviour view C [U+I, d], and the items' M modality views and fusion view [I, (M + 1) d]."""
@@ -179,7 +177,7 @@ class SMORE(Recommender):
         # 1. Projection of the raw features.
         projected = [self.projection[m](self.features[m]) for m in self.modalities]  # M x [I, d]
         # 2. Spectrum modality fusion: each modality denoised, and all fused.
-        denoised, fused = f.spectrum_fusion(projected, *self._filters())  # M x [I, d], [I, d]
+        denoised, fused = self._fusion(projected)  # M x [I, d], [I, d]
         # 3. Behaviour-guided gates.
         gates = [self.feature_gate[m](h) for m, h in zip(self.modalities, denoised, strict=True)]  # M x [I, d]
         gates.append(self.fusion_gate(fused))

@@ -159,8 +159,8 @@ def _spread_out(t: Tensor) -> Tensor:
 
 
 def _transposed(t: Tensor) -> Tensor:
-    """The same values, with the first of two dimensions dense in memory."""
-    return t.T.contiguous().T if t.ndim == 2 else t
+    """The same values, with the first of two or more dimensions dense in memory."""
+    return t.transpose(0, -1).contiguous().transpose(0, -1) if t.ndim > 1 else t
 
 
 def check_layouts(case: OpCase, ops: Any, device: torch.device = CPU) -> None:

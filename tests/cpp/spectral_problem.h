@@ -43,15 +43,17 @@ Complex bin(const std::vector<T>& weight, int64_t k) {
   return {double(weight[2 * k]), double(weight[2 * k + 1])};
 }
 
-// M arrays with their filters, and the gradients that arrive.
+// M arrays with their filters, and the gradients that arrive. `kept` bins count (all, if nothing else is said); without
+// `filtered` only the fused array is wanted.
 template <typename T>
 struct Problem {
-  int64_t n, d, m;
+  int64_t n, d, m, kept;
+  bool filtered = true;
   std::vector<std::vector<T>> x, weight, grad_y;
   std::vector<T> fusion, grad_fused;
   std::vector<const T*> x_pointers, weight_pointers, grad_pointers;
 
-  Problem(int64_t n, int64_t d, int64_t m) : n(n), d(d), m(m) {
+  Problem(int64_t n, int64_t d, int64_t m) : n(n), d(d), m(m), kept(d / 2 + 1) {
     for (int64_t a = 0; a < m; ++a) {
       const unsigned seed = static_cast<unsigned>(10 * a);
       x.push_back(harness::random_values<T>(n * d, seed));
@@ -66,17 +68,20 @@ struct Problem {
       grad_pointers.push_back(grad_y[a].data());
     }
   }
+  // The filters, that of the fusion last.
+  int64_t filters() const { return (filtered ? m : 0) + 1; }
+  const T* const* weights() const { return filtered ? weight_pointers.data() : nullptr; }
 };
 
+// An array a filter.
 template <typename T>
 std::vector<std::vector<T>> forward(const Problem<T>& p, int threads) {
-  std::vector<std::vector<T>> y(p.m + 1, std::vector<T>(p.n * p.d));
+  std::vector<std::vector<T>> y(p.filters(), std::vector<T>(p.n * p.d));
   std::vector<T*> pointers;
   for (auto& array : y) pointers.push_back(array.data());
-  const auto plan = smore::spectral_plan<T>(p.d);
+  const auto plan = smore::spectral_plan<T>(p.d, p.kept);
   const smore::SpectralForward<T> job{
-      plan.get(),     p.n, p.m, p.x_pointers.data(), p.weight_pointers.data(), pointers.data(), p.fusion.data(),
-      pointers.back()};
+      plan.get(), p.n, p.m, p.x_pointers.data(), p.weights(), pointers.data(), p.fusion.data(), pointers.back()};
   harness::run_ranges(smore::spectral_chunks(p.n), threads,
                       [&](int64_t begin, int64_t end) { smore::spectral_forward(job, begin, end); });
   return y;
@@ -92,15 +97,15 @@ template <typename T>
 Gradients<T> backward(const Problem<T>& p, int threads) {
   const int64_t chunks = smore::spectral_chunks(p.n);
   Gradients<T> g{std::vector<std::vector<T>>(p.m, std::vector<T>(p.n * p.d)),
-                 std::vector<double>(chunks * (p.m + 1) * (p.d / 2 + 1) * 2)};
+                 std::vector<double>(chunks * p.filters() * (p.d / 2 + 1) * 2)};
   std::vector<T*> pointers;
   for (auto& array : g.x) pointers.push_back(array.data());
-  const auto plan = smore::spectral_plan<T>(p.d);
+  const auto plan = smore::spectral_plan<T>(p.d, p.kept);
   const smore::SpectralBackward<T> job{plan.get(),
                                        p.n,
                                        p.m,
                                        p.x_pointers.data(),
-                                       p.weight_pointers.data(),
+                                       p.weights(),
                                        p.fusion.data(),
                                        p.grad_pointers.data(),
                                        p.grad_fused.data(),

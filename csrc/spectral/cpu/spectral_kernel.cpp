@@ -42,10 +42,37 @@ void push_root(std::vector<T>& table, int64_t numerator, int64_t n) {
   table.push_back(static_cast<T>(std::sin(angle)));
 }
 
+// cos and sin of 2 pi (j + 1/2) k / d, j < d/4, at [j][k], or at [k][j] if `transposed`.
 template <typename T>
-std::shared_ptr<const SpectralPlan<T>> make_plan(int64_t d) {
+std::unique_ptr<const WaveTable<T>> wave_table(int64_t d, int64_t kept, bool transposed) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t rows = transposed ? kept : d / 4, columns = transposed ? d / 4 : kept;
+  const int64_t step = (columns + kLine - 1) / kLine * kLine;
+  auto table = std::make_unique<WaveTable<T>>(rows, step);
+  std::fill_n(table->cosine.get(), rows * step, T(0));
+  std::fill_n(table->sine.get(), rows * step, T(0));
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      const int64_t j = transposed ? column : row, k = transposed ? row : column;
+      std::vector<T> wave;
+      push_root(wave, (2 * j + 1) * k, 2 * d);
+      table->cosine.get()[row * step + column] = wave[0];
+      table->sine.get()[row * step + column] = -wave[1];
+    }
+  }
+  return table;
+}
+
+template <typename T>
+std::shared_ptr<const SpectralPlan<T>> make_plan(int64_t d, int64_t kept) {
   auto plan = std::make_shared<SpectralPlan<T>>();
   plan->d = d;
+  plan->kept = kept;
+  if (kept <= SMORE_DISPATCH(most_kept<T>)(d)) {
+    plan->to_bins = wave_table<T>(d, kept, false);
+    plan->to_rows = wave_table<T>(d, kept, true);
+    return plan;
+  }
   int64_t n = d, stride = 1;
   for (const int64_t radix : factors(d)) {
     typename SpectralPlan<T>::Stage stage{radix, n / radix, stride, 0, 0};
@@ -65,14 +92,14 @@ std::shared_ptr<const SpectralPlan<T>> make_plan(int64_t d) {
 }  // namespace
 
 template <typename T>
-std::shared_ptr<const SpectralPlan<T>> spectral_plan(int64_t d) {
+std::shared_ptr<const SpectralPlan<T>> spectral_plan(int64_t d, int64_t kept) {
   static std::mutex mutex;
-  static std::map<int64_t, std::shared_ptr<const SpectralPlan<T>>> cache;
+  static std::map<std::pair<int64_t, int64_t>, std::shared_ptr<const SpectralPlan<T>>> cache;
   const std::lock_guard<std::mutex> lock(mutex);
-  if (const auto found = cache.find(d); found != cache.end()) return found->second;
+  if (const auto found = cache.find({d, kept}); found != cache.end()) return found->second;
   constexpr size_t kMaxPlans = 64;
   if (cache.size() >= kMaxPlans) cache.clear();
-  return cache[d] = make_plan<T>(d);
+  return cache[{d, kept}] = make_plan<T>(d, kept);
 }
 
 template <typename T>
@@ -85,9 +112,9 @@ void spectral_backward(const SpectralBackward<T>& job, int64_t begin, int64_t en
   SMORE_DISPATCH(spectral_backward_at<T>)(job, begin, end);
 }
 
-#define SMORE_INSTANTIATE(T)                                                      \
-  template std::shared_ptr<const SpectralPlan<T>> spectral_plan<T>(int64_t);      \
-  template void spectral_forward<T>(const SpectralForward<T>&, int64_t, int64_t); \
+#define SMORE_INSTANTIATE(T)                                                          \
+  template std::shared_ptr<const SpectralPlan<T>> spectral_plan<T>(int64_t, int64_t); \
+  template void spectral_forward<T>(const SpectralForward<T>&, int64_t, int64_t);     \
   template void spectral_backward<T>(const SpectralBackward<T>&, int64_t, int64_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)

@@ -4,15 +4,26 @@
 // one vector register holds the same element of `width` such pairs, so a whole FFT runs without a single
 // shuffle. A pair's spectrum is Z = A + iB; a real filter (Hermitian spectrum) acts on both rows at once, and
 // A, B are taken apart, bin k together with bin d - k, only where spectra of different arrays are multiplied.
+// Where few bins are kept, products with tables of cosines and sines are cheaper: see spectral_kept.inl.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "cpu/aligned.h"
+
 namespace smore {
 
-// Twiddle factors of one row length. Immutable once made, shared by threads.
+// Cosines and sines of 2 pi (j + 1/2) k / d: `rows` of `step` numbers each.
+template <typename T>
+struct WaveTable {
+  int64_t step;
+  AlignedBuffer<T> cosine, sine;
+  WaveTable(int64_t rows, int64_t step) : step(step), cosine(rows * step), sine(rows * step) {}
+};
+
+// How rows of one length are transformed, for the lowest `kept` of d/2+1 bins. Immutable once made, shared by threads.
 template <typename T>
 struct SpectralPlan {
   struct Stage {
@@ -22,14 +33,16 @@ struct SpectralPlan {
     int64_t twiddle;  // offset into `table`: [rest][radix - 1] complex, e^(-2 pi i p k / n)
     int64_t root;     // offset into `table`: [radix] complex, e^(-2 pi i k / radix)
   };
-  int64_t d;
+  int64_t d, kept;
   std::vector<Stage> stages;
   std::vector<T> table;
+  // By definition, instead of stages: [positions][bins] and [bins][positions], zero beyond the kept bins.
+  std::unique_ptr<const WaveTable<T>> to_bins, to_rows;
 };
 
-// Plan for rows of length d >= 1, from a small cache. Thread-safe.
+// Plan for rows of length d >= 1 and 1 <= kept <= d/2+1, from a small cache. Thread-safe.
 template <typename T>
-std::shared_ptr<const SpectralPlan<T>> spectral_plan(int64_t d);
+std::shared_ptr<const SpectralPlan<T>> spectral_plan(int64_t d, int64_t kept);
 
 template <typename T>
 struct SpectralForward {
@@ -37,7 +50,7 @@ struct SpectralForward {
   int64_t n;               // rows
   int64_t modalities;      // arrays in x
   const T* const* x;       // modalities pointers to [n, d]
-  const T* const* weight;  // modalities pointers to [d/2+1, 2]
+  const T* const* weight;  // modalities pointers to [d/2+1, 2], or null: fusion only
   T* const* y;             // filtered arrays, [n, d] each
   const T* fusion_weight;  // [d/2+1, 2], or null: no fusion
   T* fused;                // [n, d]
@@ -49,13 +62,20 @@ struct SpectralBackward {
   int64_t n;
   int64_t modalities;
   const T* const* x;
-  const T* const* weight;
+  const T* const* weight;  // or null
   const T* fusion_weight;  // or null
   const T* const* grad_y;  // [n, d] each
   const T* grad_fused;     // [n, d], or null
   T* const* grad_x;        // [n, d] each
-  double* partial;         // [spectral_chunks(n)][modalities + fused][d/2+1][2]: one chunk's filter gradients
+  double* partial;         // [spectral_chunks(n)][spectral_filters()][d/2+1][2]: one chunk's filter gradients, of which
+                           // those of bins that are not kept say nothing
 };
+
+// Filters of a job: those of the arrays, then that of the fusion.
+template <typename Job>
+int64_t spectral_filters(const Job& job) {
+  return (job.weight != nullptr ? job.modalities : 0) + (job.fusion_weight != nullptr ? 1 : 0);
+}
 
 // Rows that share one partial sum of the filter gradients. Fixed, so results do not depend on the thread
 // count.

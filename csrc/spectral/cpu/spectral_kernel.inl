@@ -111,14 +111,14 @@ SMORE_INLINE Complex<T> multiply_conj(Complex<T> a, Complex<T> b) {  // conj(a) 
   return {fma(a.re, b.re, a.im * b.im), fma(a.re, b.im, -(a.im * b.re))};
 }
 
-// The filter over all d bins, times `scale`: out[2k], out[2k+1]. Imaginary parts of bins 0 and d/2 have no
-// effect.
+// The filter over all d bins, times `scale`: out[2k], out[2k+1]; zero at bins that are not kept. Imaginary parts of
+// bins 0 and d/2 have no effect.
 template <typename T>
-void full_filter(const T* weight, int64_t d, double scale, T* out) {
+void full_filter(const T* weight, int64_t d, int64_t kept, double scale, T* out) {
   for (int64_t k = 0; k <= d / 2; ++k) {
     const int64_t mirror = k == 0 ? 0 : d - k;
-    const T re = static_cast<T>(weight[2 * k] * scale);
-    const T im = k == mirror ? T(0) : static_cast<T>(weight[2 * k + 1] * scale);
+    const T re = k < kept ? static_cast<T>(weight[2 * k] * scale) : T(0);
+    const T im = k < kept && k != mirror ? static_cast<T>(weight[2 * k + 1] * scale) : T(0);
     out[2 * k] = re;
     out[2 * k + 1] = im;
     out[2 * mirror] = re;
@@ -173,20 +173,21 @@ class SpectralTile {
   T* scratch_;
 };
 
+// Filters over all bins: M of them (unused where only the fusion is wanted), then the fusion filter.
 template <typename T>
 struct Filters {
   AlignedBuffer<T> memory;
   int64_t d, modalities;
 
-  Filters(int64_t d, int64_t modalities, const T* const* weight, const T* fusion_weight)
-      : memory(2 * d * (modalities + 1)), d(d), modalities(modalities) {
-    for (int64_t m = 0; m < modalities; ++m)
-      full_filter(weight[m], d, 1.0 / static_cast<double>(d), memory.get() + 2 * d * m);
+  Filters(const SpectralPlan<T>& plan, int64_t modalities, const T* const* weight, const T* fusion_weight)
+      : memory(2 * plan.d * (modalities + 1)), d(plan.d), modalities(modalities) {
+    for (int64_t m = 0; weight != nullptr && m < modalities; ++m)
+      full_filter(weight[m], d, plan.kept, 1.0 / static_cast<double>(d), memory.get() + 2 * d * m);
     if (fusion_weight != nullptr) {
       // 2^-M: spectra are taken apart without their factor 1/2.
       const double scale = std::pow(static_cast<double>(d), -0.5 * static_cast<double>(modalities + 1)) *
                            std::pow(0.5, static_cast<double>(modalities));
-      full_filter(fusion_weight, d, scale, memory.get() + 2 * d * modalities);
+      full_filter(fusion_weight, d, plan.kept, scale, memory.get() + 2 * d * modalities);
     }
   }
   const T* of(int64_t m) const { return memory.get() + 2 * d * m; }
@@ -195,6 +196,7 @@ struct Filters {
 
 }  // namespace smore::SMORE_LEVEL
 
+#include "spectral/cpu/spectral_kept.inl"
 #if SMORE_VECTOR_BYTES == 64
 #include "spectral/cpu/spectral_row64.inl"
 #endif
@@ -227,7 +229,7 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
     tile.inverse(M);
     store_pairs(tile.slot(M), scale, d, job.fused + row * d, valid);
   }
-  for (int64_t m = 0; m < M; ++m) {
+  for (int64_t m = 0; job.weight != nullptr && m < M; ++m) {
     T* z = tile.slot(m);
     const T* w = filters.of(m);
     for (int64_t k = 0; job.fused != nullptr && k < d; ++k) {
@@ -240,7 +242,8 @@ void forward_tile(const SpectralForward<T>& job, const Filters<T>& filters, Spec
 
 template <typename T>
 void spectral_forward_at(const SpectralForward<T>& job, int64_t begin, int64_t end) {
-  const Filters<T> filters(job.plan->d, job.modalities, job.weight, job.fused != nullptr ? job.fusion_weight : nullptr);
+  if (job.plan->to_bins != nullptr) return kept_forward_chunks(job, begin, end);
+  const Filters<T> filters(*job.plan, job.modalities, job.weight, job.fusion_weight);
 #if SMORE_VECTOR_BYTES == 64
   if constexpr (std::is_same_v<T, float>) {
     if (job.plan->d == 64) return row64_forward_chunks(job, filters, begin, end);
@@ -282,14 +285,14 @@ RowScale<T> common_scale(RowScale<T>& own, const RowScale<T>& other) {
   return factor;
 }
 
-// `sums`: lane sums of the filter gradients of one chunk, [M + 1][d/2+1] complex registers. Slots: x_m, then the
+// `sums`: lane sums of the filter gradients of one chunk, [filters][d/2+1] complex registers. Slots: x_m, then the
 // gradient of x_m, then grad_fused.
 template <typename T>
 void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, SpectralTile<T>& tile, T* sums,
                    int64_t row) {
   const int64_t d = job.plan->d, M = job.modalities, bins = d / 2 + 1;
   const int64_t valid = std::min<int64_t>(job.n - row, 2 * kWidth<T>);
-  const bool fused = job.grad_fused != nullptr;
+  const bool fused = job.grad_fused != nullptr, filtered = job.weight != nullptr;
   for (int64_t m = 0; m < M; ++m) {
     tile.load(job.x[m] + row * d, valid, m);
     tile.forward(m);
@@ -299,9 +302,8 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
     tile.forward(2 * M);
   }
   for (int64_t m = 0; m < M; ++m) {
-    T* g = tile.slot(M + m);
     RowScale<T>& scale = tile.scale(M + m);
-    scale = row_scale(job.grad_y[m] + row * d, d, valid);
+    scale = filtered ? row_scale(job.grad_y[m] + row * d, d, valid) : RowScale<T>{};
     RowScale<T> share{};
     if (fused) {
       RowScale<T> other = tile.scale(2 * M);
@@ -310,19 +312,24 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
       }
       share = common_scale(scale, other);
     }
-    load_pairs(job.grad_y[m] + row * d, d, valid, scale, g);
-    tile.forward(M + m);
-    g = tile.slot(M + m);
-    const RowScale<T> weight = product(tile.scale(m), scale);
-    for (int64_t k = 0; k < bins; ++k) {
-      const int64_t mirror = k == 0 ? 0 : d - k;
-      accumulate(sums, m * bins + k, correlate(unpack(tile.slot(m), k, mirror), unpack(g, k, mirror), weight));
-    }
-    const T* w = filters.of(m);
-    for (int64_t k = 0; k < d; ++k) {
-      store_complex<T, false>(g, k, times(load_complex<T, false>(g, k), w[2 * k], -w[2 * k + 1]));
+    if (filtered) {
+      load_pairs(job.grad_y[m] + row * d, d, valid, scale, tile.slot(M + m));
+      tile.forward(M + m);
+      const RowScale<T> weight = product(tile.scale(m), scale);
+      const T *x = tile.slot(m), *w = filters.of(m);
+      T* g = tile.slot(M + m);
+      for (int64_t k = 0; k < bins; ++k) {
+        const int64_t mirror = k == 0 ? 0 : d - k;
+        accumulate(sums, m * bins + k, correlate(unpack(x, k, mirror), unpack(g, k, mirror), weight));
+      }
+      for (int64_t k = 0; k < d; ++k) {
+        store_complex<T, false>(g, k, times(load_complex<T, false>(g, k), w[2 * k], -w[2 * k + 1]));
+      }
+    } else {
+      std::fill_n(tile.slot(M + m), 2 * kWidth<T> * d, T(0));
     }
     if (!fused) continue;
+    T* g = tile.slot(M + m);
     for (int64_t k = 0; k < bins; ++k) {
       const int64_t mirror = k == 0 ? 0 : d - k;
       Pair<T> p = unpack(tile.slot(2 * M), k, mirror);  // times the conjugates of the filter and of all other spectra
@@ -339,6 +346,7 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
     }
   }
   if (fused) {
+    const int64_t fusion = spectral_filters(job) - 1;
     RowScale<T> weight = tile.scale(2 * M);
     for (int64_t m = 0; m < M; ++m) weight = product(weight, tile.scale(m));
     for (int64_t k = 0; k < bins; ++k) {
@@ -348,7 +356,7 @@ void backward_tile(const SpectralBackward<T>& job, const Filters<T>& filters, Sp
         const Pair<T> q = unpack(tile.slot(m), k, mirror);
         p = {multiply(p.a, q.a), multiply(p.b, q.b)};
       }
-      accumulate(sums, M * bins + k, correlate(p, unpack(tile.slot(2 * M), k, mirror), weight));
+      accumulate(sums, fusion * bins + k, correlate(p, unpack(tile.slot(2 * M), k, mirror), weight));
     }
   }
   for (int64_t m = 0; m < M; ++m) {
@@ -362,8 +370,9 @@ void spectral_backward_at(const SpectralBackward<T>& job, int64_t begin, int64_t
   constexpr int W = kWidth<T>;
   const int64_t d = job.plan->d, M = job.modalities, bins = d / 2 + 1;
   const bool fused = job.grad_fused != nullptr;
-  const int64_t arrays = M + (fused ? 1 : 0);
-  const Filters<T> filters(d, M, job.weight, fused ? job.fusion_weight : nullptr);
+  const int64_t arrays = spectral_filters(job);
+  if (job.plan->to_bins != nullptr) return kept_backward_chunks(job, begin, end);
+  const Filters<T> filters(*job.plan, M, job.weight, job.fusion_weight);
   // Spectra come without their factor 1/2: two of them in a filter's gradient, M + 1 in the fusion filter's. An inner
   // bin stands for its mirror too.
   const double fused_scale =
@@ -385,7 +394,8 @@ void spectral_backward_at(const SpectralBackward<T>& job, int64_t begin, int64_t
     for (int64_t a = 0; a < arrays; ++a) {
       for (int64_t k = 0; k < bins; ++k) {
         const bool single = k == 0 || 2 * k == d;
-        const double scale = (a < M ? 0.25 / static_cast<double>(d) : fused_scale) * (single ? 1.0 : 2.0);
+        const double scale =
+            (fused && a + 1 == arrays ? fused_scale : 0.25 / static_cast<double>(d)) * (single ? 1.0 : 2.0);
         double re = 0, im = 0;
         for (int lane = 0; lane < W; ++lane) {
           re += static_cast<double>(sums.get()[2 * W * (a * bins + k) + lane]);

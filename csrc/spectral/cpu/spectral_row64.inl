@@ -206,8 +206,8 @@ SMORE_INLINE Row64 row64_spectrum(const float* rows, bool both, const Row64Table
 struct Row64Filters {
   AlignedBuffer<Row64> filter;
 
-  explicit Row64Filters(const Filters<float>& filters, bool fused) : filter(filters.modalities + 1) {
-    for (int64_t f = 0; f < filters.modalities + (fused ? 1 : 0); ++f) {
+  Row64Filters(const Filters<float>& filters, bool filtered, bool fused) : filter(filters.modalities + 1) {
+    for (int64_t f = filtered ? 0 : filters.modalities; f < filters.modalities + (fused ? 1 : 0); ++f) {
       float re[64], im[64];
       for (int i = 0; i < 64; ++i) {
         re[i] = filters.of(f)[2 * row64_bin(i / 16, i % 16)];
@@ -226,7 +226,7 @@ inline void row64_forward_chunks(const SpectralForward<float>& job, const Filter
   const int64_t M = job.modalities, last = std::min(job.n, end * kSpectralChunkRows);
   static const Row64Tables tables;
   const bool fused = job.fused != nullptr;
-  const Row64Filters weights(filters, fused);
+  const Row64Filters weights(filters, job.weight != nullptr, fused);
   const AlignedBuffer<Scale64> scales(M);
   for (int64_t row = begin * kSpectralChunkRows; row < last; row += 2) {
     const bool both = row + 1 < last;
@@ -246,6 +246,7 @@ inline void row64_forward_chunks(const SpectralForward<float>& job, const Filter
           total = product(total, scale);
         }
       }
+      if (job.weight == nullptr) continue;
       z = row64_product<false>(z, weights.filter.get()[m]);
       row64_inverse(z, tables);
       row64_store(z, scale, job.y[m] + row * 64, both);
@@ -286,12 +287,12 @@ SMORE_INLINE Scale64 row64_common_scale(Scale64& own, Scale64 other) {
   return factor;
 }
 
-// One pair of rows; `sums`: M + 1 gradients of filters. `x`, `spectra`, `scales`: room for M.
+// One pair of rows; `sums`: the gradients of the filters. `x`, `spectra`, `scales`: room for M.
 inline void row64_backward_pair(const SpectralBackward<float>& job, const Row64Filters& weights,
                                 const Row64Tables& tables, int64_t row, bool both, Row64 (*x)[2], Scale64* scales,
                                 Row64* sums) {
   const int64_t M = job.modalities;
-  const bool fused = job.grad_fused != nullptr;
+  const bool fused = job.grad_fused != nullptr, filtered = job.weight != nullptr;
   for (int64_t m = 0; m < M; ++m) {
     row64_unpack(row64_spectrum(job.x[m] + row * 64, both, tables, scales[m]), x[m][0], x[m][1]);
   }
@@ -305,11 +306,12 @@ inline void row64_backward_pair(const SpectralBackward<float>& job, const Row64F
       for (int r = 0; r < 2; ++r) all[r] = row64_product<false>(all[r], x[m][r]);
       total = product(total, scales[m]);
     }
-    row64_correlate(all, g, total, sums[M]);
+    row64_correlate(all, g, total, sums[spectral_filters(job) - 1]);
     row64_unpack(row64_product<true>(g, weights.filter.get()[M]), common[0], common[1]);
   }
   for (int64_t m = 0; m < M; ++m) {
-    Row64 g = row64_load(job.grad_y[m] + row * 64, both);
+    Row64 g{};
+    if (filtered) g = row64_load(job.grad_y[m] + row * 64, both);
     Scale64 scale{{row64_scale(g.re), row64_scale(g.im)}}, share{};
     if (fused) {
       Scale64 other = fused_scale;
@@ -318,10 +320,12 @@ inline void row64_backward_pair(const SpectralBackward<float>& job, const Row64F
       }
       share = row64_common_scale(scale, other);
     }
-    row64_divide(g.re, scale.row[0]), row64_divide(g.im, scale.row[1]);
-    row64_forward(g, tables);
-    row64_correlate(x[m], g, product(scales[m], scale), sums[m]);
-    g = row64_product<true>(g, weights.filter.get()[m]);
+    if (filtered) {
+      row64_divide(g.re, scale.row[0]), row64_divide(g.im, scale.row[1]);
+      row64_forward(g, tables);
+      row64_correlate(x[m], g, product(scales[m], scale), sums[m]);
+      g = row64_product<true>(g, weights.filter.get()[m]);
+    }
     if (fused) {
       Row64 p[2] = {common[0], common[1]};
       for (int64_t j = 0; j < M; ++j) {
@@ -357,9 +361,9 @@ inline void row64_flush(const Row64& sum, double scale, double* partial) {
 
 inline void row64_backward_chunks(const SpectralBackward<float>& job, const Filters<float>& filters, double fused_scale,
                                   int64_t begin, int64_t end) {
-  const int64_t M = job.modalities, arrays = M + (job.grad_fused != nullptr ? 1 : 0);
+  const int64_t M = job.modalities, arrays = spectral_filters(job);
   static const Row64Tables tables;
-  const Row64Filters weights(filters, job.grad_fused != nullptr);
+  const Row64Filters weights(filters, job.weight != nullptr, job.grad_fused != nullptr);
   const AlignedBuffer<Row64[2]> x(M);
   const AlignedBuffer<Scale64> scales(M);
   const AlignedBuffer<Row64> sums(arrays);
@@ -370,7 +374,8 @@ inline void row64_backward_chunks(const SpectralBackward<float>& job, const Filt
       row64_backward_pair(job, weights, tables, row, row + 1 < last, x.get(), scales.get(), sums.get());
     }
     for (int64_t a = 0; a < arrays; ++a) {
-      row64_flush(sums.get()[a], a < M ? 0.25 / 64 : fused_scale, job.partial + (chunk * arrays + a) * 33 * 2);
+      row64_flush(sums.get()[a], job.grad_fused != nullptr && a + 1 == arrays ? fused_scale : 0.25 / 64,
+                  job.partial + (chunk * arrays + a) * 33 * 2);
     }
   }
 }

@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(kBackwardThreads<T, M>, backward_resident<T, M
   const unsigned warp = threadIdx.x / kWarp;
   const bool fused = M > 1 || job.grad_y[M] != nullptr;
   const int filters = M + (fused ? 1 : 0);
+  const bool filtered = job.grad_y[0] != nullptr;
   const SpectralShared<T, D> shared(memory, kThreads, filters);
   Complex<T>* const sums = shared.rest;
   const Fft fft(shared.twiddles, shared.exchange + warp * Fft::kSpace);
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(kBackwardThreads<T, M>, backward_resident<T, M
   constexpr bool kAhead = sizeof(T) == 4 && M < 3;  // for more, registers do not suffice
   Complex<T> next[8];
   if constexpr (kAhead) fft.fetch(job.x[0] + tiles.first(tile) * D, tiles.valid(tile), vector, next);
-  shared.fill(job.weight, M, filters, scales.filter, scales.fusion);
+  shared.fill(job.weight, static_cast<int>(job.kept), M, filters, scales.filter, scales.fusion);
   for (; tile < tiles.count(); tile += step) {
     Complex<T> z[8], g[kBins];
     // The spectrum of `array`, while what follows is on its way. The barriers keep the compiler from moving loads up to
@@ -119,7 +120,7 @@ __global__ void __launch_bounds__(kBackwardThreads<T, M>, backward_resident<T, M
       x.put(m, g);
     }
     if (fused) {
-      spectrum(job.grad_y[M], job.grad_y[0], tile);
+      spectrum(job.grad_y[M], filtered ? job.grad_y[0] : job.x[0], filtered ? tile : tile + step);
       const Complex<T>* filter = shared.filter(M, t);
 #pragma unroll
       for (int i = 0; i < kBins; ++i) {
@@ -134,13 +135,21 @@ __global__ void __launch_bounds__(kBackwardThreads<T, M>, backward_resident<T, M
     }
 #pragma unroll
     for (int m = 0; m < M; ++m) {
-      spectrum(job.grad_y[m], m + 1 < M ? job.grad_y[m + 1] : job.x[0], m + 1 < M ? tile : tile + step);
+      if (filtered) {
+        spectrum(job.grad_y[m], m + 1 < M ? job.grad_y[m + 1] : job.x[0], m + 1 < M ? tile : tile + step);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kBins; ++i) g[i] = {0, 0};
+      }
       const Complex<T>* filter = shared.filter(m, t);
 #pragma unroll
       for (int i = 0; i < kBins; ++i) {
         if (i == kBins - 1 && t > 0) break;
-        add_to_sum(m, i, x.get(m, i), g[i]);
-        Complex<T> sum = correlate(filter[i], g[i]);
+        Complex<T> sum{0, 0};
+        if (filtered) {
+          add_to_sum(m, i, x.get(m, i), g[i]);
+          sum = correlate(filter[i], g[i]);
+        }
         if (fused) {
           Complex<T> part = common.get(0, i);
 #pragma unroll
@@ -189,7 +198,7 @@ void launch_backward(const SpectralRowsBackward<T>& job, cudaStream_t stream) {
   const size_t bytes = sizeof(Complex<T>) * static_cast<size_t>(Memory::numbers(filters));
   SMORE_LAUNCH((spectral_rows_backward_kernel<T, D, M>), (Launch{blocks, Memory::kThreads, stream, bytes}), job, scales,
                vector);
-  spectral_reduce(job.partial, int64_t{blocks}, D, M, fused, scales, job.grad_weight, stream);
+  spectral_reduce(job.partial, int64_t{blocks}, D, job.kept, M, fused, scales, job.grad_weight, stream);
 }
 
 template <typename T, typename F>

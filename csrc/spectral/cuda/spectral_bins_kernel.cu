@@ -25,12 +25,14 @@ __device__ __host__ inline const Complex<T>* complex(const T* numbers) {
 template <typename T>
 struct Filters {
   SpectralFilters<T> arrays;
-  int64_t d, modalities;
+  int64_t d, kept, modalities;
+  bool filtered;     // or the fusion's filter is all there is
   T filter, fusion;  // scales
 
   __device__ __forceinline__ Complex<T> at(int64_t f, int64_t k) const {
-    const int64_t bins = d / 2 + 1;
-    const T* w = (arrays.together != nullptr ? arrays.together + f * bins * 2 : arrays.each[f]) + 2 * k;
+    if (k >= kept) return {0, 0};
+    const int64_t bins = d / 2 + 1, place = filtered ? f : 0;
+    const T* w = (arrays.together != nullptr ? arrays.together + place * bins * 2 : arrays.each[place]) + 2 * k;
     const T scale = f < modalities ? filter : fusion;
     return {w[0] * scale, k == 0 || 2 * k == d ? T(0) : w[1] * scale};
   }
@@ -48,7 +50,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t m = 0; m < M; ++m) {
       const Complex<T> s = spectra[m * total + at];
       product = m == 0 ? s : product * s;
-      spectra[m * total + at] = s * filters.at(m, k);
+      if (filters.filtered) spectra[m * total + at] = s * filters.at(m, k);
     }
     if (fused) spectra[M * total + at] = product * filters.at(M, k);
     k += turn;
@@ -71,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, M == 3 && sizeof(T) == 4 ? 3 : 2)
   SMORE_SHARED(Complex<T>, slots, [kThreads]);
   const Complex<T>* const spectra = complex(job.spectra);
   Complex<T>* const gradients = complex(job.gradients);
-  const bool fused = job.fused;
+  const bool filtered = job.filtered, fused = job.fused;
   const int64_t n = job.n, bins = filters.d / 2 + 1, total = n * bins, modalities = M == 0 ? filters.modalities : M;
   const int width = block_bins(filters.d), height = kThreads / width, thread = static_cast<int>(threadIdx.x);
   const int column = thread % width, slot = thread / width;
@@ -86,7 +88,7 @@ __global__ void __launch_bounds__(kThreads, M == 3 && sizeof(T) == 4 ? 3 : 2)
   if constexpr (M > 0) {
     Complex<T> filter[M + 1];
 #pragma unroll
-    for (int f = 0; f <= M; ++f) filter[f] = active && (f < M || fused) ? filters.at(f, k) : Complex<T>{0, 0};
+    for (int f = 0; f <= M; ++f) filter[f] = active && (f < M ? filtered : fused) ? filters.at(f, k) : Complex<T>{0, 0};
     for (int64_t row = begin + slot; active && row < end; row += height) {
       const int64_t at = row * bins + k;
       Complex<T> x[M], common{0, 0};
@@ -102,9 +104,12 @@ __global__ void __launch_bounds__(kThreads, M == 3 && sizeof(T) == 4 ? 3 : 2)
       }
 #pragma unroll
       for (int m = 0; m < M; ++m) {
-        const Complex<T> g = gradients[m * total + at];
-        sums[m] = correlate_add(sums[m], x[m], g);
-        Complex<T> sum = correlate(filter[m], g);
+        Complex<T> sum{0, 0};
+        if (filtered) {
+          const Complex<T> g = gradients[m * total + at];
+          sums[m] = correlate_add(sums[m], x[m], g);
+          sum = correlate(filter[m], g);
+        }
         if (fused) {
           Complex<T> part = common;
 #pragma unroll
@@ -120,14 +125,17 @@ __global__ void __launch_bounds__(kThreads, M == 3 && sizeof(T) == 4 ? 3 : 2)
     const int64_t own = blockIdx.z;
     for (int64_t row = begin + slot; active && row < end; row += height) {
       const int64_t at = row * bins + k;
-      const Complex<T> g = gradients[own * total + at];
+      const Complex<T> g = filtered || own == modalities ? gradients[own * total + at] : Complex<T>{0, 0};
       if (own == modalities) {
         Complex<T> product = spectra[at];
         for (int64_t m = 1; m < modalities; ++m) product = product * spectra[m * total + at];
         sums[0] = correlate_add(sums[0], product, g);
       } else {
-        sums[0] = correlate_add(sums[0], spectra[own * total + at], g);
-        Complex<T> sum = correlate(filters.at(own, k), g);
+        Complex<T> sum{0, 0};
+        if (filtered) {
+          sums[0] = correlate_add(sums[0], spectra[own * total + at], g);
+          sum = correlate(filters.at(own, k), g);
+        }
         if (fused) {
           Complex<T> part = correlate(filters.at(modalities, k), gradients[modalities * total + at]);
           for (int64_t j = 0; j < modalities; ++j) {
@@ -166,20 +174,19 @@ struct Gradients {
   T* each[kSpectralPointers];
 };
 
-// Blocks: a stretch of the 2 * bins numbers of one filter (x), and the filter (y). Strip s adds up partial sums s, s +
-// 32,
-// ...; then the strips are added in their order.
+// Blocks: a stretch of the 2 * bins numbers of one filter (x), and the filter (y). Strip s adds up partial sums s,
+// s + 32, ..; then the strips are added in their order.
 template <typename T>
 __global__ void __launch_bounds__(kReduceColumns* kReduceStrips)
     spectral_reduce_kernel(const double* const partial, const int64_t partials, const int64_t count,
-                           const int64_t first_filter, const int64_t modalities, const int64_t d, const double filter,
-                           const double fusion, const __grid_constant__ Gradients<T> gradients) {
+                           const int64_t first_filter, const int64_t modalities, const int64_t d, const int64_t kept,
+                           const double filter, const double fusion, const __grid_constant__ Gradients<T> gradients) {
   SMORE_SHARED(double, strips, [kReduceStrips][kReduceColumns]);
   const int column = static_cast<int>(threadIdx.x), strip = static_cast<int>(threadIdx.y);
   const int64_t values = (d / 2 + 1) * 2, at = int64_t{kReduceColumns} * blockIdx.x + column;
   const int64_t f = first_filter + blockIdx.y;
   double sum = 0;
-  if (at < values) {
+  if (at < 2 * kept) {
 #pragma unroll 8
     for (int64_t p = strip; p < partials; p += kReduceStrips) sum += partial[(p * count + f) * values + at];
   }
@@ -190,13 +197,14 @@ __global__ void __launch_bounds__(kReduceColumns* kReduceStrips)
   const int64_t k = at / 2;
   const bool alone = k == 0 || 2 * k == d;  // any other bin stands for its mirror too
   const double scale = (f < modalities ? filter : fusion) * (alone ? 1 : 2);
-  gradients.each[blockIdx.y][at] = alone && at % 2 == 1 ? T(0) : static_cast<T>(sum * scale);
+  T* const gradient = gradients.each[blockIdx.y];
+  if (gradient != nullptr) gradient[at] = alone && at % 2 == 1 ? T(0) : static_cast<T>(sum * scale);
 }
 
 template <typename T>
-Filters<T> filters_of(const SpectralFilters<T>& arrays, int64_t d, int64_t modalities) {
+Filters<T> filters_of(const SpectralFilters<T>& arrays, int64_t d, int64_t kept, int64_t modalities, bool filtered) {
   const SpectralScales scales(d, modalities, 1);
-  return {arrays, d, modalities, static_cast<T>(scales.filter), static_cast<T>(scales.fusion)};
+  return {arrays, d, kept, modalities, filtered, static_cast<T>(scales.filter), static_cast<T>(scales.fusion)};
 }
 
 // Rows of a block: eight for each of its threads at least, so that few partial sums come of few rows.
@@ -221,8 +229,9 @@ template <typename T>
 void spectral_bins_forward(const SpectralBinsForward<T>& job, cudaStream_t stream) {
   const int64_t total = job.n * (job.d / 2 + 1), blocks = ceil_div(total, int64_t{kThreads});
   const auto grid = static_cast<unsigned>(blocks < 2 * kBlocks ? blocks : 2 * kBlocks);
-  SMORE_LAUNCH(spectral_filter_bins<T>, (Launch{grid, kThreads, stream}), filters_of(job.weight, job.d, job.modalities),
-               total, job.fused, complex(job.spectra));
+  SMORE_LAUNCH(spectral_filter_bins<T>, (Launch{grid, kThreads, stream}),
+               filters_of(job.weight, job.d, job.kept, job.modalities, job.filtered), total, job.fused,
+               complex(job.spectra));
 }
 
 int64_t spectral_bins_partials(int64_t n, int64_t d) { return ceil_div(n, block_rows(n, d)); }
@@ -232,7 +241,7 @@ void spectral_bins_backward(const SpectralBinsBackward<T>& job, cudaStream_t str
   const int64_t M = job.modalities, count = M + (job.fused ? 1 : 0);
   const auto partials = static_cast<unsigned>(spectral_bins_partials(job.n, job.d));
   const auto stretches = static_cast<unsigned>(ceil_div(job.d / 2 + 1, int64_t{block_bins(job.d)}));
-  const Filters<T> filters = filters_of(job.weight, job.d, M);
+  const Filters<T> filters = filters_of(job.weight, job.d, job.kept, M, job.filtered);
   const Launch at{dim3(partials, stretches, M > 3 ? static_cast<unsigned>(count) : 1), kThreads, stream};
   const int64_t rows = block_rows(job.n, job.d);
   if (M == 1) {
@@ -247,7 +256,7 @@ void spectral_bins_backward(const SpectralBinsBackward<T>& job, cudaStream_t str
 }
 
 template <typename T>
-void spectral_reduce(const double* partial, int64_t partials, int64_t d, int64_t modalities, bool fused,
+void spectral_reduce(const double* partial, int64_t partials, int64_t d, int64_t kept, int64_t modalities, bool fused,
                      const SpectralScales& scales, T* const* grad_weight, cudaStream_t stream) {
   const int64_t count = modalities + (fused ? 1 : 0);
   const unsigned stretches = blocks_for((d / 2 + 1) * 2, kReduceColumns);
@@ -257,16 +266,16 @@ void spectral_reduce(const double* partial, int64_t partials, int64_t d, int64_t
     for (int64_t f = 0; f < some; ++f) gradients.each[f] = grad_weight[first + f];
     SMORE_LAUNCH(spectral_reduce_kernel<T>,
                  (Launch{dim3(stretches, static_cast<unsigned>(some)), dim3(kReduceColumns, kReduceStrips), stream}),
-                 partial, partials, count, first, modalities, d, scales.filter_gradient, scales.fusion_gradient,
+                 partial, partials, count, first, modalities, d, kept, scales.filter_gradient, scales.fusion_gradient,
                  gradients);
   }
 }
 
-#define SMORE_INSTANTIATE(T)                                                                                      \
-  template void spectral_bins_forward(const SpectralBinsForward<T>&, cudaStream_t);                               \
-  template void spectral_bins_backward(const SpectralBinsBackward<T>&, cudaStream_t);                             \
-  template void spectral_reduce(const double*, int64_t, int64_t, int64_t, bool, const SpectralScales&, T* const*, \
-                                cudaStream_t);
+#define SMORE_INSTANTIATE(T)                                                                                    \
+  template void spectral_bins_forward(const SpectralBinsForward<T>&, cudaStream_t);                             \
+  template void spectral_bins_backward(const SpectralBinsBackward<T>&, cudaStream_t);                           \
+  template void spectral_reduce(const double*, int64_t, int64_t, int64_t, int64_t, bool, const SpectralScales&, \
+                                T* const*, cudaStream_t);
 SMORE_INSTANTIATE(float)
 SMORE_INSTANTIATE(double)
 #undef SMORE_INSTANTIATE

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kForwardThreads<T>, kForwardResident<T, D>)
   constexpr bool kAhead = sizeof(T) == 4;
   Complex<T> next[8];
   if constexpr (kAhead) fft.fetch(job.x[0] + tiles.first(tile) * D, tiles.valid(tile), vector, next);
-  shared.fill(job.weight, M, M + (fused ? 1 : 0), scales.filter, scales.fusion);
+  shared.fill(job.weight, static_cast<int>(job.kept), M, M + (fused ? 1 : 0), scales.filter, scales.fusion);
   for (; tile < tiles.count(); tile += step) {
     Complex<T> product[Fft::kBins];
     for (int m = 0; m < M + (fused ? 1 : 0); ++m) {
@@ -60,6 +60,7 @@ __global__ void __launch_bounds__(kForwardThreads<T>, kForwardResident<T, D>)
 #pragma unroll
         for (int i = 0; i < Fft::kBins; ++i) bins[i] = product[i];
       }
+      if (job.y[m] == nullptr) continue;
       const Complex<T>* filter = shared.filter(m, fft.thread());
 #pragma unroll
       for (int i = 0; i < Fft::kBins; ++i) bins[i] = bins[i] * filter[i];
@@ -78,7 +79,7 @@ void spectral_rows_forward(const SpectralRowsForward<T>& job, cudaStream_t strea
     using Fft = RowFft<T, D>;
     const int M = job.modalities, filters = M + (job.y[M] != nullptr ? 1 : 0);
     bool vector = true;
-    for (int m = 0; m < filters; ++m) vector &= aligned(job.y[m], Fft::kVectorBytes);
+    for (int m = 0; m < filters; ++m) vector &= aligned(job.y[m], Fft::kVectorBytes);  // null is
     for (int m = 0; m < M; ++m) vector &= aligned(job.x[m], Fft::kVectorBytes);
     const size_t bytes = sizeof(Complex<T>) * static_cast<size_t>(SpectralShared<T, D>::numbers(kThreads, filters));
     const unsigned blocks = even_blocks(ceil_div(job.n, int64_t{kThreads / Fft::kThreads}), kForwardBlocks<T, D>);

@@ -30,17 +30,20 @@ struct SpectralShared {
         filters(twiddles + Fft::kTable),
         rest(filters + count * kFilter) {}
 
-  // The filters times their scale; the imaginary parts of bins 0 and d/2 are left out. Ends with a barrier.
-  __device__ void fill(const T* const* weight, int modalities, int count, double filter, double fusion) const {
+  // The filters that there are, times their scale; the imaginary parts of bins 0 and d/2 are left out, and bins that
+  // are not kept. Ends with a barrier.
+  __device__ void fill(const T* const* weight, int kept, int modalities, int count, double filter,
+                       double fusion) const {
     for (int i = static_cast<int>(threadIdx.x); i < Fft::kTable; i += static_cast<int>(blockDim.x)) {
       twiddles[i] = Fft::twiddle(i);
     }
     for (int f = 0; f < count; ++f) {
       const double scale = f < modalities ? filter : fusion;
+      if (weight[f] == nullptr) continue;
       for (int i = static_cast<int>(threadIdx.x); i < kFilter; i += static_cast<int>(blockDim.x)) {
         const int k = Fft::bin(i / Fft::kBins, i % Fft::kBins);
         const T re = static_cast<T>(weight[f][2 * k] * scale), im = static_cast<T>(weight[f][2 * k + 1] * scale);
-        filters[f * kFilter + i] = {re, k % (D / 2) == 0 ? T(0) : im};
+        filters[f * kFilter + i] = {k < kept ? re : T(0), k < kept && k % (D / 2) != 0 ? im : T(0)};
       }
     }
     __syncthreads();
