@@ -27,6 +27,7 @@ MODELS: Registry[type[Recommender]] = Registry(
     "model",
     "smore_ext.models",
     {
+        "EASE": "smore_ext.models.ease:EASE",
         "SMORE": "smore_ext.models.smore:SMORE",
         "LightGCN": "smore_ext.models.lightgcn:LightGCN",
         "Popularity": "smore_ext.models.popularity:Popularity",
