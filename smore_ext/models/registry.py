@@ -29,6 +29,7 @@ MODELS: Registry[type[Recommender]] = Registry(
     {
         "EASE": "smore_ext.models.ease:EASE",
         "SMORE": "smore_ext.models.smore:SMORE",
+        "LATTICE": "smore_ext.models.lattice:LATTICE",
         "LightGCN": "smore_ext.models.lightgcn:LightGCN",
         "Popularity": "smore_ext.models.popularity:Popularity",
     },
