@@ -134,7 +134,7 @@ def test_a_plugin_cannot_take_the_place_of_a_built_in_entry(plugin: None) -> Non
         ("no_such_module_of_test:X", "cannot be loaded: ModuleNotFoundError"),
         (
             "lightgcn",
-            "unknown model 'lightgcn' (of SMORE, LightGCN, Popularity, Warm, broken, absent, wrong); did you",
+            "unknown model 'lightgcn' (of SMORE, LightGCN, LATTICE, EASE, Popularity, Warm, broken, absent, wrong); did you",
         ),
     ],
 )

@@ -27,10 +27,10 @@ MODELS: Registry[type[Recommender]] = Registry(
     "model",
     "smore_ext.models",
     {
-        "EASE": "smore_ext.models.ease:EASE",
         "SMORE": "smore_ext.models.smore:SMORE",
-        "LATTICE": "smore_ext.models.lattice:LATTICE",
         "LightGCN": "smore_ext.models.lightgcn:LightGCN",
+        "LATTICE": "smore_ext.models.lattice:LATTICE",
+        "EASE": "smore_ext.models.ease:EASE",
         "Popularity": "smore_ext.models.popularity:Popularity",
     },
     _wrong,
