@@ -173,7 +173,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         (["--resume", "nowhere", "--preset", "smore-baby"], "--resume goes on as the run began"),
         (["--dataset-options", "nois=3"], "unknown option 'nois'; did you mean 'noise'?"),
         (["extra"], "unexpected extra argument"),
-        (["-m", "smore"], "unknown model 'smore' (of SMORE, LightGCN, Popularity); did you mean 'SMORE'?"),
+        (["-m", "smore"], f"unknown model 'smore' (of {', '.join(MODELS)}); did you mean 'SMORE'?"),
         (["--cl-loss", "1"], "unknown flag --cl-loss; did you mean --cl-weight?"),
         (["--model.lr", "1"], "unknown flag --model.lr"),
         (["--dataset-options", "n_users=*a"], "expected n_users to be an integer of at least 1, got '*a'"),

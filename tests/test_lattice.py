@@ -12,7 +12,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from smore_ext import Batch, Dataset, runs
+from smore_ext import Batch, Dataset, Graph, runs
 from smore_ext.evaluation.ranking import embeddings
 from smore_ext.models import MODELS
 from smore_ext.models.lattice import LATTICE, LATTICEConfig
@@ -130,6 +130,13 @@ def test_it_is_the_dense_equations(dataset: Dataset, device: torch.device, backe
     exact_loss.backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad.cpu().double(), weights[name].grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_graph_that_the_data_set_brings_is_the_initial_one(dataset: Dataset) -> None:
+    ready = {"text": Graph.knn(dataset.features["text"], 2)}
+    parts = (dataset.train, dataset.valid, dataset.test, dataset.features, ready)
+    model = LATTICE(Dataset.from_pairs("tiny", N_USERS, N_ITEMS, *parts), config())
+    assert model.initial[1] is ready["text"] and model.initial[0].n_edges > ready["text"].n_edges
 
 
 def test_gradients_reach_the_projections_through_the_weights_of_edges(dataset: Dataset) -> None:

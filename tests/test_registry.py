@@ -18,6 +18,7 @@ from smore_ext.models import MODELS, LightGCN
 from smore_ext.registry import PluginError, Registry, UnknownName, did_you_mean
 from smore_ext.training.samplers import SAMPLERS
 
+OURS = tuple(MODELS)
 PLUGIN = '''
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_a_plugin_cannot_take_the_place_of_a_built_in_entry(plugin: None) -> Non
         ("no_such_module_of_test:X", "cannot be loaded: ModuleNotFoundError"),
         (
             "lightgcn",
-            "unknown model 'lightgcn' (of SMORE, LightGCN, LATTICE, EASE, Popularity, Warm, broken, absent, wrong); did you",
+            f"unknown model 'lightgcn' (of {', '.join(OURS)}, Warm, broken, absent, wrong); did you",
         ),
     ],
 )
@@ -148,7 +149,7 @@ def test_broken_plugins_are_left_out_with_a_warning(plugin: None, caplog: pytest
     MODELS._warned.clear()
     with caplog.at_level(logging.WARNING):
         MODELS.loadable()
-        assert set(MODELS.loadable()) == {"SMORE", "LightGCN", "Popularity", "Warm"}
+        assert set(MODELS.loadable()) == {*OURS, "Warm"}
     assert [record.args[0].args[0].split("'")[1] for record in caplog.records] == ["broken", "absent", "wrong"]
 
 

@@ -32,7 +32,7 @@ class LATTICEConfig(LightGCNConfig):
     batch_size: interactions a step, by which the L2 term divides; in a run the loop's.
     backend: native (this package's kernels) or reference (plain PyTorch).
     feature_dim: width of the projected features.
-    knn_k: neighbours of an item in each graph, itself among them.
+    knn_k: neighbours of an item in each graph that is built, itself among them.
     n_mm_layers: layers over the item-item graph.
     initial_weight: share lambda of the initial graph, 0 to 1; the rest is the learned one's.
     """
@@ -66,7 +66,10 @@ class LATTICE(LightGCN):
         self.modalities = list(dataset.features)
         for m, features in dataset.features.items():
             self.register_buffer(f"features_{m}", features, persistent=False)  # [I, D_m]
-        self.initial = [Graph.knn(features, config.knn_k, floor=0.0) for features in dataset.features.values()]
+        self.initial = [
+            dataset.graphs[m] if m in dataset.graphs else Graph.knn(features, config.knn_k, floor=0.0)
+            for m, features in dataset.features.items()
+        ]
         self.projection = nn.ModuleDict(
             {m: nn.Linear(features.shape[1], config.feature_dim) for m, features in dataset.features.items()}
         )
