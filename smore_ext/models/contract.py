@@ -274,9 +274,9 @@ def _tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Graph):
-        for part, tensor in vars(value).items():
-            if isinstance(tensor, Tensor):
-                yield f"{name}.{part}", tensor
+        # The weights that it holds: those of a transpose may be gathered anew at each use.
+        parts = {"rowptr": value.rowptr, "col": value.col, "weight": value._weight, "scale": value.scale}
+        yield from ((f"{name}.{part}", tensor) for part, tensor in parts.items() if tensor is not None)
     elif isinstance(value, dict | list | tuple):
         for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _tensors_of(f"{name}[{key}]", entry)
