@@ -58,6 +58,9 @@ class LATTICE(LightGCN):
     config_class = LATTICEConfig
     neighbours: Tensor
 
+    neighbours: Tensor
+    learned: list[Graph]
+
     def __init__(self, dataset: Dataset, config: LATTICEConfig | None = None) -> None:
         config = config or LATTICEConfig()
         super().__init__(dataset, config)
