@@ -57,9 +57,8 @@ class LATTICE(LightGCN):
 
     config_class = LATTICEConfig
     neighbours: Tensor
-
-    neighbours: Tensor
     learned: list[Graph]
+    initial: list[Graph]
 
     def __init__(self, dataset: Dataset, config: LATTICEConfig | None = None) -> None:
         config = config or LATTICEConfig()
