@@ -16,12 +16,18 @@ def _name(*parts: int, keep: int | None, published: bool) -> str:
     return "x".join(map(str, parts)) + f"-{keep}" * (keep is not None) + "-published" * published
 
 
+def _given(keep: int | None) -> Args:
+    """The argument, left out where it says nothing: peers need not know it."""
+    return [] if keep is None else [keep]
+
+
 def filter_case(n: int | Sequence[int], d: int, keep: int | None = None, published: bool = False) -> OpCase:
     """n: rows, or all leading dimensions; published: the filter has a leading dimension too."""
     shape = (n, d) if isinstance(n, int) else (*n, d)
 
     def make(dtype: torch.dtype, g: torch.Generator) -> Args:
-        return [rand(g, dtype, *shape), rand(g, dtype, *(1,) * published, d // 2 + 1, 2), keep]
+        weight = rand(g, dtype, *(1,) * published, d // 2 + 1, 2)
+        return [rand(g, dtype, *shape), weight, *_given(keep)]
 
     name = _name(*shape, keep=keep, published=published)
     return OpCase("spectral_filter", name, make, (0, 1), small=math.prod(shape) <= 40, autocast="float32")
@@ -41,7 +47,7 @@ def fusion_case(
     def make(dtype: torch.dtype, g: torch.Generator) -> Args:
         xs = [rand(g, dtype, *shape) for _ in range(modalities)]
         filters = [rand(g, dtype, *(1,) * published, d // 2 + 1, 2) for _ in range(modalities + 1)]
-        return [xs, filters[:-1] if filtered else [], filters[-1], keep]
+        return [xs, filters[:-1] if filtered else [], filters[-1], *_given(keep)]
 
     name = _name(modalities, *shape, keep=keep, published=published) + "-fused" * (not filtered)
     return OpCase("spectrum_fusion", name, make, (0, 1, 2), small=math.prod(shape) <= 40, autocast="float32")
