@@ -109,6 +109,16 @@ def propagate(
     return torch.stack(layers, dim=1).mean(dim=1) if reduce == "mean" else layers[-1]
 
 
+def poly_filter(graph: Any, x: Tensor, coefficients: Tensor | Sequence[float], weight: Tensor | None = None) -> Tensor:
+    """sum_l coefficients[l] A^l x. graph [N, N], x [N, d], coefficients [L+1] -> [N, d]. weight: as in `propagate`."""
+    layer = x
+    total = coefficients[0] * x
+    for coefficient in coefficients[1:]:
+        layer = spmm(graph, layer, None, weight)
+        total = total + coefficient * layer
+    return total
+
+
 def edge_dot(graph: Any, u: Tensor, v: Tensor) -> Tensor:
     """<u[row], v[col]> for each edge. graph [R, C], u [R, d], v [C, d] -> [E]. bfloat16 is summed in float32."""
     if u.dtype == torch.bfloat16:

@@ -17,12 +17,15 @@ struct CsrMatrix {
   int64_t n_edges;
 };
 
-// Where row r of the product goes: value = (addend + A x * inner[r]) * outer[r] * scale. S is the type in memory;
-// arrays of S are [n_rows, width], row-major.
+// Where row r of the product goes: value = (addend + A x * inner[r]) * outer[r] * scale. With a coefficient, addend is
+// multiplied by it; and if `both`, A x by the one that follows it in memory. S is the type in memory; arrays of S are
+// [n_rows, width], row-major.
 template <typename S>
 struct SpmmOutput {
-  S* y = nullptr;                         // the value; null if only its products are wanted
-  const S* addend = nullptr;              // null: nothing is added
+  S* y = nullptr;                               // the value; null if only its products are wanted
+  const S* addend = nullptr;                    // null: nothing is added
+  const Accumulator<S>* coefficient = nullptr;  // of addend, which there is then; null: 1
+  bool both = false;
   const Accumulator<S>* inner = nullptr;  // [n_rows] each; null: 1
   const Accumulator<S>* outer = nullptr;
   Accumulator<S> scale = 1;

@@ -8,12 +8,17 @@
 
 namespace smore {
 
+// Calls f with a value of the type of x in memory.
+template <typename F>
+void dispatch_stored(const at::Tensor& x, const F& f) {
+  if (x.scalar_type() == at::kBFloat16) return f(BFloat16());
+  dispatch_floating(x, f);
+}
+
 // Calls f with a value of the type of x in memory and one of the type of the indices.
 template <typename F>
 void dispatch_rows(const at::Tensor& x, const at::Tensor& rowptr, const F& f) {
-  const auto with_index = [&](auto s) { dispatch_index(rowptr, [&](auto i) { f(s, i); }); };
-  if (x.scalar_type() == at::kBFloat16) return with_index(BFloat16());
-  dispatch_floating(x, with_index);
+  dispatch_stored(x, [&](auto s) { dispatch_index(rowptr, [&](auto i) { f(s, i); }); });
 }
 
 template <typename S>

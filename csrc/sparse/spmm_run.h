@@ -1,4 +1,4 @@
-// spmm, propagate and their backward on every device: raw views of the tensors, and the order of products.
+// spmm, propagate, poly_filter and their backward on every device: raw views of the tensors, and the order of products.
 //
 // A device brings a class that is made of (op, csr, x), for the matrix of all products that follow, and has
 //     static Tensor empty(at::IntArrayRef sizes, const at::TensorOptions& options);
@@ -10,6 +10,7 @@
 #include <ATen/ops/mul.h>
 
 #include "sparse/csr_matrix.h"
+#include "sparse/poly_filter.h"
 #include "sparse/rows_dispatch.h"
 #include "sparse/spmm.h"
 
@@ -47,6 +48,25 @@ struct SpmmOps {
     const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
     check_propagate("propagate", graph, x, n_layers, gate, scale);
     return product("propagate", graph, x, n_layers, mean, gate, scale);
+  }
+
+  static Tensor poly_filter(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
+                            const Tensor& t_col, const OptionalTensor& t_weight, const Tensor& x,
+                            const Tensor& coefficients, const OptionalTensor& scale, const OptionalTensor& order,
+                            const OptionalTensor& t_order) {
+    constexpr const char* op = "poly_filter";
+    const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
+    check_poly_filter(op, graph, x, coefficients, scale);
+    const int64_t n_layers = coefficients.size(0) - 1;
+    if (n_layers == 0) return times(x, coefficients.select(0, 0));
+    const CsrTensors csr = csr_of(op, graph);
+    const Tensor y = Device::empty(x.sizes(), x.options());
+    dispatch_rows(x, rowptr, [&](auto s, auto i) {
+      using S = decltype(s);
+      layers<S, decltype(i)>(op, csr, x.contiguous(), n_layers, false, scale, {.y = write<S>(y)},
+                             coefficients.contiguous());
+    });
+    return y;
   }
 
   static std::tuple<Tensor, Tensor> gated_backward(const Tensor& rowptr, const Tensor& col, const Tensor& weight,
@@ -97,13 +117,14 @@ struct SpmmOps {
     return y;
   }
 
-  // A^L x, or the mean over A^0 x .. A^L x, for L >= 1 and a contiguous x, as the outputs that `last` asks for. The sum
-  // is made by Horner's scheme, y <- x + A y: nothing but the latest y is written, and two buffers take turns.
-  // With A = S B S for a diagonal S (scale) and a B of ones, what is written between layers is S y, so that the next
-  // layer sums rows as they are: S y <- S (x + S B (S y)).
+  // A^L x, or the mean over A^0 x .. A^L x, or with contiguous coefficients [L + 1] the sum of c_l A^l x, for L >= 1
+  // and a contiguous x, as the outputs that `last` asks for. A sum is made by Horner's scheme, y <- x + A y or c_l x +
+  // A y: nothing but the latest y is written, and two buffers take turns. With A = S B S for a diagonal S (scale) and a
+  // B of ones, what is written between layers is S y, so that the next layer sums rows as they are: S y <- S (x + S B
+  // (S y)).
   template <typename S, typename I>
   static void layers(const char* op, const CsrTensors& csr, const Tensor& x, int64_t n_layers, bool mean,
-                     const OptionalTensor& scale, const SpmmOutput<S>& last) {
+                     const OptionalTensor& scale, const SpmmOutput<S>& last, const Tensor& coefficients = {}) {
     const Device device(op, csr, x);
     CsrMatrix<Accumulator<S>, I> a = csr.view<S, I>(x.size(0));
     const Tensor diagonal = scale.has_value() ? scale->contiguous() : Tensor();
@@ -119,6 +140,10 @@ struct SpmmOps {
       if (mean) {
         out.addend = read<S>(x);
         if (l == n_layers) out.scale = 1 / static_cast<Accumulator<S>>(n_layers + 1);
+      } else if (coefficients.defined()) {
+        out.addend = read<S>(x);
+        out.coefficient = read<Accumulator<S>>(coefficients) + (n_layers - l);
+        out.both = l == 1;  // c_L x is not written
       }
       if (diagonal.defined() && l < n_layers) out.outer = read<Accumulator<S>>(diagonal);
       if (diagonal.defined() && l > 1) {

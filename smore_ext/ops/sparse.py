@@ -1,8 +1,9 @@
-"""Products with a sparse matrix, their repetition over graph layers (LightGCN, arXiv 2002.02126, eq. 7-8), and values
-of its edges."""
+"""Products with a sparse matrix, their repetition over graph layers (LightGCN, arXiv 2002.02126, eq. 7-8), polynomials
+of it, and values of its edges."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops.csr import CsrMatrix, as_csr
 
-__all__ = ["edge_dot", "edge_softmax", "propagate", "spmm"]
+__all__ = ["edge_dot", "edge_softmax", "poly_filter", "propagate", "spmm"]
 
 _ops = torch.ops.smore_ext
 
@@ -112,6 +113,41 @@ def propagate(
     return _ops.propagate(*parts, x, n_layers, mean, gate, None, *orders)
 
 
+def poly_filter(
+    graph: CsrMatrix | Tensor,
+    x: Tensor,
+    coefficients: Tensor | Sequence[float],
+    weight: Tensor | None = None,
+) -> Tensor:
+    """A polynomial of a graph: sum_l coefficients[l] A^l x (ChebNet's and GPRGNN's filters, arXiv 2006.07988, eq. 2).
+
+    Args:
+        graph: square `Graph` [N, N] or torch sparse tensor, as in `spmm`.
+        x: [N, d], float32, float64 or bfloat16, as in `spmm`. In bfloat16, what a layer hands to the next is rounded.
+        coefficients: [L+1], at least one, of the type of x, or float32 for bfloat16, on its device; or numbers.
+        weight: [E], as in `propagate`.
+
+    Returns:
+        [N, d], by Horner's scheme: L products, and nothing kept per layer. Differentiable in `x`, `coefficients` and
+        `weight` (or the graph's weights; then as in `propagate`) any number of times. Backward costs L products too,
+        and with a gradient of the coefficients L + 1 passes over three arrays like x. Nothing is kept per layer either:
+        with h_l = (A^T)^l dL/dy, dL/dx = sum_l coefficients[l] h_l and dL/dcoefficients[l] = <h_l, x>. These sums have
+        a fixed order and end in float64.
+
+    Under autocast to bfloat16, x is held in bfloat16; under autocast to another type, in float32.
+
+    Raises:
+        TypeError, ValueError, IndexError: as in `propagate`; coefficients that are empty or of another dtype.
+    """
+    graph = as_csr(graph)
+    if not isinstance(coefficients, Tensor):
+        coefficients = torch.tensor(list(coefficients), dtype=_sums(x), device=x.device)
+    if weight is None and not graph.requires_grad:
+        return _ops.poly_filter(*_parts(graph, x), x, coefficients, _scale(graph, x))
+    parts, orders = _live_parts(graph, x, weight)
+    return _ops.poly_filter(*parts, x, coefficients, None, *orders)
+
+
 def edge_dot(graph: CsrMatrix | Tensor, u: Tensor, v: Tensor) -> Tensor:
     """<u[row], v[col]> for each edge (row, col) of a graph: scores of edges; also the gradient of weights in `spmm`.
 
@@ -186,6 +222,39 @@ def _(
     **__: Any,
 ) -> Tensor:
     return x.new_empty(x.shape)
+
+
+@fake("poly_filter")
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    weight: Tensor,
+    t_rowptr: Tensor,
+    t_col: Tensor,
+    t_weight: Tensor | None,
+    x: Tensor,
+    coefficients: Tensor,
+    *_: Any,
+    **__: Any,
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@fake("poly_filter_backward")
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    weight: Tensor,
+    t_rowptr: Tensor,
+    t_col: Tensor,
+    t_weight: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    coefficients: Tensor,
+    *_: Any,
+    **__: Any,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), coefficients.new_empty(coefficients.shape)
 
 
 @fake("gated_product_backward")

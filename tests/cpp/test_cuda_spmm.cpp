@@ -34,8 +34,9 @@ std::vector<To> as(const std::vector<int64_t>& from) {
   return to;
 }
 
-// Which outputs are asked for.
-enum Ask { kProduct = 1, kSum = 2, kFactors = 4, kAll = 7, kScaled = 8 };  // kScaled: weights of 1, scaled rows
+// Which outputs are asked for. kScaled: weights of 1, scaled rows. kTerm and kTerms: a sum with one coefficient, or
+// two.
+enum Ask { kProduct = 1, kSum = 2, kFactors = 4, kAll = 7, kScaled = 8, kTerm = 16, kTerms = 48 };
 
 template <typename M>
 Array<M> values_in_memory(int64_t count, unsigned seed) {
@@ -60,7 +61,8 @@ void compare(const Edges& edges, int64_t width, const RowLengths& lengths, int a
   const Array<M> x = values_in_memory<M>(edges.n_cols * width + shift, 2), addend = values_in_memory<M>(size, 3);
   const Array<M> factors[2] = {values_in_memory<M>(size, 4), values_in_memory<M>(size, 5)};
   const Array<T> inner(harness::random_values<T>(n_rows, 6)), outer(harness::random_values<T>(n_rows, 7));
-  const bool free = (ask & kScaled) != 0;
+  const Array<T> coefficients(harness::random_values<T>(2, 8));
+  const bool free = (ask & kScaled) != 0, term = (ask & kTerm) != 0, both = (ask & kTerms) == kTerms;
   const smore::CsrMatrix<T, I> a{rowptr.data(), col.data(),   free ? nullptr : weight.data(),
                                  n_rows,        edges.n_cols, n_edges};
   const bool sum = (ask & kSum) != 0, scaled = (ask & kFactors) != 0, value = (ask & (kProduct | kSum)) != 0;
@@ -71,6 +73,7 @@ void compare(const Edges& edges, int64_t width, const RowLengths& lengths, int a
     smore::SpmmOutput<M> out{.y = value ? results[0].data() + shift : nullptr};
     if (sum) out.addend = addend.data() + shift, out.scale = T(0.25);
     if (free) out.inner = inner.data(), out.outer = outer.data();
+    if (term) out.coefficient = coefficients.data(), out.both = both;
     for (int i = 0; i < 2 && scaled; ++i) {
       out.factor[i] = factors[i].data() + shift, out.scaled[i] = results[i + 1].data() + shift;
     }
@@ -90,7 +93,8 @@ void compare(const Edges& edges, int64_t width, const RowLengths& lengths, int a
       }
       if (free) wanted *= double(inner[r]);
       const int64_t at = shift + r * width + w;
-      if (sum) wanted = 0.25 * (wide(addend[at]) + wanted);
+      if (both) wanted *= double(coefficients[1]);
+      if (sum) wanted = 0.25 * (wide(addend[at]) * (term ? double(coefficients[0]) : 1.0) + wanted);
       if (free) wanted *= double(outer[r]);
       const double tolerance = (sizeof(T) == 4 ? 1e-7 : 1e-16) * double(end - begin + 4);
       const auto near = [&](int i, double exact) {
@@ -139,7 +143,8 @@ TEST(products_of_every_type) {
 
 TEST(products_without_weights) {
   const Edges edges = edges_of(kMixed, 40);
-  for (const int ask : {kProduct | kScaled, kSum | kScaled, kAll | kScaled}) {
+  for (const int ask :
+       {kProduct | kScaled, kSum | kScaled, kAll | kScaled, kSum | kTerm, kSum | kTerms, kSum | kScaled | kTerms}) {
     compare<float, int32_t>(edges, 64, {}, ask);
     compare<BFloat16, int32_t>(edges, 64, {}, ask);
     compare<double, int64_t>(edges, 7, {}, ask, 1);

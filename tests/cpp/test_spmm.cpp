@@ -44,15 +44,18 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
   const auto one = values_in_memory<S>(n_rows * width, 4), two = values_in_memory<S>(n_rows * width, 5);
   const auto inner = harness::random_values<Accumulator<S>>(n_rows, 6);
   const auto outer = harness::random_values<Accumulator<S>>(n_rows, 7);
+  const auto coefficients = harness::random_values<Accumulator<S>>(2, 8);
   const smore::CsrMatrix<Accumulator<S>, I> a{rowptr.data(), col.data(), weight.data(), n_rows, n_cols, n_edges};
   auto ones = a;  // the same matrix without weights
   ones.weight = nullptr;
 
   struct Results {
-    std::vector<S> product, sum, first, second, free;
+    std::vector<S> product, sum, first, second, free, once, both;
   } whole, parts;
   for (Results* r : {&whole, &parts}) {
-    for (std::vector<S>* v : {&r->product, &r->sum, &r->first, &r->second, &r->free}) v->resize(n_rows * width);
+    for (std::vector<S>* v : {&r->product, &r->sum, &r->first, &r->second, &r->free, &r->once, &r->both}) {
+      v->resize(n_rows * width);
+    }
     const smore::SpmmOutput<S> plain{.y = r->product.data()};
     const smore::SpmmOutput<S> scaled{.y = r->sum.data(),
                                       .addend = addend.data(),
@@ -61,7 +64,10 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
                                       .scaled = {r->first.data(), r->second.data()}};
     const smore::SpmmOutput<S> free{
         .y = r->free.data(), .addend = addend.data(), .inner = inner.data(), .outer = outer.data()};
-    for (const auto& out : {plain, scaled, free}) {
+    smore::SpmmOutput<S> once = free, both{.y = r->both.data(), .addend = addend.data(), .both = true};
+    once.y = r->once.data();
+    once.coefficient = both.coefficient = coefficients.data();
+    for (const auto& out : {plain, scaled, free, once, both}) {
       harness::run_ranges(n_rows, r == &whole ? 1 : 3, [&](int64_t begin, int64_t end) {
         CHECK(smore::spmm_rows(out.inner == nullptr ? a : ones, x.data(), width, out, begin, end));
       });
@@ -69,6 +75,7 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
   }
   CHECK(same(whole.product, parts.product) && same(whole.sum, parts.sum));
   CHECK(same(whole.first, parts.first) && same(whole.second, parts.second) && same(whole.free, parts.free));
+  CHECK(same(whole.once, parts.once) && same(whole.both, parts.both));
 
   for (int64_t r = 0; r < n_rows; ++r) {
     for (int64_t w = 0; w < width; ++w) {
@@ -88,6 +95,9 @@ void compare(int64_t n_rows, int64_t n_cols, int64_t width) {
       near(whole.first[at], sum * wide(one[at]));
       near(whole.second[at], sum * wide(two[at]));
       near(whole.free[at], (wide(addend[at]) + unweighted * double(inner[r])) * double(outer[r]));
+      const double term = wide(addend[at]) * double(coefficients[0]);
+      near(whole.once[at], (term + unweighted * double(inner[r])) * double(outer[r]));
+      near(whole.both[at], term + wanted * double(coefficients[1]));
     }
   }
 }

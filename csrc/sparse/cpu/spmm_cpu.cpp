@@ -1,4 +1,4 @@
-// CPU binding of spmm and propagate: shares rows out over torch's threads.
+// CPU binding of spmm, propagate and poly_filter: shares rows out over torch's threads.
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
@@ -54,6 +54,7 @@ class Cpu {
 TORCH_LIBRARY_IMPL(smore_ext, CPU, m) {
   spmm_op::bind(m, &SpmmOps<Cpu>::spmm);
   propagate_op::bind(m, &SpmmOps<Cpu>::propagate);
+  poly_filter_op::bind(m, &SpmmOps<Cpu>::poly_filter);
   gated_product_backward_op::bind(m, &SpmmOps<Cpu>::gated_backward);
 }
 

@@ -11,7 +11,14 @@ inline constexpr int kMaxVectors = 8;    // accumulators that stay in registers
 template <typename S>
 SMORE_INLINE void emit(const SpmmOutput<S>& out, int64_t r, int64_t at, Vec<Accumulator<S>> value) {
   if (out.inner != nullptr) value *= broadcast(out.inner[r]);
-  if (out.addend != nullptr) value = load(out.addend + at) + value;
+  if (out.addend != nullptr) {
+    if (out.coefficient == nullptr) {
+      value = load(out.addend + at) + value;
+    } else {
+      if (out.both) value *= broadcast(out.coefficient[1]);
+      value = fma(broadcast(*out.coefficient), load(out.addend + at), value);
+    }
+  }
   if (out.outer != nullptr) value *= broadcast(out.outer[r]);
   if (out.scale != 1) value *= broadcast(out.scale);
   if (out.y != nullptr) store(out.y + at, value);
@@ -23,7 +30,10 @@ SMORE_INLINE void emit(const SpmmOutput<S>& out, int64_t r, int64_t at, Vec<Accu
 template <typename S>
 SMORE_INLINE void emit_scalar(const SpmmOutput<S>& out, int64_t r, int64_t at, Accumulator<S> value) {
   if (out.inner != nullptr) value *= out.inner[r];
-  if (out.addend != nullptr) value = widened(out.addend[at]) + value;
+  if (out.addend != nullptr) {
+    if (out.both) value *= out.coefficient[1];
+    value = (out.coefficient == nullptr ? 1 : *out.coefficient) * widened(out.addend[at]) + value;
+  }
   if (out.outer != nullptr) value *= out.outer[r];
   if (out.scale != 1) value *= out.scale;
   if (out.y != nullptr) out.y[at] = narrowed<S>(value);

@@ -1,4 +1,4 @@
-// CUDA binding of spmm and propagate.
+// CUDA binding of spmm, propagate and poly_filter.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -59,6 +59,7 @@ class Cuda {
 TORCH_LIBRARY_IMPL(smore_ext, CUDA, m) {
   spmm_op::bind(m, &SpmmOps<Cuda>::spmm);
   propagate_op::bind(m, &SpmmOps<Cuda>::propagate);
+  poly_filter_op::bind(m, &SpmmOps<Cuda>::poly_filter);
   gated_product_backward_op::bind(m, &SpmmOps<Cuda>::gated_backward);
 }
 

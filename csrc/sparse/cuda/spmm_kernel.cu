@@ -177,7 +177,8 @@ __device__ __forceinline__ void emit(const SpmmOutput<typename S::M>& out, int64
   using M = typename S::M;
   using T = typename S::T;
   const int first = first_column<S>();
-  const T inner = out.inner == nullptr ? T(1) : out.inner[row];
+  const T coefficient = out.coefficient == nullptr ? T(1) : *out.coefficient;
+  const T inner = (out.inner == nullptr ? T(1) : out.inner[row]) * (out.both ? out.coefficient[1] : T(1));
   const T outer = (out.outer == nullptr ? T(1) : out.outer[row]) * out.scale;
 #pragma unroll
   for (int p = 0; p < S::P; ++p) {
@@ -189,7 +190,7 @@ __device__ __forceinline__ void emit(const SpmmOutput<typename S::M>& out, int64
     if (out.addend != nullptr) {
       const Pack<M, S::V> addend = load_pack<S::V>(out.addend + at);
 #pragma unroll
-      for (int v = 0; v < S::V; ++v) value.at[p][v] += widened(addend.at[v]);
+      for (int v = 0; v < S::V; ++v) value.at[p][v] = fused(coefficient, widened(addend.at[v]), value.at[p][v]);
     }
 #pragma unroll
     for (int v = 0; v < S::V; ++v) value.at[p][v] *= outer;

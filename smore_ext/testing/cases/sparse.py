@@ -1,4 +1,4 @@
-"""Cases and errors of spmm, propagate, edge_dot and edge_softmax."""
+"""Cases and errors of spmm, propagate, poly_filter, edge_dot and edge_softmax."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from smore_ext.graph import Graph
 from smore_ext.testing.case import Args, OpCase, OpError, bipartite_graph, rand, random_graph
 
-__all__ = ["edge_dot_case", "edge_softmax_case", "graph_case", "propagate_case", "spmm_case"]
+__all__ = ["edge_dot_case", "edge_softmax_case", "graph_case", "poly_case", "propagate_case", "spmm_case"]
 
 
 def _rows(
@@ -74,6 +74,23 @@ def propagate_case(
     if layers == 0:
         gradients = tuple(i for i in gradients if i not in sums)
     return OpCase("propagate", name, make, gradients, small=edges <= 12, twice=True, autocast="storage", sums=sums)
+
+
+def poly_case(
+    n: int, edges: int, d: int, terms: int, bipartite: bool = False, weighted: bool = False, wide: bool = False
+) -> OpCase:
+    """As propagate_case, with random coefficients."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        users = 2 * n // 5
+        graph = bipartite_graph(g, users, n - users, edges) if bipartite else random_graph(g, n, n, edges, wide)
+        weight = [rand(g, dtype, graph.n_edges)] * weighted
+        return [graph, rand(g, dtype, n, d), rand(g, dtype, terms), *weight]
+
+    name = _name(f"{n}x{d}-{terms}", bipartite=bipartite, weighted=weighted, int64=wide)
+    sums = (2, *(3,) * weighted)
+    gradients = (1, *sums[: 1 + (terms > 1)])  # without a product, weights have none
+    return OpCase("poly_filter", name, make, gradients, small=edges <= 12, twice=True, autocast="storage", sums=sums)
 
 
 def edge_dot_case(n_rows: int, n_cols: int, edges: int, d: int, wide: bool = False) -> OpCase:
@@ -157,6 +174,18 @@ CASES = [
     propagate_case(250, 2000, 64, 3, "mean", bipartite=True, weighted=True),
     *(edge_dot_case(*size) for size in ((6, 4, 14, 3), (0, 4, 0, 3), (4, 3, 0, 5), (5, 5, 12, 0), (50, 60, 400, 17))),
     *(edge_dot_case(*size) for size in ((300, 200, 9000, 64), (90, 70, 800, 192))),
+    poly_case(5, 12, 3, 4),
+    poly_case(4, 9, 2, 1),
+    poly_case(5, 12, 3, 2),
+    poly_case(5, 12, 3, 3, weighted=True),
+    poly_case(4, 9, 2, 1, weighted=True),
+    poly_case(0, 0, 3, 3),
+    poly_case(6, 12, 0, 2),
+    poly_case(250, 4000, 64, 4),
+    poly_case(250, 4000, 33, 3, wide=True),
+    poly_case(250, 2000, 64, 5, bipartite=True),
+    poly_case(250, 2000, 17, 3, bipartite=True, weighted=True),
+    poly_case(1500, 9000, 8, 2, bipartite=True),
     edge_dot_case(90, 70, 800, 63, wide=True),
     *(edge_softmax_case(*size) for size in ((6, 4, 14), (0, 4, 0), (4, 3, 0), (300, 200, 9000), (900, 70, 2000))),
     edge_softmax_case(90, 7000, 9000, wide=True),
@@ -247,6 +276,41 @@ ERRORS = [
         lambda: [GRAPH, X, 2, "mean", X[:, :3]],
         ValueError,
         r"propagate: gate must have shape \[4, 6\], got \[4, 3\]",
+    ),
+    OpError(
+        "poly_filter",
+        "none",
+        lambda: [GRAPH, X, []],
+        ValueError,
+        "poly_filter: coefficients must hold at least one number, got none",
+    ),
+    OpError(
+        "poly_filter",
+        "dtype",
+        lambda: [GRAPH, X, torch.ones(3).double()],
+        TypeError,
+        "poly_filter: coefficients must be Float for x of Float, got Double",
+    ),
+    OpError(
+        "poly_filter",
+        "storage",
+        lambda: [GRAPH, X.bfloat16(), torch.ones(3).bfloat16()],
+        TypeError,
+        "poly_filter: coefficients must be Float for x of BFloat16, got BFloat16",
+    ),
+    OpError(
+        "poly_filter",
+        "shape",
+        lambda: [GRAPH, X, torch.ones(3, 1)],
+        ValueError,
+        r"poly_filter: coefficients must have 1 dimension, got shape \[3, 1\]",
+    ),
+    OpError(
+        "poly_filter",
+        "square",
+        lambda: [WIDE, X, [1.0]],
+        ValueError,
+        "poly_filter: the graph must be square, got 2 rows and 4 columns",
     ),
     OpError("propagate", "layers", lambda: [GRAPH, X, -1], ValueError, "n_layers must be at least 0, got -1"),
     OpError("propagate", "reduce", lambda: [GRAPH, X, 1, "sum"], ValueError, "reduce must be"),
