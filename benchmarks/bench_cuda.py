@@ -18,9 +18,18 @@ import torch.nn.functional as F
 
 from benchmarks import device as devices
 from benchmarks import floors
-from benchmarks.bench_dense import FILTER_WIDTHS, PHASES, bpr_loss, feature_table, fusion, info_nce, spectral_filter
+from benchmarks.bench_dense import (
+    FILTER_WIDTHS,
+    PHASES,
+    bpr_loss,
+    feature_table,
+    fusion,
+    info_nce,
+    kept_frequencies,
+    spectral_filter,
+)
 from benchmarks.bench_items import masked_topk, sample_negatives
-from benchmarks.bench_sparse import GRAPHS, gated, narrow_rows, propagate, spmm, weighted
+from benchmarks.bench_sparse import GRAPHS, gated, narrow_rows, poly_filter, propagate, spmm, weighted
 from benchmarks.inputs import FEATURE_WIDTHS, PUBLISHED, SIZES, dataset, published_config, shrunk, size_of
 from benchmarks.interleave import Case, Comparison, Contender, Setting, queued
 from benchmarks.op_contenders import op_comparison
@@ -145,10 +154,12 @@ def training_step(name: str) -> Case:
 CASES = [
     *(fusion_by_size(rows, phase) for phase in PHASES for rows in FUSION_ROWS),
     *(filter_paths(width) for width in FILTER_WIDTHS),
+    *(on_device(kept_frequencies(width, keep), "own, all frequencies") for width in (48, 100, 384) for keep in (8, 16)),
     *(on_device(spmm(name, False), "torch CSR", "torch COO") for name in GRAPHS),
     *(on_device(propagate(size), "own spmm", "torch CSR", "torch COO") for size in PUBLISHED),
     *(on_device(narrow_rows(size), "own float32") for size in PUBLISHED),
     *(on_device(weighted(size), "own constant weights", "embedding_bag") for size in PUBLISHED),
+    *(on_device(poly_filter(size), "own spmm", "torch CSR, stored transpose") for size in PUBLISHED),
     *(on_device(gated(f"knn10 {size}"), "own spmm, gated before", "torch CSR") for size in PUBLISHED),
     knn(SIZES["clothing"].items),
     *(on_device(masked_topk(size), "torch matmul + mask + topk") for size in ("baby", "sports", "elec")),

@@ -13,14 +13,16 @@ from benchmarks import floors
 from benchmarks.ceilings import Floor
 from benchmarks.inputs import FEATURE_WIDTHS, SIZES, WIDTH, shrunk, size_of
 from benchmarks.interleave import Case, Comparison, Contender, Setting
-from benchmarks.op_contenders import op_comparison
+from benchmarks.op_contenders import arguments, both, op_comparison
 from benchmarks.peers import scipy_fusion
-from smore_ext import reference
+from smore_ext import ops, reference
 from smore_ext.models import FactoredAdam, TableLinear
 from smore_ext.testing.cases import Args, OpCase, bpr_case, filter_case, fusion_case, nce_case
 
 FUSION_ROWS = (*(SIZES[name].items for name in ("baby", "clothing", "elec")), 250_000)
 FILTER_WIDTHS = (32, 48, 63, 64, 96, 100, 127, 128, 256, 512)
+KEPT_ROWS, KEPT = 20_000, {64: (4, 8, 16, 24), 128: (4, 16, 32, 48), 512: (4, 16, 48, 64)}
+BATCH = 8
 PHASES = {"forward": False, "forward + backward": True}
 
 
@@ -44,6 +46,51 @@ def spectral_filter(width: int, phase: str) -> Case:
         return op_comparison(filter_case(n, width), peers, lambda _: floor, backward, setting.device)
 
     return Case(f"spectral_filter, {phase}", f"d = {width}", make, quick=width in (64, 100))
+
+
+def kept_frequencies(width: int, keep: int) -> Case:
+    """The lowest frequencies only, against all: where they are too many to skip work, both take the same way."""
+
+    def make(setting: Setting) -> Comparison:
+        case = filter_case(shrunk(KEPT_ROWS, setting.shrink), width, keep)
+        args = arguments(case, True, setting.device)
+        rows = len(args[0])
+        peers = {"own, all frequencies": Contender(both(case, ops, args[:2]))}
+        floor = floors.kept_frequencies(rows, width, keep)
+        return Comparison(Contender(both(case, ops, args)), peers, floor)
+
+    return Case("spectral_filter of few frequencies, forward + backward", f"d = {width}, n = {keep}", make, keep == 16)
+
+
+def filter_batch(rows: int) -> Case:
+    """[8, N, d] against the same rows as [8 N, d]."""
+
+    def make(setting: Setting) -> Comparison:
+        n = shrunk(rows, setting.shrink)
+        case = filter_case((BATCH, n), WIDTH)
+        args = arguments(case, True, setting.device)
+        flat = [args[0].detach().view(BATCH * n, WIDTH).requires_grad_(), args[1]]
+        peers = {"own, rows in one": Contender(both(case, ops, flat))}
+        floor = floors.spectral_filter(BATCH * n, WIDTH, True)
+        return Comparison(Contender(both(case, ops, args)), peers, floor)
+
+    return Case("spectral_filter of a batch, forward + backward", f"{BATCH} x {rows:,}", make, quick=True)
+
+
+def fused_only(rows: int) -> Case:
+    """The fusion without filters of its arrays, as a model without filters needs it."""
+
+    def make(setting: Setting) -> Comparison:
+        n = shrunk(rows, setting.shrink)
+        case, filtered = fusion_case(2, n, WIDTH, filtered=False), fusion_case(2, n, WIDTH)
+        args = arguments(case, True, setting.device)
+        peers = {
+            "own, filtered too": Contender(both(filtered, ops, arguments(filtered, True, setting.device))),
+            "torch.fft": Contender(both(case, reference, args)),
+        }
+        return Comparison(Contender(both(case, ops, args)), peers, floors.fusion(n, WIDTH, 2, True, filtered=False))
+
+    return Case("spectrum_fusion, fused only, forward + backward", f"N = {rows:,}", make)
 
 
 def loss(row: str, batch: int, op_case: Callable[[int, int], OpCase], floor: Callable[[Args, int], Floor]) -> Case:
@@ -103,6 +150,9 @@ def feature_table(rows: int) -> Case:
 CASES = [
     *(fusion(rows, phase) for phase in PHASES for rows in FUSION_ROWS),
     *(spectral_filter(width, phase) for phase in PHASES for width in FILTER_WIDTHS),
+    *(kept_frequencies(width, keep) for width, kept in KEPT.items() for keep in kept),
+    *(filter_batch(rows) for rows in (1000, 7050)),
+    *(fused_only(SIZES[name].items) for name in ("baby", "clothing")),
     *(info_nce(batch) for batch in (2048, 8192)),
     *(bpr_loss(batch) for batch in (2048, 8192)),
     *(feature_table(SIZES[name].items) for name in ("baby", "clothing")),

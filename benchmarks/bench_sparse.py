@@ -7,6 +7,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks import floors
 from benchmarks.inputs import PUBLISHED, WIDTH, bipartite, fused, neighbours, power_law, shrunk, size_of
@@ -18,13 +19,14 @@ from benchmarks.peers import (
     gated_before,
     layered,
     optional,
+    polynomial,
     torch_sparse_product,
     weighted_bag,
     weighted_coo,
     weighted_scatter,
 )
 from smore_ext import Graph, ops, reference
-from smore_ext.testing.cases import OpCase, graph_case
+from smore_ext.testing.cases import Args, OpCase, graph_case, rand
 
 LAYERS = 4
 
@@ -132,12 +134,34 @@ def weighted(size: str) -> Case:
     return Case("spmm with edge weights, forward + backward", size, make, quick=size == "baby")
 
 
+def poly_filter(size: str) -> Case:
+    """Gradients of x and of the coefficients."""
+
+    def make(setting: Setting) -> Comparison:
+        def arguments_of(dtype: torch.dtype, g: torch.Generator) -> Args:
+            graph = published_graph("bipartite", size, setting.shrink)
+            return [graph, rand(g, dtype, graph.n_cols, WIDTH), rand(g, dtype, LAYERS + 1)]
+
+        peers = {
+            "own spmm": SimpleNamespace(poly_filter=polynomial(ops.spmm)),
+            "torch COO": reference,
+            "torch CSR": SimpleNamespace(poly_filter=polynomial(csr_product)),
+            "torch CSR, stored transpose": SimpleNamespace(poly_filter=polynomial(csr_product_with_transpose)),
+        }
+        case = OpCase("poly_filter", size, arguments_of, (1, 2))
+        floor = partial(floors.poly_step, width=WIDTH, layers=LAYERS)
+        return op_comparison(case, peers, lambda args: floor(args[0]), True, setting.device)
+
+    return Case("poly_filter, forward + backward", size, make, quick=size == "baby")
+
+
 CASES = [
     *(spmm(name, backward) for backward in (False, True) for name in GRAPHS),
     *(propagate(size) for size in PUBLISHED),
     *(narrow_rows(size) for size in PUBLISHED),
     *(gated(f"knn10 {size}") for size in PUBLISHED),
     *(weighted(size) for size in PUBLISHED),
+    *(poly_filter(size) for size in PUBLISHED),
 ]
 
 

@@ -21,12 +21,14 @@ def fft_flops(width: int) -> float:
     return 2.5 * width * math.log2(max(width, 2))
 
 
-def fusion(rows: int, width: int, modalities: int, backward: bool) -> Floor:
-    """Forward reads M arrays and writes M + 1. Backward reads M inputs and M + 1 gradients and writes M."""
-    arrays, transforms = 2 * modalities + 1, 2 * modalities + 1
-    products = 12 * (modalities + 1) * (width // 2 + 1) * (2 if backward else 1)
+def fusion(rows: int, width: int, modalities: int, backward: bool, filtered: bool = True) -> Floor:
+    """Forward reads M arrays and writes M + 1, or one if they are not filtered. Backward reads M inputs and as many
+    gradients as were written and writes M."""
+    outputs = modalities * filtered + 1
+    arrays = transforms = modalities + outputs
+    products = 12 * outputs * (width // 2 + 1) * (2 if backward else 1)
     if backward:
-        arrays, transforms = arrays + 3 * modalities + 1, transforms + 3 * modalities + 1
+        arrays, transforms = arrays + 2 * modalities + outputs, transforms + 2 * modalities + outputs
     row_flops = transforms * fft_flops(width) + products
     return Floor(FLOAT * arrays * rows * width, row_flops * rows)
 
@@ -35,6 +37,12 @@ def spectral_filter(rows: int, width: int, backward: bool) -> Floor:
     """Forward reads one array and writes one; backward reads the input and the gradient and writes one."""
     arrays, transforms = (5, 5) if backward else (2, 2)
     return Floor(FLOAT * arrays * rows * width, transforms * fft_flops(width) * rows)
+
+
+def kept_frequencies(rows: int, width: int, keep: int) -> Floor:
+    """Forward and backward of a filter of the lowest frequencies: bytes of any filter; bins by definition, folded."""
+    by_definition = 2.0 * width * keep / 2
+    return Floor(FLOAT * 5 * rows * width, 5 * min(by_definition, fft_flops(width)) * rows)
 
 
 def spmm(graph: Graph, width: int, element: int = FLOAT, weighted: bool = True) -> Floor:
@@ -60,6 +68,11 @@ def propagate_step(graph: Graph, width: int, layers: int, element: int = FLOAT) 
         for layer in range(layers):
             total += spmm(matrix, width, element, weighted=layer == 0 or matrix.scale is None)
     return total
+
+
+def poly_step(graph: Graph, width: int, layers: int) -> Floor:
+    """As propagate_step; besides, backward reads x and adds to the gradient of x for each coefficient."""
+    return propagate_step(graph, width, layers) + Floor(FLOAT * width * 3 * graph.n_rows * (layers + 1))
 
 
 def gated_step(graph: Graph, width: int) -> Floor:

@@ -125,6 +125,19 @@ def layered(product: Callable[[Graph, Tensor], Tensor]) -> Callable[..., Tensor]
     return propagate
 
 
+def polynomial(product: Callable[[Graph, Tensor], Tensor]) -> Callable[[Graph, Tensor, Tensor], Tensor]:
+    """`poly_filter` as a loop: one product a layer, the sum as it goes."""
+
+    def poly_filter(graph: Graph, x: Tensor, coefficients: Tensor) -> Tensor:
+        layer, total = x, coefficients[0] * x
+        for coefficient in coefficients[1:]:
+            layer = product(graph, layer)
+            total = total + coefficient * layer
+        return total
+
+    return poly_filter
+
+
 def gated_before(product: Callable[[Graph, Tensor], Tensor]) -> Callable[[Graph, Tensor, Tensor], Tensor]:
     """`spmm` with a gate by way of a product without one."""
     return lambda graph, x, gate: product(graph, x * gate)

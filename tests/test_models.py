@@ -98,6 +98,25 @@ def test_loss_and_every_gradient_match_the_reference(dataset: Dataset, device: t
         assert_rule(*(r.detach() for r in rows), factor=2)
 
 
+def test_without_filters_smore_is_smore_with_filters_of_one(dataset: Dataset, device: torch.device) -> None:
+    torch.manual_seed(4)
+    plain = SMORE(dataset, config(spectral=False)).to(device).eval()
+    filtered = SMORE(dataset, config()).to(device).eval()
+    filtered.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        for weight in (*filtered.filter.values(), filtered.fusion_filter):
+            weight.copy_(torch.tensor([1.0, 0.0], device=device).expand_as(weight))
+        for ours, same in zip(plain.embeddings(), filtered.embeddings(), strict=True):
+            torch.testing.assert_close(ours, same, rtol=1e-5, atol=1e-6)
+
+
+def test_frequencies_that_are_not_kept_get_no_gradient(dataset: Dataset, device: torch.device) -> None:
+    model = SMORE(dataset, config(spectral=3)).to(device)
+    loss_of(model, batch(dataset)).backward()
+    for weight in (*model.filter.values(), model.fusion_filter):
+        assert weight.grad is not None and weight.grad[0, :3].any() and not weight.grad[0, 3:].any()
+
+
 @pytest.mark.parametrize("name", ["smore-2", "lightgcn"])
 def test_twenty_adam_steps_match_the_reference(dataset: Dataset, device: torch.device, name: str) -> None:
     models = three_of(MAKERS[name](dataset), device)
