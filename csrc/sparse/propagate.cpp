@@ -1,6 +1,5 @@
 // The contract of propagate is in sparse/spmm.h.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/add.h>
 #include <ATen/ops/mul.h>
 #include <torch/library.h>
 
@@ -21,9 +20,10 @@ Tensor propagate_in_layers(const GraphTensors& graph, const Tensor& x, int64_t n
   Tensor layer = first;
   for (int64_t l = 0; l < n_layers; ++l) {
     layer = differentiable_product(graph, layer, {true}, std::nullopt);
-    if (mean) layer = at::add(first, layer);
+    if (mean) layer.add_(first);  // in place: no fresh pages
   }
-  return mean ? at::mul(layer, 1 / static_cast<double>(n_layers + 1)) : layer;
+  if (mean) layer.mul_(1 / static_cast<double>(n_layers + 1));
+  return layer;
 }
 
 Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,
