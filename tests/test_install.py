@@ -374,9 +374,12 @@ def test_every_op_has_a_cuda_kernel_where_the_build_has_cuda():
     cuda = smore_ext.build_info()["cuda"] is not None
     names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("smore_ext::"))
     assert {name.removeprefix("smore_ext::") for name in names} >= set(ops.__all__)
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     for name in names:
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"), name
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") == cuda, name
+        if has_kernel(name, "CompositeExplicitAutograd"):
+            continue  # one function for every device (csrc/common/run.h); it asks for the build's devices itself
+        assert has_kernel(name, "CPU"), name
+        assert has_kernel(name, "CUDA") == cuda, name
 
 
 @pytest.mark.parametrize("level", ["portable", "avx2"])
