@@ -37,14 +37,16 @@ class SettingOption(click.Option):
 
 
 class SettingsCommand(click.Command):
-    """A command whose flags are its own and all settings, which help lists by the loop and by model. The settings that
-    the user gave are its object (`click.pass_obj`), as texts by name."""
+    """A command whose flags are its own and all settings, which help lists by the loop and by model; of models only
+    the one that is named. The settings that the user gave are its object (`click.pass_obj`), as texts by name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = {}
-        models = dict.fromkeys([*MODELS.loadable(), *filter(None, [_named_model(args)])])
+        named = [name for name in [_named_model(args)] if name]
+        models = dict.fromkeys([*named, *MODELS.loadable()])  # the first shows its defaults where models share a name
         groups = {f"Model {name}": config_class(name) for name in models}
         taken = {flag for param in super().get_params(ctx) for flag in param.opts}
+        ctx.meta["hidden"] = {f"Model {name}" for name in models if named and name not in named}
         ctx.meta["settings"] = list(_setting_options(groups, taken))
         ctx.meta["aliases"] = aliases_of(option.setting for option in ctx.meta["settings"])
         return super().parse_args(ctx, args)
@@ -56,8 +58,9 @@ class SettingsCommand(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
-                groups.setdefault(getattr(param, "owner", "Options"), []).append(record)
+            owner = getattr(param, "owner", "Options")
+            if record is not None and owner not in ctx.meta["hidden"]:
+                groups.setdefault(owner, []).append(record)
         for name, records in groups.items():
             with formatter.section(name):
                 formatter.write_dl(records)

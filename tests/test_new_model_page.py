@@ -55,18 +55,25 @@ def test_the_first_model_is_short_and_trains(data: Path) -> None:
 
 
 def test_its_settings_are_flags(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("my_models:EASE", data, "--ridge", "7")["config"]["model"]["ridge"] == 7.0
+    assert run("my_models:ItemKNN", data, "--neighbours", "7")["config"]["model"]["neighbours"] == 7
     capsys.readouterr()
-    assert train.main(["-m", "my_models:EASE", "--help"]) == 0
-    assert "--ridge NUMBER weight of the L2 term; default 100.0" in " ".join(capsys.readouterr().out.split())
-    assert train.main(["--model=my_models:EASE", "--rigde", "7"]) == 2
-    assert "unknown flag --rigde; did you mean --ridge?" in capsys.readouterr().err
+    assert train.main(["-m", "my_models:ItemKNN", "--help"]) == 0
+    assert "--neighbours INT items that vote for an item; default 10" in " ".join(capsys.readouterr().out.split())
+    assert train.main(["--model=my_models:ItemKNN", "--neigbours", "7"]) == 2
+    assert "unknown flag --neigbours; did you mean --neighbours?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["EdgeDropping", "LatentGraph", "Bootstrapped", "EASE"])
+def test_a_configuration_that_extends_another_keeps_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["-m", "my_models:EdgeDropping", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--kept NUMBER share of the edges that an epoch trains on; default 0.2" in told
+    assert "--n-ui-layers INT layers over the user-item graph; 0 is matrix factorisation; default 2" in told
+
+
+@pytest.mark.parametrize("model", ["EdgeDropping", "LatentGraph", "Bootstrapped", "ItemKNN"])
 def test_the_other_models_train_resume_and_recommend(model: str, data: Path) -> None:
     result = run(f"my_models:{model}", data)
-    assert (result["epochs_run"], result["stopped"]) == ((1, "closed form") if model == "EASE" else (4, "epochs"))
+    assert (result["epochs_run"], result["stopped"]) == ((1, "closed form") if model == "ItemKNN" else (4, "epochs"))
     assert result["warnings"] == []  # what they evaluate with is in their checkpoint
     assert evaluate.main(["run", "--json", "again.json"]) == 0
     assert json.loads(Path("again.json").read_text())["test"] == result["test"]

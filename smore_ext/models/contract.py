@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from itertools import chain
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +144,7 @@ class Recommender(nn.Module):
     def __init__(self, *_: Any) -> None:
         super().__init__()
         self.loss_parts = {}
+        self.register_load_state_dict_post_hook(_after_load)
 
     @classmethod
     def on_device(cls, dataset: Dataset, config: Any, device: torch.device) -> Self:
@@ -171,7 +172,7 @@ class Recommender(nn.Module):
     def fit(self, dataset: Dataset) -> None:
         """Computes the model in closed form, once, in place of epochs; called without gradients.
 
-        What it computes goes into buffers, so that a checkpoint holds it (a graph as its three tensors).
+        What it computes goes into buffers, so that a checkpoint holds it; `after_load` makes a graph of them again.
         """
         raise NotImplementedError(f"{type(self).__name__} has no fit(dataset)")
 
@@ -191,6 +192,9 @@ class Recommender(nn.Module):
 
     def after_step(self) -> None:
         """Called after each step of the optimizer, without gradients; for target copies. It writes in place."""
+
+    def after_load(self) -> None:
+        """Called after a state dict was loaded; remakes what follows from buffers, as a Graph of stored neighbours."""
 
     def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
         """Trained feature tables, each with the one layer that reads it: their gradients need not be formed."""
@@ -251,6 +255,10 @@ class Recommender(nn.Module):
                 if _holds_graph(value):
                     setattr(module, name, _graphs_on(value, device))
         return self
+
+
+def _after_load(model: nn.Module, _: object) -> None:
+    cast(Recommender, model).after_load()
 
 
 def _holds_graph(value: Any) -> bool:

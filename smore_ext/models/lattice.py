@@ -9,7 +9,6 @@ is on the batch's final embeddings; unlike there, raw features are not trained.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +77,6 @@ class LATTICE(LightGCN):
         self.modality_weight = nn.Parameter(torch.zeros(len(self.modalities)))  # [M], before the softmax
         shape = (len(self.modalities), dataset.n_items, config.knn_k)
         self.register_buffer("neighbours", torch.zeros(shape, dtype=torch.int64))  # ascending in a row
-        self.register_load_state_dict_post_hook(_make_graphs)
         with torch.no_grad():
             self._find_neighbours()
 
@@ -93,7 +91,13 @@ class LATTICE(LightGCN):
         for m, neighbours in zip(self.modalities, self.neighbours, strict=True):
             index = ops.knn(self.projected(m), self.config.knn_k)[1]
             neighbours.copy_(index.sort(dim=1).values)  # the order of a graph's edges
-        _make_graphs(self)
+        self.after_load()
+
+    def after_load(self) -> None:
+        """The learned graphs of the stored neighbours."""
+        row = torch.arange(self.n_items, device=self.neighbours.device).repeat_interleave(self.config.knn_k)
+        shape = (self.n_items, self.n_items)
+        self.learned = [Graph.from_edges(row, index.flatten(), None, shape) for index in self.neighbours]
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         users, items = super().embeddings()
@@ -131,11 +135,3 @@ class LATTICE(LightGCN):
     def statistics(self) -> dict[str, float]:
         """The share of each modality."""
         return dict(zip(self.modalities, self.modality_weight.detach().softmax(dim=0).tolist(), strict=True))
-
-
-def _make_graphs(model: nn.Module, _: object = None) -> None:
-    """The learned graphs of the stored neighbours: also after weights were loaded."""
-    lattice = cast(LATTICE, model)
-    shape = (lattice.n_items, lattice.n_items)
-    row = torch.arange(lattice.n_items, device=lattice.neighbours.device).repeat_interleave(lattice.config.knn_k)
-    lattice.learned = [Graph.from_edges(row, index.flatten(), None, shape) for index in lattice.neighbours]

@@ -2,7 +2,7 @@
 
 A plain dataclass is enough. `Annotated[int, annotated_types.Ge(1)]` adds a bound, and what a class refuses itself, in
 `__post_init__`, is refused. A field's metadata may hold:
-    help         the sentence for `--help`; else the one after `name: ` in the class's docstring
+    help         the sentence for `--help`; else the one after `name: ` in the docstring of the class, or of its bases
     short        a short flag
     loop         True: no setting of the model, as the value is that of the loop's setting of this name
     changeable   True: it may change when a run is resumed, as it does not alter what an epoch computes
@@ -77,10 +77,11 @@ class Setting:
 @cache
 def settings_of(cls: type) -> dict[str, Setting]:
     """The settings that a dataclass declares, by name."""
-    hints, text = get_type_hints(cls, include_extras=True), " ".join((cls.__doc__ or "").split())
+    hints = get_type_hints(cls, include_extras=True)
+    text = " ".join(" ".join((base.__doc__ or "").split()) for base in cls.__mro__ if dataclasses.is_dataclass(base))
     out = {}
     for f in (f for f in dataclasses.fields(cls) if f.init and not f.metadata.get("loop")):
-        found = re.search(rf"(?<!\w){f.name}: (.+?)\.(?: |$)", text)
+        found = re.search(rf"(?<!\w){f.name}: (.+?)\.(?: |$)", text)  # in the most derived class that says it
         out[f.name] = Setting(f, hints[f.name], f.metadata.get("help") or (found[1] if found else ""))
     return out
 
