@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.ops.csr import CsrMatrix, segment_sums, sort_edges, take
+from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take
 from smore_ext.ops.structure import compress, index_dtype
 
 if TYPE_CHECKING:
@@ -288,11 +288,9 @@ class Graph(CsrMatrix):
     @classmethod
     def maximum(cls, graphs: Sequence[Graph]) -> Self:
         """Union of the edges of graphs of one shape; an edge carries the largest of its weights."""
-        row, col, order, first = cls._together("maximum", graphs)
-        weights = torch.cat([graph.weight for graph in graphs])[order]
-        weight = torch.full((row.shape[0],), -torch.inf, dtype=weights.dtype, device=weights.device)
-        weight.scatter_reduce_(0, first.cumsum(0) - 1, weights, reduce="amax")
-        return cls._from_sorted(row, col, weight, graphs[0].shape)
+        row, col, order, begin = cls._together("maximum", graphs)
+        weight = take(torch.cat([graph.weight for graph in graphs]), order)
+        return cls._from_sorted(row, col, reduce_segments(weight, begin, "max"), graphs[0].shape)
 
     @classmethod
     def weighted_sum(cls, graphs: Sequence[Graph], weights: Sequence[float] | Tensor) -> Self:
@@ -306,7 +304,7 @@ class Graph(CsrMatrix):
             Graph; an edge is also there if its weight is 0. Computed in float64, graph by graph in the order given, and
             rounded once. Differentiable in `weights` and in weights of graphs that require grad.
         """
-        row, col, order, first = cls._together("weighted_sum", graphs)
+        row, col, order, begin = cls._together("weighted_sum", graphs)
         weights = torch.as_tensor(weights, dtype=torch.float64, device=row.device)
         if weights.shape != (len(graphs),):
             raise ValueError(f"weighted_sum needs one weight a graph ({len(graphs)}), got shape {tuple(weights.shape)}")
@@ -314,7 +312,7 @@ class Graph(CsrMatrix):
         number = torch.arange(len(graphs), device=row.device)
         number = number.repeat_interleave(torch.tensor([graph.n_edges for graph in graphs], device=row.device))
         terms = edges.double().index_select(0, order) * take(weights, number[order])
-        return cls._from_sorted(row, col, segment_sums(terms, first).to(edges.dtype), graphs[0].shape)
+        return cls._from_sorted(row, col, reduce_segments(terms, begin).to(edges.dtype), graphs[0].shape)
 
     @staticmethod
     def _together(name: str, graphs: Sequence[Graph]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -23,21 +23,22 @@ def sort_edges(row: Tensor, col: Tensor, shape: tuple[int, int]) -> tuple[Tensor
     """Edges by row, then by column.
 
     Returns:
-        (row, col, order [E], first [E]): rows and columns of the different edges, ascending; where the edges given go,
-        equal ones in the order given; and which of them, in that order, is the first of its equals.
+        (row, col, order [E], begin): rows and columns of the different edges, ascending; where the edges go, equal
+        ones in the order given; and where, in that order, the equals of each different edge begin.
     """
     n_rows, n_cols = shape
     if n_rows * n_cols < 2**63:
         key, order = torch.sort(row.long() * n_cols + col.long(), stable=True)
-        first = _differ_from_before(key)
-        key = key[first]
-        return key // max(n_cols, 1), key % max(n_cols, 1), order, first
+        begin = _differ_from_before(key).nonzero()[:, 0]
+        key = _at(key, begin)
+        row = key // max(n_cols, 1)
+        return row, key - row * n_cols, order, begin
     # One number for an edge would not fit: hashed ids make such shapes.
     order = torch.sort(col, stable=True).indices
     order = order[torch.sort(row[order], stable=True).indices]
     row, col = row[order].long(), col[order].long()
-    first = _differ_from_before(row) | _differ_from_before(col)
-    return row[first], col[first], order, first
+    begin = (_differ_from_before(row) | _differ_from_before(col)).nonzero()[:, 0]
+    return _at(row, begin), _at(col, begin), order, begin
 
 
 def _differ_from_before(values: Tensor) -> Tensor:
@@ -47,16 +48,21 @@ def _differ_from_before(values: Tensor) -> Tensor:
     return differs
 
 
+def _at(values: Tensor, begin: Tensor) -> Tensor:
+    """values[begin], which are mostly all of them."""
+    return values if begin.shape == values.shape else values.index_select(0, begin)
+
+
 def take(values: Tensor, index: Tensor) -> Tensor:
     """values[index], of one dimension; the gradient adds in a fixed order."""
     # On the CPU both do, this one faster; on a GPU only indexing does.
     return values.index_select(0, index) if values.device.type == "cpu" else values[index]
 
 
-def segment_sums(values: Tensor, first: Tensor) -> Tensor:
-    """Sums in order over segments, which begin where `first` [E] is true."""
-    end = first.new_tensor([first.shape[0]], dtype=torch.int64)
-    return torch.segment_reduce(values, "sum", offsets=torch.cat([first.nonzero()[:, 0], end]), initial=0.0)
+def reduce_segments(values: Tensor, begin: Tensor, how: str = "sum") -> Tensor:
+    """Sums (or "max") over the segments that start at `begin`, each in order; none is empty."""
+    offsets = torch.cat([begin, begin.new_tensor([values.shape[0]])])
+    return torch.segment_reduce(values, how, offsets=offsets)
 
 
 class CsrMatrix:
@@ -262,10 +268,10 @@ class CsrMatrix:
                 f"weight must be float32 or float64 of shape {tuple(row.shape)}, "
                 f"got {weight.dtype} of shape {tuple(weight.shape)}"
             )
-        row, col, order, first = sort_edges(row, col, (n_rows, n_cols))
+        row, col, order, begin = sort_edges(row, col, (n_rows, n_cols))
         weight = take(weight, order)
         if row.shape[0] < order.shape[0]:
-            weight = segment_sums(weight, first)
+            weight = reduce_segments(weight, begin)
         dtype = index_dtype(n_rows + 1, n_cols + 1, row.shape[0])
         return cls._trusted(compress(row, n_rows, dtype), col.to(dtype), weight, (n_rows, n_cols))
 
