@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # else threads of all processes would wait for each other
+
 import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -204,7 +204,7 @@ def test_commands_exist() -> None:
 def test_the_two_commands_are_where_ci_looks_for_them() -> None:
     lines = text(ROOT / "README.md").splitlines()
     marker = lines.index("<!-- test-command -->")
-    assert lines[marker + 1] == "```bash" and lines[marker + 2].endswith("&& python -m pytest")
+    assert lines[marker + 1] == "```bash" and lines[marker + 2].endswith("&& python -m pytest -n 2")
     assert "pip install -e . && python -m smore_ext.train" in text(ROOT / "README.md")
 
 

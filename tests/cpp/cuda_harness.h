@@ -16,6 +16,13 @@
 
 namespace harness {
 
+// Emulation is some 25 times slower there: tests leave out what differs in values but touches the same memory.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 // Memory as a kernel gets it: aligned to 256 bytes, and what lies behind its last element is out of bounds for
 // AddressSanitizer. Without values it is an output: full of NaN (or -1).
 template <typename T>
@@ -53,6 +60,7 @@ template <typename F>
 void each_order(const F& f) {
   for (const emulation::Order order :
        {emulation::Order::forward, emulation::Order::reverse, emulation::Order::shuffled}) {
+    if (kSanitized && order != emulation::Order::shuffled) continue;
     emulation::set_order(order);
     f();
   }

@@ -17,6 +17,7 @@ Problem<T> keeping(int64_t kept, int64_t n, int64_t d, int64_t m, bool filtered 
 TEST(fast_transforms) {
   for (const int64_t d : kWidths) {
     for (const int64_t kept : {int64_t{1}, d / 4, d / 2}) {
+      if (harness::kSanitized && d > 128 && kept != d / 4) continue;
       rows_case(keeping<float>(kept, 9, d, 2), true);
       rows_case(keeping<double>(kept, 5, d, 3), true);
       rows_case(keeping<float>(kept, 9, d, 2, false), true);
