@@ -28,8 +28,13 @@ def never_run(kernels: Iterable[str], log: str) -> list[str]:
     return sorted(set(kernels) - run)
 
 
+def all_kernels() -> set[str]:
+    """Names of the kernels of all sources."""
+    return {name for path in sorted(SOURCES.rglob("*.cu*")) for name in kernels_of(path.read_text())}
+
+
 def main() -> None:
-    kernels = {name for path in sorted(SOURCES.rglob("*.cu*")) for name in kernels_of(path.read_text())}
+    kernels = all_kernels()
     left = never_run(kernels, Path(sys.argv[1]).read_text())
     if left:
         sys.exit(f"CUDA kernels that no C++ test runs: {', '.join(left)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cuda_resources
 import pytest
 from cuda_kernels import kernels_of, never_run
-from cuda_resources import Kernel, complaints, nvcc_flags, parse, short_name
+from cuda_resources import Kernel, complaints, not_in, nvcc_flags, parse, short_name
 
 REPORT = """\
 ptxas info    : 0 bytes gmem
@@ -48,6 +48,15 @@ def test_every_fault_is_named() -> None:
         "_Z8spillingPf on sm_90 spills 472 bytes and has a stack frame of 144 bytes",
         "_Z6framedPf on sm_120 has a stack frame of 40 bytes",
         "_Z7callingPf on sm_120 spills 8 bytes and has a stack frame of 8 bytes and uses 129 registers, more than 128",
+    ]
+
+
+def test_a_report_that_lacks_a_kernel_is_noticed() -> None:
+    assert not_in(parse(REPORT), ["spilling", "framed"]) == [
+        "framed on sm_80",
+        "spilling on sm_80",
+        "framed on sm_90",
+        "spilling on sm_120",
     ]
 
 
