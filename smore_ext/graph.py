@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from smore_ext import ops
 from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take
-from smore_ext.ops.structure import compress, index_dtype
+from smore_ext.ops.modes import ordinary, outside_modes
+from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -56,6 +57,16 @@ class Graph(CsrMatrix):
     `graph.t` is the transpose, built once; `from_edges` and `from_sparse` make a graph from what a user has.
     """
 
+    _sparse: dict[str, Tensor]  # by layout
+
+    def _set(self, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> None:
+        super()._set(structure, weight, scale)
+        self._sparse = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sparse tensors can be copied only in part (torch 2.11 to 2.14: no CSR); they are soon made again.
+        return {**vars(self), "_sparse": {}}
+
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.spmatrix | scipy.sparse.sparray) -> Self:
         """From any scipy sparse matrix or array; duplicates are summed, dtypes but float64 become float32."""
@@ -79,19 +90,19 @@ class Graph(CsrMatrix):
         grad."""
         if layout not in ("csr", "coo"):
             raise ValueError(f'layout must be "csr" or "coo", got {layout!r}')
-        name = f"_sparse_{layout}"
-        if not hasattr(self, name):
-            if layout == "csr":
-                sparse = torch.sparse_csr_tensor(self.rowptr, self.col, self.weight, self.shape, check_invariants=False)
-            else:
-                index = torch.stack([self.row.long(), self.col.long()])
-                sparse = torch.sparse_coo_tensor(
-                    index, self.weight, self.shape, is_coalesced=True, check_invariants=False
-                )
-            if self.requires_grad:
-                return sparse
-            setattr(self, name, sparse)
-        return getattr(self, name)
+        known = self._sparse.get(layout)
+        if known is not None:
+            return known
+        sparse, lasting = outside_modes(lambda: self._as_sparse(layout), *self._made_of())
+        if lasting:
+            self._sparse[layout] = sparse
+        return sparse
+
+    def _as_sparse(self, layout: str) -> Tensor:
+        if layout == "csr":
+            return torch.sparse_csr_tensor(self.rowptr, self.col, self.weight, self.shape, check_invariants=False)
+        index = torch.stack([self.row.long(), self.col.long()])
+        return torch.sparse_coo_tensor(index, self.weight, self.shape, is_coalesced=True, check_invariants=False)
 
     def to(self, target: torch.device | str | torch.dtype) -> Self:
         """On another device, or with weights of another floating dtype. The graph itself if nothing changes."""
@@ -100,16 +111,23 @@ class Graph(CsrMatrix):
                 raise TypeError(f"weights of a graph must be float32 or float64, got {target}")
             if target == self.weight.dtype:
                 return self
+        elif torch.empty(0, device=target).device == self.col.device:
+            return self
+        return outside_modes(lambda: self._to(target), *self._made_of())[0]
+
+    def _to(self, target: torch.device | str | torch.dtype) -> Self:
+        if isinstance(target, torch.dtype):
             moved = self._of(self.structure, self.weight.to(target), self.scale)
         else:
-            if torch.empty(0, device=target).device == self.col.device:
-                return self
             scale = None if self.scale is None else self.scale.to(target)
             moved = self._of(self.structure.to(target), self.weight.to(target), scale)
         return moved.paired(moved) if self._t is self else moved
 
     def rows(self, index: Tensor) -> Self:
         """The graph [len(index), C] whose row r is row index[r] of this one. index: int64, in range."""
+        return outside_modes(lambda: self._rows(index), *self._made_of(), index)[0]
+
+    def _rows(self, index: Tensor) -> Self:
         if index.shape[0] and (int(index.min()) < 0 or int(index.max()) >= self.n_rows):
             raise IndexError(f"rows must be in 0..{self.n_rows - 1}, got {int(index.min())}..{int(index.max())}")
         start = self.rowptr[index].long()
@@ -211,7 +229,7 @@ class Graph(CsrMatrix):
         graph = cls._two_sided(r, power, power if norm == "sym" else ones, self_loops)
         if norm == "rw":
             return graph.paired(cls._two_sided(r, ones, power, self_loops))
-        graph.scale = torch.cat(power).float()
+        graph.scale = ordinary(torch.cat(power).float())
         return graph.paired(graph)
 
     @classmethod

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 
 
@@ -114,7 +115,9 @@ class CsrMatrix:
         self._set(CsrStructure(rowptr.contiguous(), col.contiguous(), shape), weight.contiguous())
 
     def _set(self, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> None:
-        self.structure, self.scale, self._weight = structure, scale, weight
+        self.structure = structure
+        self.scale = None if scale is None else ordinary(scale)
+        self._weight = weight = None if weight is None else ordinary(weight)
         self.rowptr, self.col, self.shape = structure.rowptr, structure.col, structure.shape
         self._t: Self | None = None
         self._casts: dict[torch.dtype, Tensor] = {} if weight is None else {weight.dtype: weight}
@@ -173,12 +176,21 @@ class CsrMatrix:
     @property
     def t(self) -> Self:
         """The transpose. Made once: a stable sort by column keeps rows ascending."""
-        if self._t is None:
-            weight = None if self.requires_grad else take(self.weight, self.t_order)
-            transpose = self._of(self.structure.t, weight, self.scale)
-            transpose._t = self
+        if self._t is not None:
+            return self._t
+        transpose, lasting = outside_modes(self._transpose, *self._made_of())
+        transpose._t = self
+        if lasting or (transpose._weight is None and self.structure._t is transpose.structure):
             self._t = transpose
-        return self._t
+        return transpose
+
+    def _transpose(self) -> Self:
+        weight = None if self.requires_grad else take(self.weight, self.t_order)
+        return self._of(self.structure.t, weight, self.scale)
+
+    def _made_of(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tensors that hold everything else."""
+        return self.rowptr, self.col, self.t._weight if self._weight is None else self._weight
 
     @property
     def t_order(self) -> Tensor:
@@ -189,10 +201,10 @@ class CsrMatrix:
         """The weights in another floating dtype, cast once unless they require grad."""
         if dtype in self._casts:
             return self._casts[dtype]
-        weight = self.weight.to(dtype)
-        if not self.requires_grad:
-            self._casts[dtype] = weight
-        return weight
+        cast, lasting = outside_modes(lambda: self.weight.to(dtype), *self._made_of())
+        if lasting:
+            self._casts[dtype] = cast
+        return cast
 
     def with_weight(self, weight: Tensor) -> Self:
         """The same edges with other weights. They share their transpose, which is made once for all of them.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from smore_ext.ops.modes import ordinary, outside_modes
+
 
 def index_dtype(*sizes: int) -> torch.dtype:
     """int32 where every size fits, else int64."""
@@ -15,6 +17,12 @@ def compress(row: Tensor, n_rows: int, dtype: torch.dtype) -> Tensor:
     """Row pointers [n_rows + 1] from ascending row numbers [E]."""
     bounds = torch.arange(n_rows + 1, dtype=row.dtype, device=row.device)
     return torch.searchsorted(row, bounds, out_int32=dtype == torch.int32)
+
+
+def _inverse(order: Tensor) -> Tensor:
+    """Of a permutation."""
+    edges = torch.arange(order.shape[0], dtype=order.dtype, device=order.device)
+    return torch.empty_like(order).index_copy_(0, order.long(), edges)
 
 
 class CsrStructure:
@@ -31,7 +39,7 @@ class CsrStructure:
     shape: tuple[int, int]
 
     def __init__(self, rowptr: Tensor, col: Tensor, shape: tuple[int, int]) -> None:
-        self.rowptr, self.col, self.shape = rowptr, col, shape
+        self.rowptr, self.col, self.shape = ordinary(rowptr), ordinary(col), shape
         self._t: CsrStructure | None = None
         self._t_order: Tensor | None = None
 
@@ -54,18 +62,28 @@ class CsrStructure:
         if self._t is None or self._t._t_order is None:
             return self._transpose()[1]
         inverse = self._t._t_order
-        edges = torch.arange(inverse.shape[0], dtype=inverse.dtype, device=inverse.device)
-        self._t_order = torch.empty_like(inverse).index_copy_(0, inverse.long(), edges)
-        return self._t_order
+        order, lasting = outside_modes(lambda: _inverse(inverse), inverse)
+        if lasting:
+            self._t_order = order
+        return order
 
     def _transpose(self) -> tuple[CsrStructure, Tensor]:
+        (transpose, order), lasting = outside_modes(self._sorted_by_column, self.rowptr, self.col)
+        if lasting:
+            self._t_order = order
+            if self._t is None:
+                self.pair(transpose)
+        return transpose, order
+
+    def _sorted_by_column(self) -> tuple[CsrStructure, Tensor]:
         """A stable sort by column keeps rows ascending; of integers it is linear, and the quickest way to the order."""
         column, order = torch.sort(self.col, stable=True)
-        self._t_order = order.to(self.col.dtype)
-        if self._t is None:
-            rowptr = compress(column, self.shape[1], self.rowptr.dtype)
-            self.pair(CsrStructure(rowptr, self.row[order], (self.shape[1], self.shape[0])))
-        return self.t, self._t_order
+        if self._t is not None:
+            return self._t, order.to(self.col.dtype)
+        rowptr = compress(column, self.shape[1], self.rowptr.dtype)
+        transpose = CsrStructure(rowptr, self.row[order], (self.shape[1], self.shape[0]))
+        transpose._t = self
+        return transpose, order.to(self.col.dtype)
 
     def pair(self, transpose: CsrStructure) -> None:
         """Declares its transpose: itself, if its rows are its columns. Nothing is sorted until `t_order` is needed."""
