@@ -163,7 +163,7 @@ def test_to_scipy_of_weights_that_require_grad() -> None:
             r"col must be in 0\.\.1",
         ),
         (lambda i: Graph(torch.tensor([0]), i, torch.ones(3), (1, 9)), ValueError, "rows \\+ 1 = 2 entries"),
-        (lambda i: Graph.from_sparse(torch.eye(3)), TypeError, "2-d sparse COO or CSR"),
+        (lambda i: Graph.from_sparse(torch.eye(3)), TypeError, "2-d sparse COO, CSR or CSC"),
         (lambda i: Graph.bipartite(i, i, 2, 3), IndexError, r"row must be in 0\.\.1, got 0\.\.2"),
         (lambda i: Graph.from_edges(i[:0], i[:0], None, (-1, 5)), ValueError, r"at least 0, got \(-1, 5\)"),
         (lambda i: Graph(i[:0], i[:0], torch.ones(0), (-1, 5)), ValueError, r"at least 0, got \(-1, 5\)"),

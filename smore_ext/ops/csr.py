@@ -6,7 +6,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
@@ -287,36 +286,36 @@ class CsrMatrix:
         dtype = index_dtype(n_rows + 1, n_cols + 1, row.shape[0])
         return cls._trusted(compress(row, n_rows, dtype), col.to(dtype), weight, (n_rows, n_cols))
 
-    @classmethod
-    def from_sparse(cls, tensor: Tensor) -> Self:
-        """From a torch sparse COO or CSR tensor [R, C], float32 or float64; COO duplicates are summed."""
-        if tensor.layout not in (torch.sparse_coo, torch.sparse_csr) or tensor.ndim != 2:
-            raise TypeError(f"expected a 2-d sparse COO or CSR tensor, got layout {tensor.layout}, {tensor.ndim}-d")
+    @staticmethod
+    def check_sparse(tensor: Tensor) -> None:
+        """That `from_sparse` takes it."""
+        if tensor.layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc) or tensor.ndim != 2:
+            raise TypeError(
+                f"expected a 2-d sparse COO, CSR or CSC tensor, got layout {tensor.layout}, {tensor.ndim}-d"
+            )
+        if tensor.dense_dim() > 0:
+            raise TypeError(f"expected a sparse tensor without dense dimensions, got {tensor.dense_dim()}")
         if tensor.requires_grad:
             raise ValueError(
                 "the weights of a torch sparse tensor are constants here, got one that requires grad: detach() it, or "
                 "give its values to Graph.from_edges"
             )
-        shape = (tensor.shape[0], tensor.shape[1])
+
+    @classmethod
+    def from_sparse(cls, tensor: Tensor) -> Self:
+        """From a torch sparse COO, CSR or CSC tensor [R, C], float32 or float64; duplicates are summed."""
+        cls.check_sparse(tensor)
+        n_rows, n_cols = tensor.shape[0], tensor.shape[1]
         if tensor.layout == torch.sparse_csr:
-            rowptr, col = tensor.crow_indices(), tensor.col_indices()
-            row = torch.arange(shape[0], device=col.device).repeat_interleave(rowptr.diff())
-            return cls.from_edges(row, col, tensor.values(), shape)
-        row, col = tensor._indices()
-        return cls.from_edges(row, col, tensor._values(), shape)
+            row, col = _expanded(tensor.crow_indices()), tensor.col_indices()
+        elif tensor.layout == torch.sparse_csc:
+            row, col = tensor.row_indices(), _expanded(tensor.ccol_indices())
+        else:
+            row, col = tensor._indices()
+        values = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
+        return cls.from_edges(row, col, values, (n_rows, n_cols))
 
 
-_converted: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def as_csr(matrix: CsrMatrix | Tensor) -> CsrMatrix:
-    """`matrix` itself, or the converted form of a torch sparse tensor, remembered as long as the tensor lives."""
-    if isinstance(matrix, CsrMatrix):
-        return matrix
-    if not isinstance(matrix, Tensor):
-        raise TypeError(f"expected a Graph or a torch sparse tensor, got {type(matrix).__name__}")
-    known = _converted.get(matrix)
-    if known is None or known[0] != matrix._version:
-        known = (matrix._version, CsrMatrix.from_sparse(matrix))
-        _converted[matrix] = known
-    return known[1]
+def _expanded(pointers: Tensor) -> Tensor:
+    """The row of each entry, from row pointers."""
+    return torch.arange(pointers.shape[0] - 1, device=pointers.device).repeat_interleave(pointers.diff())

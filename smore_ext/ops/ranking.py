@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
-from smore_ext.ops.csr import CsrMatrix, as_csr
+from smore_ext.ops.converted import as_csr
+from smore_ext.ops.csr import CsrMatrix
 
 __all__ = ["masked_topk"]
 

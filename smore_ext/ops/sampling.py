@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import fake
-from smore_ext.ops.csr import CsrMatrix, as_csr
+from smore_ext.ops.converted import as_csr
+from smore_ext.ops.csr import CsrMatrix
 
 __all__ = ["sample_negatives"]
 

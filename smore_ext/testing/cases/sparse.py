@@ -209,7 +209,7 @@ ERRORS = [
         r"gate must have the dtype of x \(Float\), got Double",
     ),
     OpError("spmm", "graph", lambda: ["graph", X], TypeError, "expected a Graph or a torch sparse tensor, got str"),
-    OpError("spmm", "dense", lambda: [X, X], TypeError, "expected a 2-d sparse COO or CSR tensor"),
+    OpError("spmm", "dense", lambda: [X, X], TypeError, "expected a 2-d sparse COO, CSR or CSC tensor"),
     OpError(
         "spmm",
         "sparse-weights",
