@@ -47,6 +47,11 @@ def test_gradients_match_reference(case: OpCase, device: torch.device) -> None:
     checks.check_gradients(case, ops, reference, device)
 
 
+@over(GRADIENT_CASES)
+def test_what_backward_reads_is_saved(case: OpCase, device: torch.device) -> None:
+    checks.check_saved(case, ops, device)
+
+
 @over(SMALL_CASES)
 def test_gradcheck(case: OpCase, device: torch.device) -> None:
     checks.check_gradcheck(case, ops, device)

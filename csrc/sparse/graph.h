@@ -22,6 +22,12 @@ struct GraphTensors {
   bool constant() const { return t_weight.has_value(); }
   int64_t n_rows() const { return rowptr.size(0) - 1; }
   int64_t n_cols() const { return t_rowptr.size(0) - 1; }
+  // With weights that get no gradient, as of no product.
+  GraphTensors detached() const {
+    GraphTensors graph = *this;
+    if (weight.requires_grad()) graph.weight = weight.detach();
+    return graph;
+  }
   GraphTensors t() const {
     if (constant()) return {t_rowptr, t_col, *t_weight, rowptr, col, weight};
     return {t_rowptr, t_col, weight, rowptr, col, std::nullopt, t_order, order};

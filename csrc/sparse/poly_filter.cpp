@@ -141,8 +141,10 @@ Tensor poly_filter_autograd(const Tensor& rowptr, const Tensor& col, const Tenso
                             const OptionalTensor& t_order) {
   const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
   check_poly_filter("poly_filter", graph, x, coefficients, scale);
-  if (weight.requires_grad() && at::GradMode::is_enabled()) return poly_filter_in_layers(graph, x, coefficients);
-  return PolyFilter::apply(graph, x, coefficients, scale);
+  if (coefficients.size(0) > 1 && weight.requires_grad() && at::GradMode::is_enabled()) {
+    return poly_filter_in_layers(graph, x, coefficients);
+  }
+  return PolyFilter::apply(graph.detached(), x, coefficients, scale);
 }
 
 // As propagate; coefficients are in the type of the sums.

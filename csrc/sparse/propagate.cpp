@@ -16,7 +16,6 @@ using OptionalTensor = std::optional<Tensor>;
 Tensor propagate_in_layers(const GraphTensors& graph, const Tensor& x, int64_t n_layers, bool mean,
                            const OptionalTensor& gate) {
   const Tensor first = gate.has_value() ? at::mul(x, *gate) : x;
-  if (n_layers == 0) return gate.has_value() ? first : first.clone(at::MemoryFormat::Contiguous);
   Tensor layer = first;
   for (int64_t l = 0; l < n_layers; ++l) {
     layer = differentiable_product(graph, layer, {true}, std::nullopt);
@@ -32,10 +31,10 @@ Tensor propagate_autograd(const Tensor& rowptr, const Tensor& col, const Tensor&
                           const OptionalTensor& order, const OptionalTensor& t_order) {
   const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
   check_propagate("propagate", graph, x, n_layers, gate, scale);
-  if (weight.requires_grad() && at::GradMode::is_enabled()) {
+  if (n_layers > 0 && weight.requires_grad() && at::GradMode::is_enabled()) {
     return propagate_in_layers(graph, x, n_layers, mean, gate);
   }
-  return differentiable_product(graph, x, {false, n_layers, mean, scale}, gate);
+  return differentiable_product(graph.detached(), x, {false, n_layers, mean, scale}, gate);
 }
 
 Tensor propagate_autocast(const Tensor& rowptr, const Tensor& col, const Tensor& weight, const Tensor& t_rowptr,

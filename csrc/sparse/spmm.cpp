@@ -41,7 +41,7 @@ Tensor weight_gradient(const GraphTensors& g, const Tensor& grad, const Tensor& 
 // exchanged, dL/dx = z * gate and dL/dgate = z * x. One op gives both without writing z down; where the gradient is to
 // be differentiated again, it is made of ops that can be. A weight with a gradient comes with P = A only.
 struct Product : torch::autograd::Function<Product> {
-  enum Saved { kRowptr, kCol, kWeight, kTRowptr, kTCol, kTWeight, kOrder, kTOrder, kX, kGate, kSaved };
+  enum Saved { kRowptr, kCol, kWeight, kTRowptr, kTCol, kTWeight, kOrder, kTOrder, kScale, kX, kGate, kSaved };
 
   static Tensor forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Tensor& weight,
                         const Tensor& t_rowptr, const Tensor& t_col, const OptionalTensor& t_weight, const Tensor& x,
@@ -52,11 +52,10 @@ struct Product : torch::autograd::Function<Product> {
     variable_list saved(kSaved);
     saved[kRowptr] = rowptr, saved[kCol] = col, saved[kWeight] = weight;
     saved[kTRowptr] = t_rowptr, saved[kTCol] = t_col, saved[kTWeight] = or_none(t_weight);
-    saved[kOrder] = or_none(order), saved[kTOrder] = or_none(t_order);
+    saved[kOrder] = or_none(order), saved[kTOrder] = or_none(t_order), saved[kScale] = or_none(scale);
     if (gate.has_value() || weight.requires_grad()) saved[kX] = x;
     saved[kGate] = or_none(gate);
     ctx->save_for_backward(saved);
-    ctx->saved_data["scale"] = scale;
     ctx->saved_data["is_spmm"] = is_spmm;
     ctx->saved_data["n_layers"] = n_layers;
     ctx->saved_data["mean"] = mean;
@@ -72,7 +71,7 @@ struct Product : torch::autograd::Function<Product> {
     const GraphTensors graph{saved[kRowptr], saved[kCol],        saved[kWeight],   saved[kTRowptr],
                              saved[kTCol],   optional(kTWeight), optional(kOrder), optional(kTOrder)};
     const Power power{ctx->saved_data["is_spmm"].toBool(), ctx->saved_data["n_layers"].toInt(),
-                      ctx->saved_data["mean"].toBool(), ctx->saved_data["scale"].toOptional<Tensor>()};
+                      ctx->saved_data["mean"].toBool(), optional(kScale)};
     const Tensor &x = saved[kX], &gate = saved[kGate];
     // Inputs are counted without those that are absent.
     const size_t x_at = graph.constant() ? 6 : 5, weight_at = 2;

@@ -58,8 +58,11 @@ struct SpmmOps {
     const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
     check_poly_filter(op, graph, x, coefficients, scale);
     const int64_t n_layers = coefficients.size(0) - 1;
-    if (n_layers == 0) return times(x, coefficients.select(0, 0));
     const CsrTensors csr = csr_of(op, graph);
+    if (n_layers == 0) {
+      check_indices(op, csr, x);
+      return times(x, coefficients.select(0, 0));
+    }
     const Tensor y = Device::empty(x.sizes(), x.options());
     dispatch_rows(x, rowptr, [&](auto s, auto i) {
       using S = decltype(s);
@@ -78,7 +81,11 @@ struct SpmmOps {
     constexpr const char* op = "gated_product_backward";
     const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
     check_gated_backward(op, graph, grad, x, gate, n_layers, mean, scale);
-    if (n_layers == 0) return {times(grad, gate), times(grad, x)};
+    const CsrTensors csr = csr_of(op, graph.t());
+    if (n_layers == 0) {
+      check_indices(op, csr, grad);
+      return {times(grad, gate), times(grad, x)};
+    }
     const Tensor to_x = gate.contiguous(), to_gate = x.contiguous();
     const std::tuple<Tensor, Tensor> result{Device::empty(x.sizes(), x.options()),
                                             Device::empty(x.sizes(), x.options())};
@@ -86,7 +93,7 @@ struct SpmmOps {
       using S = decltype(s);
       const SpmmOutput<S> last{.factor = {read<S>(to_x), read<S>(to_gate)},
                                .scaled = {write<S>(std::get<0>(result)), write<S>(std::get<1>(result))}};
-      layers<S, decltype(i)>(op, csr_of(op, graph.t()), grad.contiguous(), n_layers, mean, scale, last);
+      layers<S, decltype(i)>(op, csr, grad.contiguous(), n_layers, mean, scale, last);
     });
     return result;
   }
@@ -103,12 +110,22 @@ struct SpmmOps {
     return {graph.rowptr, graph.col, graph.order.has_value() ? Device::gather(op, graph) : graph.weight};
   }
 
+  // As a product of x would, for none.
+  static void check_indices(const char* op, const CsrTensors& csr, const Tensor& x) {
+    dispatch_rows(x, csr.rowptr, [&](auto s, auto i) {
+      using S = decltype(s);
+      Device(op, csr, x).multiply(csr.view<S, decltype(i)>(x.size(0)), read<S>(x), 0, {});
+    });
+  }
+
   static Tensor product(const char* op, const GraphTensors& graph, const Tensor& x, int64_t n_layers, bool mean,
                         const OptionalTensor& gate, const OptionalTensor& scale) {
-    if (n_layers == 0 && !gate.has_value()) return x.clone(at::MemoryFormat::Contiguous);
-    const Tensor first = gate.has_value() ? times(x, *gate) : x.contiguous();
-    if (n_layers == 0) return first;
     const CsrTensors csr = csr_of(op, graph);
+    if (n_layers == 0) {
+      check_indices(op, csr, x);
+      return gate.has_value() ? times(x, *gate) : x.clone(at::MemoryFormat::Contiguous);
+    }
+    const Tensor first = gate.has_value() ? times(x, *gate) : x.contiguous();
     const Tensor y = Device::empty({csr.n_rows(), x.size(1)}, x.options());
     dispatch_rows(x, csr.rowptr, [&](auto s, auto i) {
       using S = decltype(s);

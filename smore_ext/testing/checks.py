@@ -130,6 +130,39 @@ def check_gradgradcheck(case: OpCase, ops: Any, device: torch.device = CPU) -> N
         torch.autograd.gradgradcheck(lambda *_: tuple(o for o in case.call(ops, args) if o.requires_grad), tensors)
 
 
+def check_saved(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
+    """What backward reads is saved for it: a tensor that is changed in place before is an error, never another
+    gradient. Every tensor that the registered op takes is tried, those of a graph too."""
+    op, positional, named = registered_call(case, ops, _with_gradients(case, torch.float32, device))
+    given: list[Tensor] = []  # copies of the tensors among the arguments
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            given.append(value.detach().clone().requires_grad_(value.requires_grad))
+            return given[-1]
+        return [copy(part) for part in value] if isinstance(value, list | tuple) else value
+
+    def gradients_after(change: int | None) -> tuple[Tensor, ...]:
+        given.clear()
+        total = _total(flatten(op(*copy(positional), **{name: copy(value) for name, value in named.items()})))
+        if change is not None:
+            changed = given[change]
+            with torch.no_grad():
+                changed.mul_(-3) if changed.is_floating_point() else changed.copy_(changed.flip(0))
+        leaves = [t for t in given if t.requires_grad]
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+    wanted = gradients_after(None)
+    for which in range(len(given)):
+        try:
+            ours = gradients_after(which)
+        except RuntimeError as raised:
+            refused = "modified by an inplace operation" in str(raised)
+            _require(refused, case, f"tensor {which}, changed before backward, must be refused as such, got: {raised}")
+        else:
+            _require_same_bits(ours, wanted, case, f"with tensor {which} changed before backward, gradient")
+
+
 def check_opcheck(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
     """The registered op passes torch.library.opcheck: schema, autograd registration, fake kernel, AOT dispatch."""
     make = _with_gradients if case.differentiable else _arguments
@@ -301,6 +334,7 @@ def check_op(case: OpCase, ops: Any, reference: Any, device: torch.device = CPU)
         check_layouts(case, ops, device)
     if case.differentiable:
         check_gradients(case, ops, reference, device)
+        check_saved(case, ops, device)
         if case.small:
             check_gradcheck(case, ops, device)
         if case.small and case.twice:

@@ -2,6 +2,7 @@
 #include "sparse/cpu/spmm_kernel.h"
 
 #include <cstring>
+#include <limits>
 
 #include "harness.h"
 #include "sparse/cpu/balanced_row.h"
@@ -162,6 +163,34 @@ TEST(parts_cover_all_rows_in_order) {
       CHECK(smore::balanced_row(rowptr.data(), 5, p, parts) <= smore::balanced_row(rowptr.data(), 5, p + 1, parts));
     }
   }
+}
+
+// Before a kernel has checked its rows, row pointers may hold anything between their ends.
+template <typename I>
+void check_parts(I wrong) {
+  for (const std::vector<I>& rowptr : {std::vector<I>{0, wrong, wrong, wrong, wrong, 5},
+                                       {0, 1, 2, wrong, 4, 5},
+                                       {0, wrong, 2, 3, 4, 5},
+                                       {0, 4, 3, 2, 1, 5}}) {
+    for (int64_t parts = 1; parts < 9; ++parts) {
+      int64_t row = 0;
+      for (int64_t p = 0; p < parts; ++p) {
+        CHECK(smore::balanced_row(rowptr.data(), 5, p, parts) == row);
+        row = smore::balanced_row(rowptr.data(), 5, p + 1, parts);
+        CHECK(row >= smore::balanced_row(rowptr.data(), 5, p, parts));
+      }
+      CHECK(row == 5);
+    }
+  }
+}
+
+TEST(parts_cover_all_rows_of_unchecked_pointers) {
+  for (const int32_t wrong : {-10, 10, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()}) {
+    check_parts<int32_t>(wrong);
+    check_parts<int64_t>(wrong);
+  }
+  check_parts<int64_t>(std::numeric_limits<int64_t>::min());
+  check_parts<int64_t>(std::numeric_limits<int64_t>::max());
 }
 
 TEST(weights_in_another_order) {
