@@ -184,6 +184,14 @@ def dataset() -> Dataset:
     return builtin_dataset("synthetic", n_users=50, n_items=40, n_interactions=400)
 
 
+def test_a_dataset_remembers_what_serves_everyone() -> None:
+    data = dataset()
+    with torch.inference_mode(), FakeTensorMode():
+        found = [data.candidates, data.seen.rowptr, data.seen.col]
+    assert all(type(part) is Tensor and not part.is_inference() for part in found)
+    assert found[0] is data.candidates
+
+
 @pytest.mark.parametrize("name", ["SMORE", "LightGCN", "LATTICE"])
 def test_a_model_trains_after_validation_in_inference_mode(name: str) -> None:
     model = MODELS[name](dataset())

@@ -19,9 +19,10 @@ SMORE_HOST_DEVICE inline Philox sample_words(uint64_t seed, uint64_t offset, int
 
 template <typename I>
 struct SampleJob {
-  const int64_t* users;       // [size]
-  const I* seen_rowptr;       // [n_users + 1]
-  const I* seen_col;          // ascending within a row
+  const int64_t* users;  // [size]
+  const I* seen_rowptr;  // [n_users + 1]
+  const I* seen_col;     // [n_seen], ascending within a row
+  int64_t n_seen;
   const int64_t* candidates;  // [n_candidates], ascending
   int64_t n_candidates;
   uint64_t seed, offset;

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.graph import Graph
+from smore_ext.ops.modes import outside_modes
 
 SPLITS = ("train", "valid", "test")
 MAX_ID = 2**31 - 2  # so that counts fit int32 and user * n_items + item fits int64
@@ -154,12 +155,13 @@ class Dataset:
     @cached_property
     def seen(self) -> Graph:
         """Train interactions as a graph `[U, I]` of weight 1: row `u` lists the train items of user `u`."""
-        return Graph.from_edges(self.train.users, self.train.items, None, (self.n_users, self.n_items))
+        users, items, shape = self.train.users, self.train.items, (self.n_users, self.n_items)
+        return outside_modes(lambda: Graph.from_edges(users, items, None, shape), users, items)[0]
 
     @cached_property
     def candidates(self) -> Tensor:
         """Sorted ids of the items that occur in train, `[C]` int64: what negatives are drawn from."""
-        return torch.unique(self.train.items)
+        return outside_modes(lambda: torch.unique(self.train.items), self.train.items)[0]
 
     def __repr__(self) -> str:
         features = ", ".join(f"{m} {f.shape[1]}" for m, f in self.features.items()) or "none"

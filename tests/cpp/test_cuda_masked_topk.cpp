@@ -33,7 +33,7 @@ Ranked<T> rank_cuda(const Problem<T, I>& p, const TopkShape& shape) {
   smore::cuda::topk_search(shape, p.n_users, p.n_items,
                            smore::cuda::TopkLists<T>{p.k, shape.capacity, shape.splits, score.data(), index.data(),
                                                      count.data(), bar.data()},
-                           smore::cuda::TopkSeen<I>{p.rowptr.empty() ? nullptr : rowptr.data(), col.data()},
+                           smore::cuda::TopkSeen<I>{p.rowptr.empty() ? nullptr : rowptr.data(), col.data(), col.size()},
                            tile.data(), out.data(), out_index.data(), product, nullptr);
   return {out.values(), out_index.values()};
 }
@@ -131,6 +131,20 @@ TEST(scores_that_are_not_finite) {
                              {}, {}};
   q.items[1] = std::numeric_limits<double>::quiet_NaN();
   compare(q, {{2, 40, 1, 5}});
+}
+
+// In a capture nothing is checked: lists that are wrong mask other items, and touch no other memory.
+TEST(unchecked_lists_stay_within_their_memory) {
+  for (const int64_t wrong :
+       {int64_t{-1}, int64_t{1000}, std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()}) {
+    Problem<float, int64_t> p = whole_numbers<float, int64_t>(5, 70, 3, 6, 30), q = p;
+    for (size_t u = 1; u < p.rowptr.size(); u += 2) p.rowptr[u] = wrong;
+    for (size_t e = 0; e < q.col.size(); e += 3) q.col[e] = wrong;
+    for (const auto* problem : {&p, &q}) {
+      const Ranked<float> got = rank_cuda(*problem, {2, 32, 1, 12});
+      for (const int64_t item : got.index) CHECK(item >= -1 && item < 70);
+    }
+  }
 }
 
 TEST(shapes_fit_their_scratch_memory) {

@@ -54,7 +54,7 @@ Drawn on_device(const std::vector<int64_t>& users, const Seen<I>& seen, const st
   const harness::Array<I> rowptr(seen.rowptr), col(seen.col);
   harness::Array<int64_t> negatives(static_cast<int64_t>(users.size()));
   harness::Array<SampleVerdict> verdict(1);
-  const smore::SampleJob<I> job{u.data(), rowptr.data(), col.data(), c.data(),
+  const smore::SampleJob<I> job{u.data(), rowptr.data(), col.data(), col.size(),      c.data(),
                                 c.size(), seed,          offset,     negatives.data()};
   smore::cuda::sample_negatives(job, u.size(), seen.users(), report ? verdict.data() : nullptr, nullptr);
   return {negatives.values(), verdict[0]};
@@ -67,6 +67,7 @@ std::vector<int64_t> on_cpu(const std::vector<int64_t>& users, const Seen<I>& se
   const smore::SampleJob<I> job{users.data(),
                                 seen.rowptr.data(),
                                 seen.col.data(),
+                                static_cast<int64_t>(seen.col.size()),
                                 candidates.data(),
                                 static_cast<int64_t>(candidates.size()),
                                 seed,
@@ -112,6 +113,22 @@ TEST(no_positions_or_no_seen_items) {
   seen.add({});
   CHECK(on_device({}, seen, candidates, 1, 0).negatives.empty());
   CHECK(on_device({0, 0, 0}, seen, candidates, 1, 0).negatives == on_cpu({0, 0, 0}, seen, candidates, 1, 0));
+}
+
+// In a capture nothing is checked: lists that are wrong give other candidates, and touch no other memory.
+TEST(unchecked_lists_stay_within_their_memory) {
+  const std::vector<int64_t> candidates{0, 2, 3, 7, 8, 9}, users{0, 1, 2, 3, 3, 2, 1, 0};
+  for (const int64_t wrong :
+       {int64_t{-1}, int64_t{1000}, std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()}) {
+    for (size_t at = 0; at < 5; ++at) {
+      Seen<int64_t> seen;
+      for (int64_t user = 0; user < 4; ++user) seen.add({user, 5, 7});
+      seen.rowptr[at] = wrong;
+      for (const int64_t drawn : on_device(users, seen, candidates, 1, 0, false).negatives) {
+        CHECK(drawn == -1 || std::count(candidates.begin(), candidates.end(), drawn) == 1);
+      }
+    }
+  }
 }
 
 TEST(what_is_wrong_is_reported_with_its_first_position) {

@@ -35,7 +35,8 @@ void run(const Tensor& users, const Tensor& items, int64_t k, const Tensor& rowp
                                  count.mutable_data_ptr<int64_t>(),
                                  bar.mutable_data_ptr<T>()};
   const cuda::TopkSeen<I> seen{rowptr.defined() ? rowptr.const_data_ptr<I>() : nullptr,
-                               rowptr.defined() ? col.const_data_ptr<I>() : nullptr};
+                               rowptr.defined() ? col.const_data_ptr<I>() : nullptr,
+                               rowptr.defined() ? col.size(0) : 0};
   const IeeeProducts ieee;
   cuda::topk_search(
       shape, n_users, n_items, lists, seen, tile.mutable_data_ptr<T>(), score.mutable_data_ptr<T>(),

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/launch.cuh"
+#include "cuda/row_bounds.cuh"
 #include "cuda/select.cuh"
 
 namespace smore::cuda {
@@ -40,11 +41,10 @@ __global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 3) void offer_scores
   const int64_t first = tile.item + begin;
   T* const own = scores + user * tile.stride + begin;
   if (seen.rowptr != nullptr) {
-    const int64_t last = seen.rowptr[tile.user + user + 1];
-    for (int64_t e = first_at_least(seen.col, seen.rowptr[tile.user + user], last, first) + lane; e < last;
-         e += kWarp) {
+    const Range row = row_bounds(seen.rowptr, tile.user + user, seen.n_entries);
+    for (int64_t e = first_at_least(seen.col, row.begin, row.end, first) + lane; e < row.end; e += kWarp) {
       const int64_t item = seen.col[e];
-      if (item >= tile.item + end) break;
+      if (item < first || item >= tile.item + end) break;  // below only where the list does not ascend
       own[item - first] = -kInfinity<T>;
     }
     __syncwarp();

@@ -49,7 +49,8 @@ struct TopkLists {
 template <typename I>
 struct TopkSeen {
   const I* rowptr;  // [n_users + 1], or null: nothing is masked
-  const I* col;     // ascending within a row
+  const I* col;     // [n_entries], ascending within a row
+  int64_t n_entries;
 };
 
 // Scores of users [user, user + users) for items [item, item + items), `stride` elements a user.

@@ -36,6 +36,7 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
   const SampleJob<I> job{ids,
                          rowptr.const_data_ptr<I>(),
                          col.const_data_ptr<I>(),
+                         col.size(0),
                          items,
                          candidates.size(0),
                          static_cast<uint64_t>(seed),

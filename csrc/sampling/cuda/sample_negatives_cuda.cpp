@@ -42,6 +42,7 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
   const SampleJob<I> job{users.const_data_ptr<int64_t>(),
                          rowptr.const_data_ptr<I>(),
                          col.const_data_ptr<I>(),
+                         col.size(0),
                          candidates.const_data_ptr<int64_t>(),
                          candidates.size(0),
                          static_cast<uint64_t>(seed),

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cuda/launch.cuh"
+#include "cuda/row_bounds.cuh"
 
 namespace smore::cuda {
 namespace {
@@ -72,8 +73,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t user = b < size ? job.users[b] : -1;
   const bool known = user >= 0 && user < n_users;
   if (b < size && !known && verdict != nullptr) note(&verdict->unknown_user, b);
-  const int64_t begin = known ? job.seen_rowptr[user] : 0;
-  const int64_t length = known ? job.seen_rowptr[user + 1] - begin : 0;
+  const Range seen = known ? row_bounds(job.seen_rowptr, user, job.n_seen) : Range{0, 0};
+  const int64_t begin = seen.begin, length = seen.end - seen.begin;
   const I* row = job.seen_col + begin;
 
   int64_t drawn = -1;

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "cuda/launch.cuh"
+#include "cuda/row_bounds.cuh"
 #include "cuda/row_lengths.h"
 #include "sparse/csr_matrix.h"
 
@@ -25,15 +26,10 @@ struct RowCuts {
   __device__ int64_t chunks_up_to(int64_t edge) const { return (edge + chunk() - 1) >> log_chunk; }
 };
 
-struct Range {
-  int64_t begin, end;
-};
-
 template <typename T, typename I>
 __device__ __forceinline__ Range edges_of(const RowCuts<T, I>& rows, int64_t row) {
   if (rows.fixed >= 0) return {row * rows.fixed, (row + 1) * rows.fixed};
-  const int64_t begin = min(max(int64_t{rows.a.rowptr[row]}, int64_t{0}), rows.a.n_edges);
-  return {begin, max(min(int64_t{rows.a.rowptr[row + 1]}, rows.a.n_edges), begin)};
+  return row_bounds(rows.a.rowptr, row, rows.a.n_edges);
 }
 
 // The row that holds the edge; n_rows if there is none.
