@@ -192,3 +192,13 @@ def test_every_layout_is_the_same_matrix(layout: str) -> None:
     torch.testing.assert_close(CsrMatrix.from_sparse(matrix).weight.sum(), torch.tensor(15.0, dtype=torch.float64))
     if layout != "csc":
         torch.testing.assert_close(reference.spmm(matrix, X.double()), ops.spmm(matrix, X.double()))
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+def test_pointers_that_torch_did_not_check_are_refused(layout: str) -> None:
+    matrix = sparse(layout, torch.ones(5))
+    pointers = matrix.crow_indices() if layout == "csr" else matrix.ccol_indices()
+    for wrong in (9, -1, 2**63 - 1, -(2**63)):
+        pointers.numpy()[2] = wrong
+        with pytest.raises(IndexError, match=r"_indices must ascend from 0 to the number of edges, 5"):
+            ops.spmm(matrix, X)

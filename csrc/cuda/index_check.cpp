@@ -21,16 +21,20 @@ using at::Tensor;
 // A tensor as it was when it was seen, without keeping it alive.
 class Seen {
  public:
-  explicit Seen(const Tensor& t) : tensor_(t.getIntrusivePtr()), version_(t._version()) {}
-  // A weak reference keeps the address from being given to another tensor.
+  explicit Seen(const Tensor& t)
+      : tensor_(t.getIntrusivePtr()), data_(t.const_data_ptr()), size_(t.numel()), version_(t._version()) {}
+  // A weak reference keeps the address from being given to another tensor. `t.data = other` raises no version. Writes
+  // through `t.data` are seen by nothing that the host can look at: kernels keep within the lists whatever these hold.
   bool is(const Tensor& t) const {
-    return tensor_._unsafe_get_target() == t.unsafeGetTensorImpl() && version_ == t._version();
+    return tensor_._unsafe_get_target() == t.unsafeGetTensorImpl() && data_ == t.const_data_ptr() &&
+           size_ == t.numel() && version_ == t._version();
   }
   bool gone() const { return tensor_.expired(); }
 
  private:
   c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor_;
-  int64_t version_;
+  const void* data_;
+  int64_t size_, version_;
 };
 
 // Graphs that were found sound. The oldest is forgotten first.

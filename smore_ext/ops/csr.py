@@ -19,6 +19,12 @@ def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
     return n_rows, n_cols
 
 
+def check_pointers(name: str, pointers: Tensor, n_edges: int) -> None:
+    """Compares them and does not subtract: differences of int32 may wrap."""
+    if int(pointers[0]) != 0 or int(pointers[-1]) != n_edges or bool((pointers[1:] < pointers[:-1]).any()):
+        raise IndexError(f"{name} must ascend from 0 to the number of edges, {n_edges}")
+
+
 def sort_edges(row: Tensor, col: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Edges by row, then by column.
 
@@ -99,14 +105,13 @@ class CsrMatrix:
             raise ValueError(
                 f"col and weight must be 1-d and equally long, got {tuple(col.shape)} and {tuple(weight.shape)}"
             )
-        begin, end = rowptr[:-1], rowptr[1:]  # compared, not subtracted: differences may wrap
-        if int(rowptr[0]) != 0 or int(rowptr[-1]) != col.shape[0] or bool((end < begin).any()):
-            raise IndexError(f"rowptr must ascend from 0 to the number of edges, {col.shape[0]}")
+        check_pointers("rowptr", rowptr, col.shape[0])
         if col.shape[0] and (int(col.min()) < 0 or int(col.max()) >= shape[1]):
             raise IndexError(f"col must be in 0..{shape[1] - 1}, got {int(col.min())}..{int(col.max())}")
         if col.shape[0] > 1:
             within = torch.ones(col.shape[0], dtype=torch.bool, device=col.device)
-            within[begin[end > begin].long()] = False
+            begin = rowptr[:-1]
+            within[begin[rowptr[1:] > begin].long()] = False
             if bool((within[1:] & (col.diff() <= 0)).any()):
                 raise IndexError(
                     "col must ascend strictly within each row: sort it and sum duplicates (from_edges does)"
@@ -307,15 +312,16 @@ class CsrMatrix:
         cls.check_sparse(tensor)
         n_rows, n_cols = tensor.shape[0], tensor.shape[1]
         if tensor.layout == torch.sparse_csr:
-            row, col = _expanded(tensor.crow_indices()), tensor.col_indices()
+            row, col = _expanded("crow_indices", tensor.crow_indices(), tensor.values()), tensor.col_indices()
         elif tensor.layout == torch.sparse_csc:
-            row, col = tensor.row_indices(), _expanded(tensor.ccol_indices())
+            row, col = tensor.row_indices(), _expanded("ccol_indices", tensor.ccol_indices(), tensor.values())
         else:
             row, col = tensor._indices()
         values = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
         return cls.from_edges(row, col, values, (n_rows, n_cols))
 
 
-def _expanded(pointers: Tensor) -> Tensor:
-    """The row of each entry, from row pointers."""
+def _expanded(name: str, pointers: Tensor, values: Tensor) -> Tensor:
+    """The row of each value, from row pointers, which torch checks only if it is asked to."""
+    check_pointers(name, pointers, values.shape[0])
     return torch.arange(pointers.shape[0] - 1, device=pointers.device).repeat_interleave(pointers.diff())
