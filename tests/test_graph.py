@@ -75,6 +75,17 @@ def test_torch_sparse_tensors_are_converted_once_and_noticed_when_changed(edges)
         torch.testing.assert_close(ops.spmm(sparse, x), reference.spmm(graph, x) * 2)
 
 
+def test_a_graph_does_not_follow_what_it_was_made_of() -> None:
+    rowptr, col, weight = torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.ones(2)
+    index, edges = torch.tensor([[0, 1], [1, 0]]), torch.ones(2)
+    graphs = [Graph(rowptr, col, weight, (2, 2)), Graph.from_edges(*index, edges, (2, 2))]
+    for part in (rowptr, col, weight, index, edges):
+        part.zero_()
+    for graph in graphs:
+        assert torch.equal(graph.to_sparse("coo").to_dense(), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        assert torch.equal(graph.t.weight, graph.weight)
+
+
 def random_graph(seed: int, n_rows: int, n_cols: int, n_edges: int, dtype: torch.dtype = torch.float32) -> Graph:
     g = torch.Generator().manual_seed(seed)
     row, col = torch.randint(n_rows, (n_edges,), generator=g), torch.randint(n_cols, (n_edges,), generator=g)

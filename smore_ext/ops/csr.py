@@ -93,7 +93,10 @@ class CsrMatrix:
     structure: CsrStructure
 
     def __init__(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
-        """Wraps the tensors after checking them: a wrong dtype, shape or index is an error that names it."""
+        """Copies the tensors after checking them: a wrong dtype, shape or index is an error that names it.
+
+        A weight that requires grad is the one exception: it is read anew at each use.
+        """
         shape = checked_shape(shape)
         if rowptr.dtype not in (torch.int32, torch.int64) or col.dtype != rowptr.dtype:
             raise TypeError(f"rowptr and col must be both int32 or both int64, got {rowptr.dtype} and {col.dtype}")
@@ -116,7 +119,10 @@ class CsrMatrix:
                 raise IndexError(
                     "col must ascend strictly within each row: sort it and sum duplicates (from_edges does)"
                 )
-        self._set(CsrStructure(rowptr.contiguous(), col.contiguous(), shape), weight.contiguous())
+        rowptr, col = (part.clone(memory_format=torch.contiguous_format) for part in (rowptr, col))
+        live = weight.requires_grad
+        weight = weight.contiguous() if live else weight.clone(memory_format=torch.contiguous_format)
+        self._set(CsrStructure(rowptr, col, shape), weight)
 
     def _set(self, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> None:
         self.structure = structure
@@ -215,7 +221,8 @@ class CsrMatrix:
 
         Args:
             weight: [E], float32 or float64, in stored order (that of `col`). If it requires grad, so do the weights of
-                the result: `ops.spmm` and `ops.propagate` send gradients to it, also through `.t`.
+                the result: `ops.spmm` and `ops.propagate` send gradients to it, also through `.t`. It is not copied:
+                one that does not require grad must not be written to while the result is in use.
 
         Raises:
             TypeError, ValueError: another dtype, shape or device.
