@@ -52,7 +52,14 @@ def command(
         return 0
     try:
         with ConsoleReport(console, every_epoch=not quiet) as report:
-            result = runs.train(config, dataset, run_dir, [report], resume is not None, overwrite)
+            while True:
+                try:
+                    result = runs.train(config, dataset, run_dir, [report], resume is not None, overwrite)
+                    break
+                except (runs.RunInUse, FileExistsError):
+                    if resume is not None or config.train.output_dir is not None:
+                        raise
+                    run_dir = runs.new_run_dir(config)  # another run began in the same second
     except KeyboardInterrupt:
         console.print(interrupted_message(run_dir, context.command_path), soft_wrap=True, markup=False)
         return INTERRUPTED

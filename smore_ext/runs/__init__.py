@@ -4,6 +4,7 @@ from smore_ext.runs.config_files import resolve
 from smore_ext.runs.exports import export
 from smore_ext.runs.folder import RunFolder, new_run_dir
 from smore_ext.runs.load import LoadedRun, Recommendation, load_run, run_dirs, seeds_config, unfinished_seeds
+from smore_ext.runs.lock import RunInUse
 from smore_ext.runs.records import read_result, write_json
 from smore_ext.runs.results import summarise
 from smore_ext.runs.run import cpu_threads, finished, open_dataset, stored_config, train
@@ -12,6 +13,7 @@ __all__ = [
     "LoadedRun",
     "Recommendation",
     "RunFolder",
+    "RunInUse",
     "cpu_threads",
     "export",
     "finished",

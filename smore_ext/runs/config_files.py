@@ -17,7 +17,7 @@ from smore_ext.runs.folder import RunFolder
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, loop_value, merge
 from smore_ext.settings.fields import ConfigError
 from smore_ext.settings.text import parse_yaml
-from smore_ext.training.checkpoint import write_text
+from smore_ext.training.files import check_regular, write_text
 
 _LARGEST = 100_000  # bytes of a file of settings
 
@@ -66,8 +66,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises `FileNotFoundError`, and `ConfigError` for what is no mapping, a name given twice, anchors, a huge file.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"configuration file {path} does not exist")
+    check_regular(Path(path))
     with Path(path).open("rb") as file:
         content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
@@ -80,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_config(folder: RunFolder) -> RunConfig:
     """The settings that a run's folder keeps. Raises `FileNotFoundError` when there are none."""
-    if not folder.config.is_file():
+    if not folder.config.exists():
         raise FileNotFoundError(f"{folder.path} holds no run: {folder.config} does not exist")
     return RunConfig.from_dict(read_yaml(folder.config), str(folder.config))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from smore_ext.evaluation.ranking import embeddings
 from smore_ext.runs.load import LoadedRun, load_run
 from smore_ext.training import checkpoint
+from smore_ext.training.files import replacing
 
 FORMAT = "smore_ext export 1"
 
@@ -44,6 +45,6 @@ def export(
     else:
         path.mkdir(parents=True, exist_ok=True)
         for name, tensor in tensors.items():
-            with checkpoint.replacing(path / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            with replacing(path / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, tensor.numpy(), allow_pickle=False)
     return tensors

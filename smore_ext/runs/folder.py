@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from smore_ext.models.registry import short_name
 from smore_ext.settings.config import RunConfig
+from smore_ext.training.files import temporary_of
 
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -71,13 +73,28 @@ class RunFolder:
 
     def delete(self) -> None:
         """Deletes the files that runs write, and nothing else that may be in the folder."""
-        for name in (*RESULTS, CONFIG):
+        for name in (CONFIG, *RESULTS):  # without settings nothing is resumed: half of a run least of all
             (self.path / name).unlink(missing_ok=True)
+        self.delete_temporary()
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         for folder in self.seeds():
             folder.delete()
-            if not any(folder.path.iterdir()):
+            with suppress(OSError):  # not empty
                 folder.path.rmdir()
+
+    def delete_temporary(self) -> None:
+        """Deletes what a killed process was writing."""
+        for name in (CONFIG, *RESULTS):
+            temporary_of(self.path / name).unlink(missing_ok=True)
+
+    def lost(self) -> str | None:
+        """What a run has left that was begun, though its last checkpoint is gone; None when nothing is amiss."""
+        if self.last.exists():
+            return None
+        left = [path.name for path in (self.best, self.result) if path.exists()]
+        if self.metrics.exists() and self.metrics.stat().st_size:
+            left.append(self.metrics.name)
+        return ", ".join(left) or None
 
 
 def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
@@ -93,10 +110,15 @@ def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
             count += 1
             run_dir = stem.with_name(f"{stem.name}-{count}")
         return run_dir
-    held = RunFolder(cfg.output_dir).results()
-    if held and not overwrite:
-        raise FileExistsError(
-            f"{cfg.output_dir} already holds a run ({', '.join(held)}): "
-            f"go on with it by --resume {cfg.output_dir}, or delete it by --overwrite"
-        )
+    if not overwrite:
+        check_new(RunFolder(cfg.output_dir))
     return cfg.output_dir
+
+
+def check_new(folder: RunFolder) -> None:
+    """Raises `FileExistsError` when a run is there."""
+    if held := folder.results():
+        raise FileExistsError(
+            f"{folder.path} already holds a run ({', '.join(held)}): "
+            f"go on with it by --resume {folder.path}, or delete it by --overwrite"
+        )

@@ -24,6 +24,8 @@ from smore_ext.settings.config import RunConfig
 from smore_ext.training import checkpoint
 from smore_ext.training.device import deterministic, usable_device
 from smore_ext.training.loop import build_model, check_data, make_evaluator
+from smore_ext.training.metadata import About
+from smore_ext.training.progress import Progress
 from smore_ext.training.results import run_result
 
 
@@ -101,9 +103,9 @@ class LoadedRun:
 def run_dirs(run_dir: Path) -> list[Path]:
     """The directory itself, or those of its seeds. Raises `FileNotFoundError` when it holds no run."""
     folder = RunFolder(run_dir)
-    trained = [one.path for one in ([folder] if folder.best.is_file() else folder.seeds()) if one.best.is_file()]
+    trained = [one.path for one in ([folder] if folder.best.exists() else folder.seeds()) if one.best.exists()]
     if not trained:
-        why = "no epoch is finished yet" if folder.config.is_file() else "it holds no run"
+        why = "no epoch is finished yet" if folder.config.exists() else "it holds no run"
         raise FileNotFoundError(f"{run_dir}: no {folder.best.name}: {why}")
     return trained
 
@@ -111,7 +113,7 @@ def run_dirs(run_dir: Path) -> list[Path]:
 def seeds_config(run_dir: Path, config: RunConfig, results: Sequence[dict[str, Any]]) -> RunConfig:
     """Settings of a run of several seeds, given those of one of them as it was loaded."""
     folder = RunFolder(run_dir)
-    if not folder.config.is_file():
+    if not folder.config.exists():
         return config.replace(seeds=tuple(result["seed"] for result in results))
     whole = read_config(folder).train
     return config.replace(seed=whole.seed, seeds=whole.seeds)
@@ -120,13 +122,13 @@ def seeds_config(run_dir: Path, config: RunConfig, results: Sequence[dict[str, A
 def unfinished_seeds(run_dir: Path) -> dict[int, str]:
     """Seeds of a run of several that are not done, each with how far it is; empty for a run of one seed."""
     folder = RunFolder(run_dir)
-    if not folder.config.is_file():
+    if not folder.config.exists():
         return {}
     config = read_config(folder)
     out = {}
     for seed in config.train.seeds:
         one = folder.seed(seed)
-        if not one.best.is_file():
+        if not one.best.exists():
             out[seed] = "not started"
         elif finished(one.path, config) is None:
             out[seed] = "not finished"
@@ -151,26 +153,28 @@ def load_run(
         changes["data_path"] = data_path
     if device is not None:
         changes["device"] = device
-    config = RunConfig.from_dict(metadata["config"], str(path)).replace(**changes)
-    config = dataclasses.replace(config, sources=tuple(metadata.get("settings_from", config.sources)))
-    progress, stopped = _end_of(folder, metadata["progress"])
+    about = About.read(metadata, path)
+    config = RunConfig.from_dict(about.config, str(path)).replace(**changes)
+    sources = config.sources if about.settings_from is None else tuple(about.settings_from)
+    config = dataclasses.replace(config, sources=sources)
+    progress, stopped = _end_of(folder, about.progress)
     dataset = open_dataset(config.train) if dataset is None else dataset
-    check_data(metadata["data"]["fingerprint"], dataset, str(path))
+    check_data(about.data.fingerprint, dataset, str(path))
     model = build_model(config, dataset, usable_device(config.train.device))
     checkpoint.load_weights(model, weights)
     return LoadedRun(run_dir, config, dataset, model.eval(), progress, stopped)
 
 
-def _end_of(folder: RunFolder, progress: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def _end_of(folder: RunFolder, best: Progress) -> tuple[dict[str, Any], str | None]:
     """Epochs, seconds and warnings of a whole run, given those up to its best epoch; and why it stopped."""
-    stopped = None
-    if folder.last.is_file():
-        newer = checkpoint.load_metadata(folder.last)["progress"]
-        if newer["best_epoch"] == progress["best_epoch"]:  # else the run was killed between its two checkpoints
-            progress = newer
-    if folder.result.is_file():
+    progress, stopped = dataclasses.asdict(best), None
+    if folder.last.exists():
+        newer = About.read(checkpoint.load_metadata(folder.last), folder.last).progress
+        if newer.best_epoch == best.best_epoch:  # else the run was killed between its two checkpoints
+            progress = dataclasses.asdict(newer)
+    if folder.result.exists():
         result = read_result(folder.result)
-        if result["epochs_run"] >= progress["next_epoch"]:
+        if "runs" not in result and result["epochs_run"] >= progress["next_epoch"]:
             stopped = result["stopped"]
             seconds = {f"seconds_{name}": result["seconds"][name] for name in ("training", "evaluating")}
             progress = progress | seconds | {"next_epoch": result["epochs_run"], "warnings": result["warnings"]}

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from smore_ext.runs.folder import RunFolder
-from smore_ext.settings.fields import ConfigError
-from smore_ext.training.checkpoint import write_text
+from smore_ext.settings.fields import ConfigError, read_as
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted
+from smore_ext.training.files import check_regular, write_text
+from smore_ext.training.metadata import DataOf
 
 
 class JsonReport:
@@ -30,7 +31,7 @@ class JsonReport:
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted():
-                lines = [line for line in self._lines() if json.loads(line)["epoch"] < event.first_epoch]
+                lines = [line for line, epoch in logged(self.metrics) if epoch < event.first_epoch]
                 write_text(self.metrics, "".join(f"{line}\n" for line in lines))
             case EpochDone():
                 with self.metrics.open("a", encoding="utf-8") as file:
@@ -40,13 +41,27 @@ class JsonReport:
             case RunFinished():
                 write_json(self.result, event.result)
 
-    def _lines(self) -> Iterable[str]:
-        """Whole lines only: a killed process may have left half of its last one."""
-        if not self.metrics.is_file():
-            return
-        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield line.rstrip("\n")
+
+def logged(path: Path) -> list[tuple[str, int]]:
+    """Lines of a `metrics.jsonl`, each with its epoch; whole ones only, as a killed process may have left half of its
+    last. Raises `ConfigError` that names the line that is damaged."""
+    if not path.exists():
+        return []
+    check_regular(path)
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            found.append((line.decode().rstrip("\n"), read_as(_Line, json.loads(line)).epoch))
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}, line {number} is damaged: {error}") from None
+    return found
+
+
+@dataclass(frozen=True)
+class _Line:
+    epoch: int
 
 
 class TensorBoardReport:
@@ -83,11 +98,65 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The content of a `result.json`; `ConfigError` that names the file when it is damaged."""
+    """The content of a `result.json`; `ConfigError` that says what is wrong in it when it is damaged."""
     try:
+        check_regular(path)
         result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, not UTF-8
+        read_as(_SeedsResult if isinstance(result, dict) and "runs" in result else _Result, result)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, not a result
         raise ConfigError(f"{path} is damaged: {error}; delete it to let --resume write it again") from None
-    if not isinstance(result, dict) or not ("runs" in result or {"stopped", "epochs_run"} <= set(result)):
-        raise ConfigError(f"{path} is damaged: expected the result of a run")
     return result
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What commands read of any result."""
+
+    model: str
+    dataset: str
+    protocol: _Protocol
+    selected_by: str
+    seconds: _Seconds
+    warnings: list[str]
+    data: DataOf
+
+
+@dataclass(frozen=True)
+class _Result(_Common):
+    seed: int
+    best_epoch: int
+    epochs_run: int
+    stopped: str | None
+    backend: str | None
+    validation: dict[str, float]
+    test: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _SeedsResult(_Common):
+    seeds: list[int]
+    validation: dict[str, _Spread]
+    test: dict[str, _Spread]
+    runs: list[_OneSeed]
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    name: Literal["mmrec", "strict"]
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    training: float
+    evaluating: float
+
+
+@dataclass(frozen=True)
+class _Spread:
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True)
+class _OneSeed:
+    best_epoch: int

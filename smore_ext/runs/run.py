@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from smore_ext.data import BUILTIN_DATASETS, Dataset, builtin_dataset, read_dataset
 from smore_ext.registry import did_you_mean
 from smore_ext.runs.config_files import check_folder, read_config, write_config
-from smore_ext.runs.folder import RunFolder
+from smore_ext.runs.folder import RunFolder, check_new
+from smore_ext.runs.lock import locked
 from smore_ext.runs.records import JsonReport, TensorBoardReport, read_result, write_json
 from smore_ext.runs.results import summarise
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, changed_settings, flag_name, merge
@@ -69,6 +70,8 @@ def train(
 
     With `resume`, finished seeds are read, a started one goes on, the others begin. With `overwrite` a run
     that is in `run_dir` is deleted when the model of the new one stands. Listeners come after the files.
+
+    Raises `RunInUse` when another process writes there; `FileExistsError` when a run is there and neither is given.
     """
     folder, started = RunFolder(run_dir), False
 
@@ -80,22 +83,29 @@ def train(
             started = True
             write_config(folder, config)
 
-    with cpu_threads(config.train.threads):
+    with cpu_threads(config.train.threads), ExitStack() as locks:
+        locks.enter_context(locked(folder.path))
+        if not resume and not overwrite:
+            check_new(folder)  # again: another run may have been here since the folder was chosen
+        for one in (seeds := folder.seeds()):
+            locks.enter_context(locked(one.path, keep_empty=False))
         if not config.train.seeds:
             return _train_seed(config, dataset, folder, keep_config, listeners, resume)
         results = []
         for seed in config.train.seeds:
-            one = config.replace(seed=seed, seeds=())
-            results.append(_train_seed(one, dataset, folder.seed(seed), keep_config, listeners, resume))
-    summary = summarise(results, config)
-    write_json(folder.result, summary)
+            one = folder.seed(seed)
+            with nullcontext() if one in seeds and one.path.exists() else locked(one.path):
+                settings = config.replace(seed=seed, seeds=())
+                results.append(_train_seed(settings, dataset, one, keep_config, listeners, resume))
+        summary = summarise(results, config)
+        write_json(folder.result, summary)
     return summary
 
 
 def finished(run_dir: Path, config: RunConfig) -> dict[str, Any] | None:
     """The result of a run that has nothing left to do under `config`, or None."""
     folder = RunFolder(run_dir)
-    if not folder.result.is_file():
+    if not folder.result.exists():
         return None
     result = read_result(folder.result)
     if "runs" in result:
@@ -134,7 +144,14 @@ def _train_seed(
 ) -> dict[str, Any]:
     if resume and (result := finished(folder.path, config)) is not None:
         check_data(result["data"]["fingerprint"], dataset, str(folder.result))
+        folder.delete_temporary()
         return result
+    if resume and (left := folder.lost()) is not None:
+        raise checkpoint.CheckpointError(
+            f"{folder.last} is gone, and the run cannot go on without it; still there: {left}. Put it back, or begin "
+            f"again: --config {folder.config} -o {folder.path} --overwrite"
+        )
+    folder.delete_temporary()
     writers: list[Callable[[Event], None]] = [keep_config, JsonReport(folder.path)]
     if config.train.tensorboard:
         writers.append(TensorBoardReport(folder.path))

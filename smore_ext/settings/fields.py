@@ -20,11 +20,13 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from smore_ext.settings.text import read, readings, shown
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -62,7 +64,7 @@ class Setting:
                 expected = expected or _words(error)
                 continue
             check_numbers(converted, place)
-            return converted.expanduser() if isinstance(converted, Path) else converted
+            return _at_home(converted, place) if isinstance(converted, Path) else converted
         told = value if isinstance(value, str) else read(value)
         raise ConfigError(f"{place}: expected {expected}, got {shown(told)}")
 
@@ -106,6 +108,13 @@ def metavar(hint: Any) -> str:
     return words.get(hint) or getattr(hint, "__name__", "value").upper()
 
 
+def _at_home(path: Path, place: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        raise ConfigError(f"{place}: expected a path, got {shown(str(path))}, and no home directory is known") from None
+
+
 def check_numbers(value: Any, place: str) -> None:
     """Raises `ConfigError` unless all numbers are finite, and integers fit into the 64 bits that they end in."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
@@ -115,6 +124,22 @@ def check_numbers(value: Any, place: str) -> None:
         raise ConfigError(f"{place}: expected finite numbers, got {value}")
     elif isinstance(value, int) and abs(value) >= 2**63:
         raise ConfigError(f"{place}: expected integers below 2^63, got {shown(value)}")
+
+
+def read_as(cls: type[T], values: Any) -> T:
+    """JSON values as a class whose fields have types. Raises `ValueError` that names the first that is missing or of
+    another type, what is expected there and what came."""
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except ValidationError as error:
+        entry = error.errors()[0]
+        where = ".".join(map(str, entry["loc"]))
+        if entry["type"] == "missing":
+            raise ValueError(f"{where} is missing") from None
+        expected = entry["msg"].removeprefix("Input should be ")
+        raise ValueError(f"{where + ': ' if where else ''}expected {expected}, got {shown(entry['input'])}") from None
 
 
 def _words(error: ValidationError) -> str:

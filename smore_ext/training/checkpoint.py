@@ -1,17 +1,16 @@
-"""Checkpoints of a run: safetensors files with JSON metadata, written so that a crash leaves the old file.
+"""Checkpoints of a run: safetensors files with JSON metadata, each taking the old one's place when it is whole.
 
 The best one holds the weights of the best validation epoch under the names of the model's state dict. The last one
 holds all that the next epoch depends on: `model.<name>`, `optimizer.<parameter>.<moment>`, `rng.cpu` (and `rng.cuda`);
-its metadata holds settings, progress and data fingerprint. The order of batches, the negatives and what a model redraws
-follow from (seed, epoch), so no sampler state exists. Nothing is pickled.
+its metadata (`metadata.py`) hold settings, progress and data fingerprint. The order of batches, the negatives and what
+a model redraws follow from (seed, epoch), so no sampler state exists. Nothing is pickled. Digests of tensors and
+metadata are in the header, and every tensor's name, shape and dtype are compared before the first is used.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +19,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from smore_ext.training.digest import digest_tensors, digest_text
+from smore_ext.training.files import check_regular, replacing
+from smore_ext.training.optimizers import state_like
+
 FORMAT = "smore_ext checkpoint 1"
+_KEYS = {"format", "smore_ext"}  # of the header; versions before 0.2 had no digests
+_DIGESTS = {"smore_ext_digest", "tensors_digest"}
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that does not fit the run."""
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` if the block succeeds; else `path` stays as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed process left is written over
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Writes tensors and JSON-able metadata atomically."""
-    write_tensors(path, tensors, {"format": FORMAT, "smore_ext": json.dumps(metadata)})
+    """Writes tensors and JSON-able metadata atomically, with digests of both."""
+    there = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata)
+    digests = {"smore_ext_digest": digest_text(text), "tensors_digest": digest_tensors(there)}
+    write_tensors(path, there, {"format": FORMAT, "smore_ext": text, **digests})
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -64,14 +47,18 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         save_file(contiguous, temporary, metadata=metadata)
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a checkpoint. Raises `CheckpointError`: missing, damaged, of another kind."""
-    return _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()}, device)  # noqa: SIM118
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, on the CPU, and metadata of a checkpoint.
+
+    Raises `CheckpointError`: missing, not readable, damaged (a digest tells, but for files of versions before 0.2), of
+    another kind.
+    """
+    return _open(path, with_tensors=True)
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
     """Metadata of a checkpoint, without reading its tensors."""
-    return _open(path, lambda file: {})[1]
+    return _open(path, with_tensors=False)[1]
 
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
@@ -87,65 +74,133 @@ def pack(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str,
     return tensors
 
 
-def unpack(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Puts what `pack` returned back into a model, its optimizer and torch's generators."""
-    load_weights(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> list[str]:
+    """Names of the parameters that the optimizer holds moments of: those that a step has reached."""
+    return [name for name, parameter in _trainable(model) if optimizer is not None and optimizer.state.get(parameter)]
+
+
+def unpack(
+    tensors: dict[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    stepped: Collection[str] | None = None,
+) -> None:
+    """Puts what `pack` returned back into a model, its optimizer and torch's generators, after all of it was checked.
+
+    `stepped`: the parameters whose moments must be there; None where that is not known. Raises `CheckpointError` for a
+    tensor that is missing, unknown, or of another shape or dtype.
+    """
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    _check_weights(model, weights)
+    moments = {k: v for k, v in tensors.items() if k.startswith("optimizer.")}
+    state = {} if optimizer is None else _checked_state(moments, model, stepped)
+    if optimizer is None and moments:
+        raise _misfit(next(iter(moments)), "there", "nothing, as this model has no optimizer")
+    others = {k: v for k, v in tensors.items() if not k.startswith(("model.", "optimizer."))}
+    generators = {"rng.cpu": torch.get_rng_state()}
+    if "rng.cuda" in others:  # a run may go on where there is no GPU
+        generators["rng.cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_available() else others["rng.cuda"]
+    _check_tensors(others, generators)
+
+    load_weights(model, weights)
     if optimizer is not None:
-        state = {}
-        for index, (name, _) in enumerate(_trainable(model)):
-            prefix = f"optimizer.{name}."
-            entry = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            # A parameter's name can be the start of another's ("a" and "a.b"): moments have no dot in theirs.
-            entry = {key: value for key, value in entry.items() if "." not in key}
-            if entry:
-                state[index] = entry
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng.cpu"])
-    if torch.cuda.is_available() and "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    try:
+        torch.set_rng_state(others["rng.cpu"])
+        if "rng.cuda" in others and torch.cuda.is_available():
+            torch.cuda.set_rng_state(others["rng.cuda"])
+    except RuntimeError as error:
+        raise CheckpointError(f"checkpoint holds no state of a generator: {str(error).splitlines()[0]}") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """`load_state_dict` with one line of error instead of a list. A buffer that is empty takes the stored shape."""
+    _check_weights(model, weights)
     for name, buffer in model.named_buffers():
         if not buffer.numel() and name in weights:
             owner, _, attribute = name.rpartition(".")
-            like = weights[name]
-            setattr(model.get_submodule(owner), attribute, torch.empty_like(like, device=buffer.device))
+            setattr(model.get_submodule(owner), attribute, torch.empty_like(weights[name], device=buffer.device))
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, ValueError, IndexError) as error:  # of what a model makes of its buffers
+        raise CheckpointError(f"checkpoint does not fit the model: {str(error).splitlines()[0]}") from None
+
+
+def _check_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     own = model.state_dict()
-    for name in sorted(set(own) | set(weights)):
-        have = tuple(own[name].shape) if name in own else None
-        came = tuple(weights[name].shape) if name in weights else None
-        if have != came:
-            raise CheckpointError(f"checkpoint does not fit the model: {name} is {came}, expected {have}")
-    model.load_state_dict(weights)
+    for name, buffer in model.named_buffers():
+        if not buffer.numel() and name in own and name in weights:
+            own[name] = torch.empty(weights[name].shape, dtype=buffer.dtype, device="meta")
+    _check_tensors(weights, own)
+
+
+def _checked_state(
+    moments: dict[str, Tensor], model: nn.Module, stepped: Collection[str] | None
+) -> dict[int, dict[str, Tensor]]:
+    """What the optimizer holds, by the place of the parameter among those that are trained."""
+    state, expected = {}, {}
+    for index, (name, parameter) in enumerate(_trainable(model)):
+        prefix = f"optimizer.{name}."
+        # A parameter's name can be the start of another's ("a" and "a.b"): moments have no dot in theirs.
+        entry = {k.removeprefix(prefix): v for k, v in moments.items() if k.rpartition(".")[0] == prefix[:-1]}
+        if entry if stepped is None else name in stepped:
+            expected |= {prefix + key: like for key, like in state_like(parameter).items()}
+            state[index] = entry
+    _check_tensors(moments, expected)
+    return state
+
+
+def _check_tensors(came: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises `CheckpointError` unless both hold the same names, each with the same shape and dtype."""
+    for name in sorted(came.keys() | expected.keys()):
+        got, wanted = came.get(name), expected.get(name)
+        shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in (got, wanted))
+        if got is None or wanted is None or shapes[0] != shapes[1]:
+            raise _misfit(name, *shapes)
+        if got.dtype != wanted.dtype:
+            raise _misfit(name, *(str(tensor.dtype).removeprefix("torch.") for tensor in (got, wanted)))
+
+
+def _misfit(name: str, came: object, expected: object) -> CheckpointError:
+    return CheckpointError(f"checkpoint does not fit the model: {name} is {came}, expected {expected}")
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _open(
-    path: Path, read: Callable[[Any], dict[str, Tensor]], device: str | torch.device = "cpu"
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+def _open(path: Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        check_regular(path)
+        path.open("rb").close()  # safetensors calls a file that it may not read missing
+        with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: expected format {FORMAT!r}, got {header.get('format')!r}")
-            return read(file), json.loads(header["smore_ext"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
+        _check_digests(header, tensors if with_tensors else None)
+        metadata = json.loads(header["smore_ext"])
+        if not isinstance(metadata, dict):
+            raise ValueError(f"expected metadata as names and values, got {type(metadata).__name__}")
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except CheckpointError:
+        raise
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
+    return tensors, metadata
 
 
-def _sync(path: Path) -> None:
-    """Waits until a file, or the entries of a folder, are on the disk."""
-    if os.name == "nt" and path.is_dir():
+def _check_digests(header: dict[str, str], tensors: dict[str, Tensor] | None) -> None:
+    """Raises `ValueError` when the header, or tensors that were read, are not what was written."""
+    if header.keys() == _KEYS:
         return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if header.keys() != _KEYS | _DIGESTS:
+        expected, got = (", ".join(sorted(keys)) for keys in (_KEYS | _DIGESTS, header))
+        raise ValueError(f"expected {expected} in its header, got {got}")
+    if header["smore_ext_digest"] != digest_text(header["smore_ext"]):
+        raise ValueError("its metadata do not match their digest")
+    if tensors is not None and header["tensors_digest"] != digest_tensors(tensors):
+        raise ValueError("its tensors do not match their digest")

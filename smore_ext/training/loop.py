@@ -29,6 +29,7 @@ from smore_ext.settings.config import RunConfig, TrainConfig, changed_settings
 from smore_ext.training import checkpoint
 from smore_ext.training.device import deterministic, matrix_products, reuse_memory, usable_device
 from smore_ext.training.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepsDone, Warned
+from smore_ext.training.metadata import About
 from smore_ext.training.optimizers import adam, learning_rate, set_rate
 from smore_ext.training.progress import EARLY_STEPS, LossWindow, Progress
 from smore_ext.training.results import left_out, run_result
@@ -81,7 +82,7 @@ class Trainer:
         """
         tf32 = self.config.train.tf32 and self.device.type == "cuda"
         with deterministic(), reuse_memory(), matrix_products(tf32=True) if tf32 else nullcontext():
-            if resume and self.store.last.is_file():
+            if resume and self.store.last.exists():
                 self._restore(self.store.last)
             self._emit(self._started())
             self._take_note(RunBegins(self.dataset))
@@ -196,7 +197,10 @@ class Trainer:
             self._warn(message)
 
     def _kept(self) -> str:
-        return f"checkpoints up to epoch {self.progress.next_epoch - 1} are kept in {self.store.path}"
+        last = self.progress.next_epoch - 1
+        if last < 0:
+            return f"no epoch is done, so {self.store.path} holds the weights at the start"
+        return f"checkpoints up to epoch {last} are kept in {self.store.path}"
 
     def _warn(self, message: str) -> None:
         if message in self.progress.warnings:  # said before the run was resumed
@@ -223,24 +227,23 @@ class Trainer:
         )
 
     def _metadata(self) -> dict[str, Any]:
-        return {
-            "config": self.config.to_dict(),
-            "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
-            "progress": asdict(self.progress),
-            "settings_from": list(self.config.sources),
-            "versions": versions(),
-        }
+        stepped = checkpoint.stepped(self.model, self.optimizer)
+        return About.of(self.config, self.dataset, self.progress, stepped).to_dict()
 
     def _save_last(self) -> None:
         checkpoint.save(self.store.last, checkpoint.pack(self.model, self.optimizer), self._metadata())
 
     def _restore(self, path: Path) -> None:
         tensors, metadata = checkpoint.load(path)
-        check_data(metadata["data"]["fingerprint"], self.dataset, str(path))
-        check_settings(metadata["config"], self.config, str(path))
-        checkpoint.unpack(tensors, self.model, self.optimizer)
-        self.progress = Progress.stored(metadata["progress"])
-        then, now = metadata["versions"], versions()
+        about = About.read(metadata, path)
+        check_data(about.data.fingerprint, self.dataset, str(path))
+        check_settings(about.config, self.config, str(path))
+        self._check_best(about.progress)
+        if about.stepped is None and about.progress.steps and not any(k.startswith("optimizer.") for k in tensors):
+            raise checkpoint.CheckpointError(f"{path} holds no moments, and {about.progress.steps} steps were taken")
+        checkpoint.unpack(tensors, self.model, self.optimizer, about.stepped)
+        self.progress = about.progress
+        then, now = about.versions, versions()
         for name in ("torch", "smore_ext"):
             if then.get(name) != now[name]:
                 self._warn(
@@ -248,13 +251,23 @@ class Trainer:
                     f"results may differ from those of an uninterrupted run"
                 )
 
+    def _check_best(self, progress: Progress) -> None:
+        """The best checkpoint so far must be there when a run goes on: its weights are what the run ends with."""
+        if progress.best_epoch < 0:
+            return
+        if (key := self.config.train.selection) not in progress.validation:
+            raise checkpoint.CheckpointError(f"{self.store.last} is damaged: its metadata lack validation {key}")
+        found = About.read(checkpoint.load(self.store.best)[1], self.store.best).progress.best_epoch
+        if found < progress.best_epoch:  # it is newer where the process died between the two
+            raise checkpoint.CheckpointError(f"{self.store.best} is of epoch {found}, expected {progress.best_epoch}")
+
     def _result(self) -> dict[str, Any]:
         """Test metrics of the best validation epoch, and all that describes the run."""
         cfg, progress, data = self.config.train, self.progress, self.dataset
         if progress.best_epoch < 0:
             raise TrainingDiverged(f"no epoch reached a valid {cfg.selection}; {self._kept()}")
         weights, metadata = checkpoint.load(self.store.best)
-        if (epoch := metadata["progress"]["best_epoch"]) != progress.best_epoch:
+        if (epoch := About.read(metadata, self.store.best).progress.best_epoch) != progress.best_epoch:
             raise checkpoint.CheckpointError(f"{self.store.best} is of epoch {epoch}, expected {progress.best_epoch}")
         checkpoint.load_weights(self.model, weights)
         self._check_what_is_stored()

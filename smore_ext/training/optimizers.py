@@ -26,6 +26,13 @@ def adam(model: Recommender, lr: float, fused: bool, capturable: bool = False) -
     return torch.optim.Adam(trainable, lr=rate, fused=fused, capturable=capturable)
 
 
+def state_like(parameter: Tensor) -> dict[str, Tensor]:
+    """What Adam, in all its forms here, holds of a parameter that it has stepped: shapes and dtypes."""
+    moment = torch.empty_like(parameter, device="meta")
+    step = torch.empty((), dtype=torch.float32, device="meta")
+    return {"step": step, "exp_avg": moment, "exp_avg_sq": moment}
+
+
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """The learning rate of all parameters; a captured step reads it where it stands."""
     for group in optimizer.param_groups:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 EARLY_STEPS = (200, 300)  # the losses of the steps after the first, up to the second, are what a model is told of
@@ -16,24 +17,24 @@ EARLY_STEPS = (200, 300)  # the losses of the steps after the first, up to the s
 class Progress:
     """What the loop carries from epoch to epoch besides tensors; JSON in the checkpoint's metadata."""
 
-    next_epoch: int = 0
-    steps: int = 0
-    best_epoch: int = -1
+    next_epoch: Annotated[int, Ge(0)] = 0
+    steps: Annotated[int, Ge(0)] = 0
+    best_epoch: Annotated[int, Ge(-1)] = -1
     best_value: float = -1.0
-    bad_epochs: int = 0
+    bad_epochs: Annotated[int, Ge(0)] = 0
     validation: dict[str, float] = field(default_factory=dict)  # of the best epoch
     seconds_training: float = 0.0
     seconds_evaluating: float = 0.0
     early: dict[str, float] = field(default_factory=dict)  # sums of the loss and its parts over the early steps
     warnings: list[str] = field(default_factory=list)
 
-    @classmethod
-    def stored(cls, values: Mapping[str, Any]) -> Progress:
-        """From a checkpoint's metadata, also of versions that kept the BPR term alone."""
+    @staticmethod
+    def of_any_version(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields by name, from what a checkpoint's metadata hold; earlier versions kept the BPR term alone."""
         values = dict(values)
         if "early_bpr" in values:
             values["early"] = {"bpr": values.pop("early_bpr")}
-        return cls(**values)
+        return values
 
     def observe(self, epoch: int, metrics: dict[str, float], key: str) -> bool:
         """Early stopping: rounded to 4 decimals, strictly greater. True for a new best epoch."""
