@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 import click
 from safetensors import SafetensorError
@@ -25,6 +28,7 @@ def run_command(command: click.Command, argv: Sequence[str] | None, prog: str) -
     With SMORE_TRACEBACK=1 in the environment errors keep their traceback.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    show_anything(sys.stdout)
     plain = os.environ.get("SMORE_TRACEBACK", "0") in ("", "0")
     try:
         with terminated_as_interrupt():
@@ -54,6 +58,25 @@ def run_command(command: click.Command, argv: Sequence[str] | None, prog: str) -
             raise
         return _fail(f"out of memory: {error}" if str(error) else "out of memory", 2)
     return code if isinstance(code, int) else 0
+
+
+def show_anything(stream: TextIO) -> None:
+    """What the stream's encoding lacks, as `±` in ASCII or a file name's stray bytes, is spelled from now on."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors=_SPELL)
+
+
+_SPELL, _SPELLINGS = "smore_ext_spell", {"±": "+-", "…": "..."}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_SPELLINGS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lost), error.end
+
+
+codecs.register_error(_SPELL, _spell)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -22,9 +21,11 @@ _PIPE_WIDTH = 80
 
 
 def make_console() -> Console:
-    """A console on stdout; a pipe has no width of its own and gets one that fits the tables."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+    """A console on stdout that shows texts as they are; a pipe has no width and gets one that fits the tables."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
 
 
 class ConsoleReport:
@@ -75,10 +76,10 @@ class ConsoleReport:
             self._print(f"resumed: epochs up to {event.first_epoch - 1} are done")
         if self.console.is_terminal and event.n_steps:
             columns = (
-                TextColumn("epoch {task.fields[epoch]}"),
+                TextColumn("epoch {task.fields[epoch]}", markup=False),
                 BarColumn(bar_width=10),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[info]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+                TextColumn("{task.fields[info]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             )
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task("", total=event.n_steps, epoch=event.first_epoch, info="")
@@ -90,7 +91,7 @@ class ConsoleReport:
         self._bar.update(self._task, completed=event.step, epoch=event.epoch, info=bar_text(event))
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self.console.print(escape(text), style=style, soft_wrap=True)
+        self.console.print(text, style=style, soft_wrap=True, markup=False, emoji=False)
 
     def _leave(self) -> None:
         self.console.quiet = True

@@ -17,11 +17,13 @@ import click
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from smore_ext import ops, reference
 from smore_ext._native import build_info
 from smore_ext.cli import run_command
+from smore_ext.console import make_console
 from smore_ext.environment import versions
 from smore_ext.testing import CASES, Args, OpCase, flatten, gradients, map_tensors, on
 
@@ -144,10 +146,10 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
             shown = "\n".join(map(str, value)) if isinstance(value, list) else value
             about.add_row(key, "unknown" if shown is None else str(shown) or "none")
     tests = Table("op", "device", "largest error", "", title="self-test", title_justify="left")
-    for result in findings["self_test"]:
-        error = "" if result["max_error"] is None else f"{result['max_error']:.1e}"
-        mark = f"[red]FAILED[/red] {result['problem']}" if result["problem"] else "[green]ok[/green]"
-        tests.add_row(result["op"], result["device"], error, mark)
+    for result in (Result(**entry) for entry in findings["self_test"]):
+        error = "" if result.max_error is None else f"{result.max_error:.1e}"
+        mark = Text.assemble(("FAILED", "red"), f" {result.problem}") if result.problem else Text("ok", "green")
+        tests.add_row(result.op, result.device, error, mark)
     console.print(about, tests)
     if len(findings["openmp"] or []) > 1:
         console.print(
@@ -168,7 +170,7 @@ def command(json_file: Path | None) -> int:
     findings = examine()
     if json_file is not None:
         json_file.write_text(json.dumps(findings, indent=2) + "\n")
-    _print(Console(), findings)
+    _print(make_console(), findings)
     return 0 if findings["passed"] else 1
 
 

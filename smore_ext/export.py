@@ -35,7 +35,7 @@ def command(run_dir: Path, output: Path, lists: bool, k: int, mask: str, data_pa
     run = runs.load_run(one_run(run_dir), data_path)
     tensors = runs.export(run, output, lists, k, mask)
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-    make_console().print(f"{shapes} in {output}", soft_wrap=True, markup=False)
+    make_console().print(f"{shapes} in {output}", soft_wrap=True)
     return 0
 
 

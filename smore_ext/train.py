@@ -61,11 +61,11 @@ def command(
                         raise
                     run_dir = runs.new_run_dir(config)  # another run began in the same second
     except KeyboardInterrupt:
-        console.print(interrupted_message(run_dir, context.command_path), soft_wrap=True, markup=False)
+        console.print(interrupted_message(run_dir, context.command_path), soft_wrap=True)
         return INTERRUPTED
     if "runs" in result:
         console.print(seeds_table(result))
-    console.print(f"results in {run_dir}", soft_wrap=True, markup=False)
+    console.print(f"results in {run_dir}", soft_wrap=True)
     return 0
 
 

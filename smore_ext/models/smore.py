@@ -38,10 +38,13 @@ from smore_ext.models.table_linear import TableLinear
 NODES = 32_768  # nodes that go through step 6 at once when all are asked for
 
 
-def default_cache_dir() -> str:
-    """Where runs keep item graphs unless they say otherwise: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return str(Path(root) / "smore_ext" / "graphs")
+def default_cache_dir() -> str | None:
+    """Where runs keep item graphs unless they say otherwise: the user's cache folder; None for a user without one."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return str((Path(root) if root else Path.home() / ".cache") / "smore_ext" / "graphs")
+    except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
+        return None
 
 
 @dataclass
@@ -103,7 +106,7 @@ class SMOREConfig:
                 )
         check_backend(self.backend)
         if self.cache_dir is not None:
-            self.cache_dir = str(Path(self.cache_dir).expanduser())
+            self.cache_dir = os.path.expanduser(self.cache_dir)
 
 
 def _full_precision(t: Tensor) -> Tensor:
