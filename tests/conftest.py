@@ -18,6 +18,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device on which ops, models and training are tested")
+    parser.addoption("--deep", action="store_true", help="more of the tests that strike runs, for minutes")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -109,28 +109,13 @@ def start(run_dir: Path, stop: Any = None, resume: bool = False, **settings: Any
     return runs.train(config, tiny.tiny_dataset(), run_dir, [listen], resume)
 
 
-def comparable(run_dir: Path) -> tuple[Any, ...]:
-    """All that a run leaves, without times and places."""
-    result = json.loads((run_dir / "result.json").read_text())
-    for name in ("seconds", "config", "settings_from", "versions"):
-        del result[name]
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["seconds"]
-    tensors = {}
-    for file in (folder.LAST, folder.BEST):
-        for name, tensor in checkpoint.load(run_dir / file)[0].items():
-            tensors[f"{file} {name}"] = tensor.numpy().tobytes()
-    return result, lines, tensors
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "Tiny", tiny.Tiny)
         start(run_dir)
-    return comparable(run_dir)
+    return tiny.comparable(run_dir)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +139,7 @@ def test_a_resumed_run_gives_the_same_bits(
     torch.manual_seed(12345)  # whatever the process did meanwhile
     torch.rand(17)
     start(tmp_path / "run", resume=True, checkpoint_every=checkpoint_every)
-    assert comparable(tmp_path / "run") == uninterrupted
+    assert tiny.comparable(tmp_path / "run") == uninterrupted
 
 
 def test_optimizer_and_generator_are_in_the_checkpoint(tmp_path: Path) -> None:
@@ -172,7 +157,7 @@ def test_a_half_written_line_is_cut_off(tmp_path: Path, uninterrupted: tuple[Any
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "loss"')
     start(run_dir, resume=True)
-    assert comparable(run_dir) == uninterrupted
+    assert tiny.comparable(run_dir) == uninterrupted
 
 
 def test_early_stopping_goes_on_counting(tmp_path: Path) -> None:
@@ -187,7 +172,7 @@ def test_more_epochs_may_follow(tmp_path: Path, uninterrupted: tuple[Any, ...]) 
     start(tmp_path / "run", epochs=3)
     result = start(tmp_path / "run", resume=True, epochs=6)
     assert result["epochs_run"] == 6
-    assert comparable(tmp_path / "run") == uninterrupted
+    assert tiny.comparable(tmp_path / "run") == uninterrupted
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
@@ -336,7 +321,7 @@ def test_kill_9_then_resume(tmp_path: Path, data: Path) -> None:
     assert 0 < done < epochs
     assert train.main(["--resume", str(tmp_path / "run"), "-q"]) == 0
     assert train.main(arguments(data, tmp_path / "whole", epochs)) == 0
-    assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
+    assert tiny.comparable(tmp_path / "run") == tiny.comparable(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

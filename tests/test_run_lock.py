@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +194,17 @@ def test_a_lost_last_checkpoint_is_said(tmp_path: Path, left: set[str]) -> None:
     run(tmp_path, overwrite=True)
 
 
+def test_a_lost_checkpoint_of_a_seed_is_said(tmp_path: Path) -> None:
+    run(tmp_path, seeds=(1, 2))
+    (tmp_path / "result.json").unlink()
+    for name in ("last.safetensors", "result.json"):
+        (tmp_path / "seed-2" / name).unlink()
+    with pytest.raises(CheckpointError, match=r"is gone, .* or delete .*seed-2 to have this seed trained again"):
+        run(tmp_path, resume=True, seeds=(1, 2))
+    shutil.rmtree(tmp_path / "seed-2")
+    assert run(tmp_path, resume=True, seeds=(1, 2))["seeds"] == [1, 2]
+
+
 def test_a_lost_best_checkpoint_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     run(tmp_path)
     (tmp_path / "best.safetensors").unlink()
@@ -220,7 +232,8 @@ def test_temporary_files_of_a_killed_process_are_cleared(tmp_path: Path, how: di
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, stop)
     for name in FILES:
-        (tmp_path / f".{name}.tmp").write_bytes(b"half")
+        (tmp_path / f".{name}.tmp").mkdir()
+        (tmp_path / f".{name}.tmp" / ".tmpAbCdEf").write_bytes(b"half")
     run(tmp_path, **how)
     assert names(tmp_path) == FILES
     (tmp_path / ".best.safetensors.tmp").write_bytes(b"half")

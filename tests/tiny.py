@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from smore_ext.models import MODELS, Batch, Recommender
 from smore_ext.models.notices import Occasion, ranking_notices
 from smore_ext.models.smore import pinned_cause
 from smore_ext.runs import RunFolder
+from smore_ext.runs.folder import BEST, LAST
 from smore_ext.settings.config import RunConfig, TrainConfig
+from smore_ext.training import checkpoint
 from smore_ext.training.events import Listener
 from smore_ext.training.loop import Trainer
 
@@ -128,3 +131,18 @@ def trainer(
     """A short run of a model of one's own, which is then registered as `Tiny`."""
     MODELS["Tiny"] = model
     return Trainer(tiny_config(config, **settings), tiny_dataset(), RunFolder(run_dir), listeners)
+
+
+def comparable(run_dir: Path) -> tuple[Any, ...]:
+    """All that a run leaves, without times and places."""
+    result = json.loads((run_dir / "result.json").read_text())
+    for name in ("seconds", "config", "settings_from", "versions"):
+        del result[name]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    tensors = {}
+    for file in (LAST, BEST):
+        for name, tensor in checkpoint.load(run_dir / file)[0].items():
+            tensors[f"{file} {name}"] = tensor.numpy().tobytes()
+    return result, lines, tensors

@@ -163,6 +163,18 @@ class Dataset:
         """Sorted ids of the items that occur in train, `[C]` int64: what negatives are drawn from."""
         return outside_modes(lambda: torch.unique(self.train.items), self.train.items)[0]
 
+    @cached_property
+    def known_items(self) -> Tensor:
+        """Sorted ids of the items that there are, int64: in an interaction, or with features. Others are gaps between
+        ids, which nothing may recommend."""
+        known = torch.zeros(self.n_items, dtype=torch.bool)
+        for pairs in (self.train, self.valid, self.test):
+            known[pairs.items] = True
+        for table in self.features.values():
+            for first in range(0, self.n_items, 1024):  # in blocks: no copy of a large table
+                known[first : first + 1024] |= (table[first : first + 1024] != 0).any(dim=1)
+        return known.nonzero()[:, 0]
+
     def __repr__(self) -> str:
         features = ", ".join(f"{m} {f.shape[1]}" for m, f in self.features.items()) or "none"
         return (

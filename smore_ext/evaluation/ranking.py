@@ -34,19 +34,24 @@ class Ranker:
     """Ranked lists of a model as it is now. Embeddings are computed once, scores for a block of users at a time.
 
     Scores are asked for where the model does not say that they are dot products (`factored`).
+
+    Args:
+        candidates: [C] int64, ascending: the items that are ranked; None for all.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, candidates: Tensor | None = None) -> None:
+        self.model, self.candidates = model, candidates
         self.factors = embeddings(model) if getattr(model, "factored", True) else None
+        if self.factors is not None and candidates is not None:
+            self.factors = self.factors[0], self.factors[1][candidates]
 
     def topk(self, users: Tensor, k: int, seen: Graph) -> tuple[Tensor, Tensor]:
         """The k items ranked first for each of `users`, without those in the rows of `seen`.
 
         Args:
             users: [B] int64.
-            k: 1 <= k <= I.
-            seen: [B, I], row r lists what to leave out for users[r].
+            k: 1 <= k <= I, or C.
+            seen: [B, I], row r lists what to leave out for users[r]; candidates only, where there are some.
 
         Returns:
             (score [B, k], index [B, k] int64): score descending, then index ascending; -inf and -1 where nothing is
@@ -55,13 +60,26 @@ class Ranker:
         Raises:
             FloatingPointError: a score is NaN or infinite.
         """
+        if self.candidates is None:
+            return self._topk(users, k, seen, seen.n_cols)
+        place = torch.searchsorted(self.candidates, seen.col.long())
+        among = Graph.from_edges(seen.row.long(), place, None, (seen.n_rows, len(self.candidates)))
+        scores, index = self._topk(users, k, among, seen.n_cols)
+        return scores, torch.where(index < 0, index, self.candidates[index])
+
+    def _topk(self, users: Tensor, k: int, seen: Graph, n_items: int) -> tuple[Tensor, Tensor]:
+        """Places among the candidates."""
         if self.factors is not None:
             user_rows, items = self.factors
             return ops.masked_topk(user_rows[users], items, k, seen)
-        rows = torch.arange(len(users), device=users.device).split(max(1, BLOCK_SCORES // seen.n_cols))
-        blocks = [topk_of_scores(scores_of(self.model, users[r], seen.n_cols), k, seen.rows(r)) for r in rows]
+        rows = torch.arange(len(users), device=users.device).split(max(1, BLOCK_SCORES // n_items))
+        blocks = [topk_of_scores(self._scores(users[r], n_items), k, seen.rows(r)) for r in rows]
         scores, index = zip(*blocks, strict=True)
         return torch.cat(scores), torch.cat(index)
+
+    def _scores(self, users: Tensor, n_items: int) -> Tensor:
+        scores = scores_of(self.model, users, n_items)
+        return scores if self.candidates is None else scores[:, self.candidates]
 
 
 def embeddings(model: Model) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from smore_ext.models.registry import short_name
 from smore_ext.settings.config import RunConfig
-from smore_ext.training.files import temporary_of
+from smore_ext.training.files import delete_temporary
 
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -85,7 +85,7 @@ class RunFolder:
     def delete_temporary(self) -> None:
         """Deletes what a killed process was writing."""
         for name in (CONFIG, *RESULTS):
-            temporary_of(self.path / name).unlink(missing_ok=True)
+            delete_temporary(self.path / name)
 
     def lost(self) -> str | None:
         """What a run has left that was begun, though its last checkpoint is gone; None when nothing is amiss."""

@@ -65,29 +65,37 @@ class LoadedRun:
     def ranked(self, users: Tensor, k: int, mask: str = "all") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Blocks of (users [b], scores [b, k], items [b, k]), on the CPU, without the items a user has interacted with.
 
+        Ids between others that the data does not use are not ranked, and a user without train interactions, of whom
+        the model has learned nothing, gets no items.
+
         Args:
             users: ids, int64, ascending, each once.
             k: places a list; where nothing is left they hold -inf and -1.
             mask: "all" leaves out the user's interactions of every split, "train" only those of train.
         """
-        data, ranker = self.dataset, Ranker(self.model)
-        masked = [data.train, *([data.valid, data.test] if mask == "all" else [])]
+        data = self.dataset
         device = usable_device(self.config.train.device)
+        known, has_train = data.known_items, data.seen.rowptr.diff() > 0
+        ranker = Ranker(self.model, known.to(device) if len(known) < data.n_items else None)
+        masked = [data.train, *([data.valid, data.test] if mask == "all" else [])]
         for ids in users.split(self.config.train.eval_batch_size):
             seen = rows_of(ids, masked, data.n_items)
-            scores, items = ranker.topk(ids.to(device), min(k, data.n_items), seen.to(device))
-            yield ids, scores.cpu(), items.cpu()
+            scores, items = (t.cpu() for t in ranker.topk(ids.to(device), min(k, len(known)), seen.to(device)))
+            unknown = ~has_train[ids, None]
+            yield ids, scores.masked_fill(unknown, -torch.inf), items.masked_fill(unknown, -1)
 
     def recommend(self, users: Sequence[int], k: int, mask: str = "all") -> dict[int, list[Recommendation]]:
         """The `k` items ranked first for each user, without the items the user has interacted with.
 
         `mask` "all" leaves out the user's interactions of every split, "train" only those of train, to see
-        where the held-out ones rank. Raises `ValueError` for a user id out of range.
+        where the held-out ones rank. Raises `ValueError` for a user id out of range, or without train interactions.
         """
         data = self.dataset
         for user in users:
             if not 0 <= user < data.n_users:
                 raise ValueError(f"user: expected an id from 0 to {data.n_users - 1}, got {user}")
+            if data.seen.rowptr[user] == data.seen.rowptr[user + 1]:
+                raise ValueError(f"user: expected one with train interactions, got {user}, who has none")
         held_out = {"validation": data.valid, "test": data.test}
         return {
             user: [

@@ -147,9 +147,11 @@ def _train_seed(
         folder.delete_temporary()
         return result
     if resume and (left := folder.lost()) is not None:
+        again = f"begin again: --config {folder.config} -o {folder.path} --overwrite"
+        if not folder.config.exists():  # a seed of several
+            again = f"delete {folder.path} to have this seed trained again"
         raise checkpoint.CheckpointError(
-            f"{folder.last} is gone, and the run cannot go on without it; still there: {left}. Put it back, or begin "
-            f"again: --config {folder.config} -o {folder.path} --overwrite"
+            f"{folder.last} is gone, and the run cannot go on without it; still there: {left}. Put it back, or {again}"
         )
     folder.delete_temporary()
     writers: list[Callable[[Event], None]] = [keep_config, JsonReport(folder.path)]

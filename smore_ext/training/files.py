@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,25 +12,37 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` if the block succeeds; else `path` stays as it was."""
+    """A temporary path that takes the place of `path` if the block succeeds; else `path` stays as it was.
+
+    It is in a folder of its own, so that what a library writes beside it (safetensors does) is found and deleted too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_of(path)
-    temporary.unlink(missing_ok=True)
+    delete_temporary(path)
+    folder = _temporary(path)
+    temporary = folder / path.name
     try:
+        folder.mkdir()
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # safetensors makes files that only their owner can read
         _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        delete_temporary(path)
     _sync(path.parent)
 
 
-def temporary_of(path: Path) -> Path:
-    """Where `path` is written first. One name: what a killed process left is written over, or found and deleted."""
+def delete_temporary(path: Path) -> None:
+    """Deletes what a killed process left of a `path` that it was writing."""
+    if (folder := _temporary(path)).is_dir():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)  # versions before 0.2 made a file
+
+
+def _temporary(path: Path) -> Path:
+    """The folder in which `path` is written first: one name, whoever writes."""
     return path.with_name(f".{path.name}.tmp")
 
 
