@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
+from smore_ext.ops._types import check_is, takes_tensors
 from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take
 from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
@@ -123,6 +124,7 @@ class Graph(CsrMatrix):
             moved = self._of(self.structure.to(target), self.weight.to(target), scale)
         return moved.paired(moved) if self._t is self else moved
 
+    @takes_tensors
     def rows(self, index: Tensor) -> Self:
         """The graph [len(index), C] whose row r is row index[r] of this one. index: int64, in range."""
         return outside_modes(lambda: self._rows(index), *self._made_of(), index)[0]
@@ -197,6 +199,7 @@ class Graph(CsrMatrix):
         return graph.paired(graph) if symmetric else graph
 
     @classmethod
+    @takes_tensors
     def bipartite(
         cls,
         users: Tensor,
@@ -247,6 +250,7 @@ class Graph(CsrMatrix):
         return cls._trusted(rowptr, col, weight.float(), (n, n))
 
     @classmethod
+    @takes_tensors
     def knn(
         cls,
         features: Tensor,
@@ -335,8 +339,10 @@ class Graph(CsrMatrix):
     @staticmethod
     def _together(name: str, graphs: Sequence[Graph]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`sort_edges` of the edges of all graphs."""
-        if not graphs:
+        if not len(graphs):
             raise ValueError(f"{name} needs at least one graph, got none")
+        for graph in graphs:
+            check_is(name, "each of graphs", graph, CsrMatrix)
         shape, device = graphs[0].shape, graphs[0].col.device
         for graph in graphs[1:]:
             if graph.shape != shape:

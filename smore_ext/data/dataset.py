@@ -108,8 +108,13 @@ class Dataset:
             DatasetError: naming the part, what must hold and what came.
         """
         sources = sources or {}
+        for label, parts in (("features", features), ("graphs", graphs)):
+            if parts is not None and not isinstance(parts, Mapping):
+                raise TypeError(f"{label}: expected a mapping by modality, got {type(parts).__name__}")
         where = sources.get("interactions", f"dataset {name!r}")
         for label, count in (("n_users", n_users), ("n_items", n_items)):
+            if not isinstance(count, int | np.integer):
+                raise TypeError(f"{where}: expected {label} as an integer, got {type(count).__name__}")
             if not 1 <= count <= MAX_ID + 1:
                 raise DatasetError(f"{where}: expected {label} between 1 and {MAX_ID + 1}, got {count}")
 
@@ -226,7 +231,10 @@ def _integer_vector(where: str, values: object, bound: int) -> np.ndarray:
 
 def _pair_keys(where: str, pairs: Pairs | Sequence, n_users: int, n_items: int) -> np.ndarray:
     """One sortable key a pair, `user * n_items + item`, `[E]` int64."""
-    users, items = pairs
+    try:
+        users, items = pairs
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: expected (users, items), two vectors, got {type(pairs).__name__}") from None
     users = _integer_vector(f"{where} users", users, n_users)
     items = _integer_vector(f"{where} items", items, n_items)
     if len(users) != len(items):

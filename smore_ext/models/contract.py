@@ -76,6 +76,14 @@ def check_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least} and finite, got {value}")
 
 
+def check_knn_k(k: int, dataset: Dataset) -> None:
+    """More neighbours than items is an error that names the setting, not the op that would find them."""
+    if k > dataset.n_items:
+        raise ValueError(
+            f"knn_k must be at most {dataset.n_items}, the items of {dataset.name!r}, got {k}: see --knn-k"
+        )
+
+
 def check_backend(backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

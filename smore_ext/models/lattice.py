@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from smore_ext import ops
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
-from smore_ext.models.contract import BACKENDS, Batch, check_at_least, setting, takes_parts
+from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_knn_k, setting, takes_parts
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig
 
 
@@ -64,6 +64,7 @@ class LATTICE(LightGCN):
         super().__init__(dataset, config)
         if not dataset.features:
             raise ValueError(f"LATTICE needs features of at least one modality; dataset {dataset.name!r} has none")
+        check_knn_k(config.knn_k, dataset)
         self.modalities = list(dataset.features)
         for m, features in dataset.features.items():
             self.register_buffer(f"features_{m}", features, persistent=False)  # [I, D_m]

@@ -27,6 +27,7 @@ from smore_ext.models.contract import (
     Recommender,
     check_at_least,
     check_backend,
+    check_knn_k,
     distinct,
     setting,
     takes_parts,
@@ -337,5 +338,6 @@ def _item_graph(dataset: Dataset, modality: str, config: SMOREConfig, device: to
     if modality in dataset.graphs:
         return dataset.graphs[modality]
     k = config.knn_k[modality] if isinstance(config.knn_k, dict) else config.knn_k
+    check_knn_k(k, dataset)
     cache = Path(config.cache_dir) if config.cache_dir is not None else None
     return item_knn_graph(dataset.features[modality], k, cache, device)

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 
@@ -92,6 +93,7 @@ class CsrMatrix:
     scale: Tensor | None
     structure: CsrStructure
 
+    @takes_tensors
     def __init__(self, rowptr: Tensor, col: Tensor, weight: Tensor, shape: tuple[int, int]) -> None:
         """Copies the tensors after checking them: a wrong dtype, shape or index is an error that names it.
 
@@ -216,6 +218,7 @@ class CsrMatrix:
             self._casts[dtype] = cast
         return cast
 
+    @takes_tensors
     def with_weight(self, weight: Tensor) -> Self:
         """The same edges with other weights. They share their transpose, which is made once for all of them.
 
@@ -237,6 +240,7 @@ class CsrMatrix:
             )
         return self._of(self.structure, weight.contiguous())
 
+    @takes_tensors
     def drop_edges(self, keep: Tensor) -> Self:
         """The matrix with some of its edges, their weights unchanged. Linear in E: the transpose is not made anew.
 
@@ -267,6 +271,7 @@ class CsrMatrix:
         return matrix.paired(matrix) if self._t is self and structure.t is structure else matrix
 
     @classmethod
+    @takes_tensors
     def from_edges(cls, row: Tensor, col: Tensor, weight: Tensor | None, shape: tuple[int, int]) -> Self:
         """From a list of edges in any order; weights of duplicate edges are summed.
 
@@ -314,6 +319,7 @@ class CsrMatrix:
             )
 
     @classmethod
+    @takes_tensors
     def from_sparse(cls, tensor: Tensor) -> Self:
         """From a torch sparse COO, CSR or CSC tensor [R, C], float32 or float64; duplicates are summed."""
         cls.check_sparse(tensor)

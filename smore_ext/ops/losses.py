@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._types import takes_tensors
 
 __all__ = ["bpr_loss", "info_nce"]
 
 _ops = torch.ops.smore_ext
 
 
+@takes_tensors
 def bpr_loss(
     user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -33,6 +35,7 @@ def bpr_loss(
     return bpr, l2
 
 
+@takes_tensors
 def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     """InfoNCE between rows of the same index, against all rows of the batch.
 

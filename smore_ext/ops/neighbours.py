@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._types import takes_tensors
 
 __all__ = ["cosine_at", "knn"]
 
@@ -22,6 +23,7 @@ def knn(features: Tensor, k: int, base: Tensor | None = None, exclude_self: bool
 def knn(queries: Tensor, base: Tensor, k: int, /) -> tuple[Tensor, Tensor]: ...
 
 
+@takes_tensors
 def knn(
     features: Tensor, k: int | Tensor, base: Tensor | int | None = None, exclude_self: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -53,6 +55,7 @@ def knn(
     return _ops.knn(features, number, table, exclude_self)
 
 
+@takes_tensors
 def cosine_at(features: Tensor, index: Tensor, base: Tensor | None = None) -> Tensor:
     """Cosine similarity of row i with each of the rows index[i]: weights of a graph's edges, with gradients.
 

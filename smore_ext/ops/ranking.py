@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
 
@@ -14,6 +15,7 @@ __all__ = ["masked_topk"]
 _ops = torch.ops.smore_ext
 
 
+@takes_tensors
 def masked_topk(users: Tensor, items: Tensor, k: int, seen: CsrMatrix | Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k items of highest dot product for each user, without those already seen.
 

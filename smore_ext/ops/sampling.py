@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import fake
+from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
 
@@ -14,6 +15,7 @@ __all__ = ["sample_negatives"]
 _ops = torch.ops.smore_ext
 
 
+@takes_tensors
 def sample_negatives(users: Tensor, seen: CsrMatrix | Tensor, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
     """For each position a uniformly drawn candidate that its user has not seen.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
 
@@ -49,6 +50,7 @@ def _scale(graph: CsrMatrix, x: Tensor) -> Tensor | None:
     return None if x.dtype == torch.float64 else graph.scale
 
 
+@takes_tensors
 def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
     """A x, or A (x * gate), for a sparse matrix A and dense rows x.
 
@@ -79,6 +81,7 @@ def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None, weigh
     return _ops.spmm(*parts, x, gate, *orders)
 
 
+@takes_tensors
 def propagate(
     graph: CsrMatrix | Tensor,
     x: Tensor,
@@ -115,6 +118,7 @@ def propagate(
     return _ops.propagate(*parts, x, n_layers, mean, gate, None, *orders)
 
 
+@takes_tensors
 def poly_filter(
     graph: CsrMatrix | Tensor,
     x: Tensor,
@@ -150,6 +154,7 @@ def poly_filter(
     return _ops.poly_filter(*parts, x, coefficients, None, *orders)
 
 
+@takes_tensors
 def edge_dot(graph: CsrMatrix | Tensor, u: Tensor, v: Tensor) -> Tensor:
     """<u[row], v[col]> for each edge (row, col) of a graph: scores of edges; also the gradient of weights in `spmm`.
 
@@ -171,6 +176,7 @@ def edge_dot(graph: CsrMatrix | Tensor, u: Tensor, v: Tensor) -> Tensor:
     return _ops.edge_dot(s.rowptr, s.col, s.t.rowptr, s.t.col, s.t_order, u, v)
 
 
+@takes_tensors
 def edge_softmax(graph: CsrMatrix | Tensor, logits: Tensor) -> Tensor:
     """Softmax over the edges of each row of a graph: attention over neighbours (GAT, arXiv 1710.10903, eq. 3).
 

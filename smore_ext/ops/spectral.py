@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._types import takes_tensors
 
 __all__ = ["spectral_filter", "spectrum_fusion"]
 
 _ops = torch.ops.smore_ext
 
 
+@takes_tensors
 def spectral_filter(x: Tensor, weight: Tensor, keep: int | None = None) -> Tensor:
     """Filters the rows of `x` in the frequency domain: irfft(rfft(x) * weight), both orthonormal.
 
@@ -36,6 +38,7 @@ def spectral_filter(x: Tensor, weight: Tensor, keep: int | None = None) -> Tenso
     return _ops.spectral_filter(x, weight, keep)
 
 
+@takes_tensors
 def spectrum_fusion(
     xs: Sequence[Tensor], weights: Sequence[Tensor], fusion_weight: Tensor, keep: int | None = None
 ) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._types import takes_tensors
 
 __all__ = ["factored_adam_", "table_linear"]
 
 _ops = torch.ops.smore_ext
 
 
+@takes_tensors
 def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """table @ weight^T + bias for a long, wide table and a narrow output (docs/spec.md, section 1, step 1).
 
@@ -32,6 +34,7 @@ def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _ops.table_linear(table, weight, bias)
 
 
+@takes_tensors
 def factored_adam_(
     param: Tensor,
     exp_avg: Tensor,

@@ -69,7 +69,7 @@ class RunFolder:
     def results(self) -> list[str]:
         """Names of what a run has left here."""
         there = [name for name in RESULTS if (self.path / name).exists()]
-        return sorted([*there, *(folder.path.name for folder in self.seeds())])
+        return sorted([*there, *(folder.path.name for folder in self.seeds() if folder.results())])
 
     def delete(self) -> None:
         """Deletes the files that runs write, and nothing else that may be in the folder."""

@@ -1,0 +1,56 @@
+"""Arguments that are no tensors are refused by name: a numpy array or a list has no place in an op or a graph."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SINGLE = {"Tensor": False, "Tensor | None": True}  # annotation -> whether None will do
+_SEVERAL = "Sequence[Tensor]"
+
+
+def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
+    """Raises `TypeError` when what is annotated as a tensor, or a sequence of them, is none. Names the argument, what
+    is expected and what came."""
+    kinds = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
+    names = list(kinds)
+    is_op = "." not in function.__qualname__ and function.__module__.startswith("smore_ext.ops.")
+    place = f"smore_ext::{function.__name__}" if is_op else function.__name__.replace("__init__", "Graph")
+
+    def check(name: str, value: Any) -> None:
+        kind = kinds.get(name)
+        if kind in _SINGLE:
+            if not (isinstance(value, Tensor) or (value is None and _SINGLE[kind])):
+                raise TypeError(f"{place}: {name} must be a torch.Tensor, got {_named(value)}")
+        elif kind == _SEVERAL and not isinstance(value, Tensor):
+            for entry in value:
+                if not isinstance(entry, Tensor):
+                    raise TypeError(f"{place}: {name} must hold torch.Tensors, got {_named(entry)}")
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name, value in zip(names, args, strict=False):
+            check(name, value)
+        for name, value in kwargs.items():
+            check(name, value)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def check_is(place: str, name: str, value: Any, expected: type) -> None:
+    """Raises `TypeError` that names the argument when it is no instance of `expected`."""
+    if not isinstance(value, expected):
+        raise TypeError(f"{place}: {name} must be a {expected.__name__}, got {_named(value)}")
+
+
+def _named(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
