@@ -51,7 +51,9 @@ def test_reads_a_folder(folder: Path) -> None:
         "test_pairs_dropped": 1,
         "users_without_train": 1,
         "items_without_train": 2,
+        "users_who_saw_every_item": 0,
     }
+    assert (data.split, data.notes, data.user_ids, data.item_ids) == ({"rule": "label"}, (), None, None)
     assert "4 users" in repr(data) and "image 3" in repr(data)
 
 

@@ -5,6 +5,7 @@ Imports :mod:`smore_ext.graph` and below; knows no model and no training loop.
 
 from smore_ext.data.dataset import Dataset, DatasetError, Pairs
 from smore_ext.data.graph_cache import item_knn_graph
+from smore_ext.data.options import ReadOptions
 from smore_ext.data.read import load_dataset
 from smore_ext.data.readers import READERS, read_dataset
 from smore_ext.data.synthetic import (
@@ -21,6 +22,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "Pairs",
+    "ReadOptions",
     "SyntheticConfig",
     "SyntheticTruth",
     "builtin_dataset",

@@ -7,16 +7,18 @@ holds for one holds for the other. Rules of who is kept and who is dropped: docs
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smore_ext.data.messages import cut, shown
 from smore_ext.graph import Graph
 from smore_ext.ops.modes import outside_modes
 
@@ -66,7 +68,12 @@ class Dataset:
             name.
         report: what was found and left out: `{train,valid,test}_duplicates` (repeated pairs, counted once),
             `{valid,test}_pairs_dropped` (their user has no train pair), `users_without_train` and
-            `items_without_train` (ids in range that train does not use).
+            `items_without_train` (ids in range that train does not use), `users_who_saw_every_item` (of those in
+            train: they have no negatives); a reader may count more.
+        user_ids, item_ids: raw ids, in the order of the numbers; None where the numbers are the ids.
+        split: how the splits were made, for results: `{"rule": ...}` with ratios and seed where it depends on them.
+        notes: sentences on what a reader converted or found out.
+        hint: what to say, after an error, to whoever misses features.
     """
 
     name: str
@@ -79,6 +86,11 @@ class Dataset:
     graphs: dict[str, Graph]
     fingerprint: str
     report: dict[str, int]
+    user_ids: tuple[str, ...] | None = None
+    item_ids: tuple[str, ...] | None = None
+    split: dict[str, Any] = field(default_factory=lambda: {"rule": "given"})
+    notes: tuple[str, ...] = ()
+    hint: str = ""
 
     @classmethod
     def from_pairs(
@@ -93,16 +105,26 @@ class Dataset:
         graphs: Mapping[str, Graph] | None = None,
         *,
         sources: Mapping[str, str] | None = None,
+        user_ids: Sequence[str] | None = None,
+        item_ids: Sequence[str] | None = None,
+        split: Mapping[str, Any] | None = None,
+        overlap: str = "error",
+        report: Mapping[str, int] | None = None,
+        notes: Sequence[str] = (),
+        hint: str = "",
     ) -> Dataset:
         """Validates the parts and puts them together.
 
         Args:
             train, valid, test: `(users, items)`, two integer vectors of equal length, tensors or arrays.
-            features: `{modality: [I, D_m]}`, float32 (kept without a copy where the layout allows) or float64
-                (converted to float32).
+            features: `{modality: [I, D_m]}`, float32 (kept without a copy where the layout allows), or floating-point
+                or integer numbers of another width (converted to float32).
             graphs: `{modality: Graph}` of shape `(I, I)`.
             sources: what errors call a part, by `"interactions"`, `"<modality>_feat"`,
                 `"<modality>_graph"`; a reader gives file names here.
+            user_ids, item_ids: raw ids by number, all different, [U] and [I].
+            overlap: what a pair in two splits is: "error", or "earliest": it stays in the first of them.
+            split, report, notes, hint: as the attributes; the report has these counts beside its own.
 
         Raises:
             DatasetError: naming the part, what must hold and what came.
@@ -118,24 +140,28 @@ class Dataset:
             if not 1 <= count <= MAX_ID + 1:
                 raise DatasetError(f"{where}: expected {label} between 1 and {MAX_ID + 1}, got {count}")
 
-        report: dict[str, int] = {}
+        counts = dict(report or {})
         keys: dict[str, np.ndarray] = {}  # one int64 a pair, in the order given
-        for split, pairs in zip(SPLITS, (train, valid, test), strict=True):
-            raw = _pair_keys(f"{where}: {split}", pairs, n_users, n_items)
-            keys[split] = _unique_in_order(raw)
-            report[f"{split}_duplicates"] = len(raw) - len(keys[split])
+        for part, pairs in zip(SPLITS, (train, valid, test), strict=True):
+            raw = _pair_keys(f"{where}: {part}", pairs, n_users, n_items)
+            keys[part] = _unique_in_order(raw)
+            counts[f"{part}_duplicates"] = len(raw) - len(keys[part])
         if len(keys["train"]) == 0:
             raise DatasetError(f"{where}: expected at least one train interaction (label 0), got none")
+        if overlap == "earliest":
+            counts["pairs_in_two_splits"] = _keep_earliest(keys)
         _check_overlap(where, keys, n_items)
 
         in_train = np.zeros(n_users, dtype=bool)
         in_train[keys["train"] // n_items] = True
-        for split in ("valid", "test"):
-            kept = keys[split][in_train[keys[split] // n_items]]
-            report[f"{split}_pairs_dropped"] = len(keys[split]) - len(kept)
-            keys[split] = kept
-        report["users_without_train"] = n_users - int(in_train.sum())
-        report["items_without_train"] = n_items - len(np.unique(keys["train"] % n_items))
+        for part in ("valid", "test"):
+            kept = keys[part][in_train[keys[part] // n_items]]
+            counts[f"{part}_pairs_dropped"] = len(keys[part]) - len(kept)
+            keys[part] = kept
+        n_candidates = len(np.unique(keys["train"] % n_items))
+        counts["users_without_train"] = n_users - int(in_train.sum())
+        counts["items_without_train"] = n_items - n_candidates
+        counts["users_who_saw_every_item"] = int((np.bincount(keys["train"] // n_items) == n_candidates).sum())
 
         checked_features = {
             modality: _checked_features(sources.get(f"{modality}_feat", f"{where}: features"), modality, value, n_items)
@@ -145,7 +171,8 @@ class Dataset:
         for modality, graph in checked_graphs.items():
             _check_graph(sources.get(f"{modality}_graph", f"{where}: graphs"), modality, graph, n_items)
 
-        splits = {split: _as_pairs(keys[split], n_items) for split in SPLITS}
+        ids = [_checked_ids(where, *each) for each in (("user", user_ids, n_users), ("item", item_ids, n_items))]
+        splits = {part: _as_pairs(keys[part], n_items) for part in SPLITS}
         return cls(
             name=name,
             n_users=n_users,
@@ -153,8 +180,13 @@ class Dataset:
             **splits,
             features=checked_features,
             graphs=checked_graphs,
-            fingerprint=_fingerprint(n_users, n_items, splits, checked_features, checked_graphs),
-            report=report,
+            fingerprint=_fingerprint(n_users, n_items, splits, checked_features, checked_graphs, *ids),
+            report=counts,
+            user_ids=ids[0],
+            item_ids=ids[1],
+            split=dict(split or {"rule": "given"}),
+            notes=tuple(notes),
+            hint=hint,
         )
 
     @cached_property
@@ -180,6 +212,29 @@ class Dataset:
                 known[first : first + 1024] |= (table[first : first + 1024] != 0).any(dim=1)
         return known.nonzero()[:, 0]
 
+    @cached_property
+    def trained_on(self) -> Pairs:
+        """The train pairs of users for whom negatives can be drawn: without those who saw every item of train."""
+        if not self.report["users_who_saw_every_item"]:
+            return self.train
+        left = self.seen.rowptr.long().diff() < len(self.candidates)
+        return Pairs(*(column[left[self.train.users]] for column in self.train))
+
+    @cached_property
+    def _user_numbers(self) -> dict[str, int]:
+        return {raw: number for number, raw in enumerate(self.user_ids or ())}
+
+    def user_number(self, user: str | int) -> int:
+        """The number of a user: of its raw id, or where ids are numbers, of that. Raises `DatasetError`."""
+        if self.user_ids is not None:
+            if str(user) not in self._user_numbers:
+                raise DatasetError(f"user: expected one of the {self.n_users} raw ids of the data, got {shown(user)}")
+            return self._user_numbers[str(user)]
+        number = int(user) if str(user).isdecimal() and len(str(user)) < 20 else -1
+        if not 0 <= number < self.n_users:
+            raise DatasetError(f"user: expected an id from 0 to {self.n_users - 1}, got {cut(str(user))}")
+        return number
+
     def __repr__(self) -> str:
         features = ", ".join(f"{m} {f.shape[1]}" for m, f in self.features.items()) or "none"
         return (
@@ -203,6 +258,8 @@ def _fingerprint(
     splits: dict[str, Pairs],
     features: dict[str, Tensor],
     graphs: dict[str, Graph],
+    user_ids: tuple[str, ...] | None,
+    item_ids: tuple[str, ...] | None,
 ) -> str:
     digest = hashlib.sha256(f"smore_ext.Dataset 1 {n_users} {n_items};".encode())
     for split, pairs in splits.items():
@@ -215,6 +272,9 @@ def _fingerprint(
         hash_tensor(digest, f"graph {modality} rowptr", graph.rowptr.long())
         hash_tensor(digest, f"graph {modality} col", graph.col.long())
         hash_tensor(digest, f"graph {modality} weight", graph.weight)
+    for label, ids in (("user ids", user_ids), ("item ids", item_ids)):
+        if ids is not None:
+            digest.update(f"{label} {json.dumps(ids)};".encode())
     return digest.hexdigest()
 
 
@@ -252,6 +312,24 @@ def _unique_in_order(keys: np.ndarray) -> np.ndarray:
     return keys if len(unique) == len(keys) else keys[np.sort(first)]
 
 
+def _keep_earliest(keys: dict[str, np.ndarray]) -> int:
+    """Takes pairs that are in several splits out of all but the first of them; how many were taken out."""
+    before = sum(map(len, keys.values()))
+    keys["valid"] = keys["valid"][~np.isin(keys["valid"], keys["train"])]
+    keys["test"] = keys["test"][~np.isin(keys["test"], np.concatenate([keys["train"], keys["valid"]]))]
+    return before - sum(map(len, keys.values()))
+
+
+def _checked_ids(where: str, kind: str, ids: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+    if ids is None:
+        return None
+    if len(ids) != count or len(set(ids)) != count or not all(isinstance(raw, str) for raw in ids):
+        raise DatasetError(
+            f"{where}: expected {count} different texts as raw {kind} ids, got {len(ids)}, {len(set(ids))} different"
+        )
+    return tuple(ids)
+
+
 def _check_overlap(where: str, keys: dict[str, np.ndarray], n_items: int) -> None:
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         both = np.intersect1d(keys[first], keys[second], assume_unique=True)
@@ -267,7 +345,7 @@ def _check_overlap(where: str, keys: dict[str, np.ndarray], n_items: int) -> Non
 
 def _check_modality(where: str, modality: str) -> None:
     if not _MODALITY.fullmatch(modality):
-        raise DatasetError(f"{where}: expected a modality name of letters, digits, '_', '-'; got {modality!r}")
+        raise DatasetError(f"{where}: expected a modality name of letters, digits, '_', '-'; got {shown(modality)}")
 
 
 def _check_graph(where: str, modality: str, graph: Graph, n_items: int) -> None:
@@ -288,8 +366,10 @@ def _checked_features(where: str, modality: str, value: Tensor | np.ndarray, n_i
     _check_modality(where, modality)
     where = f"{where} ({modality})"
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
-    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        raise DatasetError(f"{where}: expected float32 or float64 features, got dtype {array.dtype}")
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise DatasetError(
+            f"{where}: expected float32 or float64 features, or float16 or integers, got dtype {cut(str(array.dtype))}"
+        )
     if array.ndim != 2 or array.shape[1] == 0:
         raise DatasetError(f"{where}: expected features of shape [items, width >= 1], got shape {array.shape}")
     if array.shape[0] != n_items:

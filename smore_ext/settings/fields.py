@@ -24,7 +24,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from smore_ext.settings.text import read, readings, shown
+from smore_ext.data.messages import shown
+from smore_ext.settings.text import read, readings
 
 T = TypeVar("T")
 

@@ -8,14 +8,10 @@ from typing import Any
 
 import yaml
 
+from smore_ext.data.messages import shown
+
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _WORDS |= {"none": None, "null": None, "~": None}
-
-
-def shown(value: Any) -> str:
-    """A value in an error, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read(value: Any) -> Any:
