@@ -164,14 +164,14 @@ def seeds_table(summary: dict[str, Any]) -> Group:
     return _table(title, summary["protocol"]["name"], cells, caption, summary["warnings"])
 
 
-def recommendation_table(user: int, items: Iterable[tuple[int, float, str]], masked: str) -> Table:
+def recommendation_table(user: int | str, items: Iterable[tuple[int | str, float, str]], masked: str) -> Table:
     """Ranked items of a user: item id, score, and what the data says about the pair."""
-    table = Table(title=f"user {user} ({masked})", box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(f"user {user} ({masked})"), box=SIMPLE_HEAD, title_justify="left")
     for name in ("rank", "item", "score"):
         table.add_column(name, justify="right")
     table.add_column("held out in")
     for rank, (item, score, split) in enumerate(items, start=1):
-        table.add_row(str(rank), str(item), f"{score:.4f}", split)
+        table.add_row(str(rank), Text(str(item)), f"{score:.4f}", split)
     return table
 
 

@@ -17,7 +17,14 @@ PROG = "python -m smore_ext.recommend"
 
 @click.command(help="Print the unseen items that the best checkpoint of a run ranks first for a user.")
 @click.argument("run_dir", type=Path)
-@click.option("--user", "users", type=int, multiple=True, required=True, help="user id; may be given repeatedly")
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    required=True,
+    metavar="ID",
+    help="user id, as in the data; may be given repeatedly",
+)
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="number of items")
 @click.option(
     "--mask",
@@ -29,7 +36,7 @@ PROG = "python -m smore_ext.recommend"
 @click.option("--data-path", type=Path, metavar="PATH", help="where the data is now, if it moved")
 @click.option("--json", "json_file", type=Path, metavar="FILE", help="also write the lists to this file")
 def command(
-    run_dir: Path, users: tuple[int, ...], k: int, mask: str, data_path: Path | None, json_file: Path | None
+    run_dir: Path, users: tuple[str, ...], k: int, mask: str, data_path: Path | None, json_file: Path | None
 ) -> int:
     run = runs.load_run(one_run(run_dir), data_path)
     lists = run.recommend(users, k, mask)

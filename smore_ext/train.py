@@ -42,7 +42,7 @@ def command(
     else:
         config = runs.stored_config(resume, flags)
 
-    dataset = runs.open_dataset(config.train)
+    dataset = runs.open_dataset(config) if resume is None else runs.dataset_of(resume, config)
     run_dir = runs.new_run_dir(config, overwrite) if resume is None else resume
     console = make_console()
     if resume is not None and runs.finished(run_dir, config):

@@ -139,6 +139,7 @@ class Recommender(nn.Module):
         sampler: name of what draws negatives (`smore_ext.training.samplers`): "uniform", "popularity", "none", or one
             that a package brings.
         n_negatives: negatives a positive.
+        reads_no_features: True where the class uses interactions alone; not inherited, as a derived class may use more.
         config: the instance in use.
         loss_parts: detached scalars of the last loss, for the log; "bpr" is an unweighted BPR term, which is watched.
     """
@@ -146,6 +147,7 @@ class Recommender(nn.Module):
     config_class: ClassVar[type]
     sampler: str = "uniform"
     n_negatives: int = 1
+    reads_no_features: ClassVar[bool] = False
     config: Any
     loss_parts: dict[str, Tensor]
 
@@ -158,6 +160,14 @@ class Recommender(nn.Module):
     def on_device(cls, dataset: Dataset, config: Any, device: torch.device) -> Self:
         """The model on `device`; what is computed once on the way may be computed there."""
         return cls(dataset, config).to(device)
+
+    @classmethod
+    def features_read(cls, config: Any) -> tuple[str, ...] | None:
+        """Names of the modalities whose features or graphs a model of `config` reads, None for all that there are.
+
+        Others are not read from the disk.
+        """
+        return () if vars(cls).get("reads_no_features") else None
 
     # What every model has.
 

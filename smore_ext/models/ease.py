@@ -37,6 +37,7 @@ class EASE(Recommender):
     """Scores of a user are the user's row of the train interactions times item-item weights [I, I]."""
 
     config_class = EASEConfig
+    reads_no_features = True
     weight: Tensor
 
     def __init__(self, dataset: Dataset, config: EASEConfig | None = None) -> None:

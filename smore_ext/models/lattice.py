@@ -63,7 +63,9 @@ class LATTICE(LightGCN):
         config = config or LATTICEConfig()
         super().__init__(dataset, config)
         if not dataset.features:
-            raise ValueError(f"LATTICE needs features of at least one modality; dataset {dataset.name!r} has none")
+            raise ValueError(
+                f"LATTICE needs features of at least one modality; dataset {dataset.name!r} has none{dataset.hint}"
+            )
         check_knn_k(config.knn_k, dataset)
         self.modalities = list(dataset.features)
         for m, features in dataset.features.items():

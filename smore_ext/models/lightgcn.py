@@ -45,6 +45,7 @@ class LightGCN(Recommender):
     """LightGCN on a dataset's train interactions."""
 
     config_class = LightGCNConfig
+    reads_no_features = True
 
     def __init__(self, dataset: Dataset, config: LightGCNConfig | None = None) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ class Popularity(Recommender):
     """Items scored by their number of train interactions. No parameters, nothing to train."""
 
     config_class = PopularityConfig
+    reads_no_features = True
     users: Tensor
     items: Tensor
 

@@ -124,6 +124,10 @@ class SMORE(Recommender):
 
     config_class = SMOREConfig
 
+    @classmethod
+    def features_read(cls, config: SMOREConfig) -> tuple[str, ...] | None:
+        return config.modalities
+
     def __init__(
         self, dataset: Dataset, config: SMOREConfig | None = None, knn_device: torch.device | str = "cpu"
     ) -> None:
@@ -325,7 +329,7 @@ def _chosen_modalities(dataset: Dataset, config: SMOREConfig) -> list[str]:
     if missing or not chosen:
         raise ValueError(
             f"SMORE needs features of {', '.join(missing) or 'at least one modality'}; dataset "
-            f"{dataset.name!r} has {', '.join(known) or 'none'}"
+            f"{dataset.name!r} has {', '.join(known) or 'none'}{dataset.hint}"
         )
     if isinstance(config.knn_k, dict):
         needed = [m for m in chosen if m not in dataset.graphs]

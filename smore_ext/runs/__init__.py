@@ -7,7 +7,7 @@ from smore_ext.runs.load import LoadedRun, Recommendation, load_run, run_dirs, s
 from smore_ext.runs.lock import RunInUse
 from smore_ext.runs.records import read_result, write_json
 from smore_ext.runs.results import summarise
-from smore_ext.runs.run import cpu_threads, finished, open_dataset, stored_config, train
+from smore_ext.runs.run import cpu_threads, dataset_of, finished, open_dataset, stored_config, train
 
 __all__ = [
     "LoadedRun",
@@ -15,6 +15,7 @@ __all__ = [
     "RunFolder",
     "RunInUse",
     "cpu_threads",
+    "dataset_of",
     "export",
     "finished",
     "load_run",

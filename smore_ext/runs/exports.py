@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from smore_ext.evaluation.ranking import embeddings
+from smore_ext.runs.folder import IDS
 from smore_ext.runs.load import LoadedRun, load_run
+from smore_ext.runs.records import write_ids
 from smore_ext.training import checkpoint
 from smore_ext.training.files import replacing
 
@@ -23,7 +25,8 @@ def export(
 
     A model of embeddings gives `users` [U, d] and `items` [I, d]: a score is a dot product. One of scores, or any with
     `lists`, gives `ranked` item ids [U, k] int64 and their `scores` [U, k], best first, -1 and -inf where nothing is
-    left.
+    left. Where the data has raw ids, `ids.json` in the folder, or `<name>.ids.json` beside the file, lists those of
+    users and items by number.
 
     Args:
         run: a run, or its folder.
@@ -42,9 +45,11 @@ def export(
     if path.suffix == ".safetensors":
         about = {"model": run.config.train.model, "dataset": run.dataset.name, "fingerprint": run.dataset.fingerprint}
         checkpoint.write_tensors(path, tensors, {"format": FORMAT, **about})
+        write_ids(path.with_suffix(f".{IDS}"), run.dataset)
     else:
         path.mkdir(parents=True, exist_ok=True)
         for name, tensor in tensors.items():
             with replacing(path / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, tensor.numpy(), allow_pickle=False)
+        write_ids(path / IDS, run.dataset)
     return tensors

@@ -1,8 +1,8 @@
 """A run's folder: what its files are called, which folder a new run gets, and what is deleted for it.
 
-It holds `config.yaml` (all settings; usable as `--config`), two checkpoints, `metrics.jsonl` (one line an epoch) and
-`result.json`. The folder of a run of several seeds holds `config.yaml`, the summary `result.json`, and one such folder
-a seed, `seed-<n>`. No other file knows these names.
+It holds `config.yaml` (all settings; usable as `--config`), two checkpoints, `metrics.jsonl` (one line an epoch),
+`result.json`, and for data with raw ids `ids.json`. The folder of a run of several seeds holds `config.yaml`, the
+summary `result.json`, and one such folder a seed, `seed-<n>`. No other file knows these names.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from smore_ext.training.files import delete_temporary
 
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
+IDS = "ids.json"
 TENSORBOARD, SEED = "tensorboard", "seed-"
 RESULTS = (LAST, BEST, METRICS, RESULT)  # what says that a run has been here
 
@@ -50,6 +51,10 @@ class RunFolder:
         return self.path / RESULT
 
     @property
+    def ids(self) -> Path:
+        return self.path / IDS
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / TENSORBOARD
 
@@ -73,7 +78,7 @@ class RunFolder:
 
     def delete(self) -> None:
         """Deletes the files that runs write, and nothing else that may be in the folder."""
-        for name in (CONFIG, *RESULTS):  # without settings nothing is resumed: half of a run least of all
+        for name in (CONFIG, *RESULTS, IDS):  # without settings nothing is resumed: half of a run least of all
             (self.path / name).unlink(missing_ok=True)
         self.delete_temporary()
         shutil.rmtree(self.tensorboard, ignore_errors=True)

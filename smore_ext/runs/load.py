@@ -30,9 +30,10 @@ from smore_ext.training.results import run_result
 
 
 class Recommendation(NamedTuple):
-    """An item for a user; `held_out` names the split that holds the pair, "" for a pair the data lacks."""
+    """An item for a user, by its raw id where the data has those; `held_out` names the split that holds the pair, ""
+    for a pair the data lacks."""
 
-    item: int
+    item: int | str
     score: float
     held_out: str
 
@@ -84,26 +85,27 @@ class LoadedRun:
             unknown = ~has_train[ids, None]
             yield ids, scores.masked_fill(unknown, -torch.inf), items.masked_fill(unknown, -1)
 
-    def recommend(self, users: Sequence[int], k: int, mask: str = "all") -> dict[int, list[Recommendation]]:
+    def recommend(self, users: Sequence[int | str], k: int, mask: str = "all") -> dict[int | str, list[Recommendation]]:
         """The `k` items ranked first for each user, without the items the user has interacted with.
 
-        `mask` "all" leaves out the user's interactions of every split, "train" only those of train, to see
-        where the held-out ones rank. Raises `ValueError` for a user id out of range, or without train interactions.
+        Users and items go by their raw ids where the data has those. `mask` "all" leaves out the user's interactions
+        of every split, "train" only those of train, to see where the held-out ones rank. Raises `ValueError` for a
+        user that the data lacks, or who has no train interactions.
         """
         data = self.dataset
-        for user in users:
-            if not 0 <= user < data.n_users:
-                raise ValueError(f"user: expected an id from 0 to {data.n_users - 1}, got {user}")
-            if data.seen.rowptr[user] == data.seen.rowptr[user + 1]:
+        numbers = sorted({data.user_number(user) for user in users})
+        for number in numbers:
+            if data.seen.rowptr[number] == data.seen.rowptr[number + 1]:
+                user = data.user_ids[number] if data.user_ids else number
                 raise ValueError(f"user: expected one with train interactions, got {user}, who has none")
         held_out = {"validation": data.valid, "test": data.test}
         return {
-            user: [
-                Recommendation(item, score, _split_of(user, item, held_out))
+            data.user_ids[user] if data.user_ids else user: [
+                Recommendation(data.item_ids[item] if data.item_ids else item, score, _split_of(user, item, held_out))
                 for item, score in zip(items_of_user, scores_of_user, strict=True)
                 if item >= 0
             ]
-            for ids, scores, items in self.ranked(torch.tensor(sorted(set(users)), dtype=torch.int64), k, mask)
+            for ids, scores, items in self.ranked(torch.tensor(numbers, dtype=torch.int64), k, mask)
             for user, items_of_user, scores_of_user in zip(ids.tolist(), items.tolist(), scores.tolist(), strict=True)
         }
 
@@ -166,7 +168,7 @@ def load_run(
     sources = config.sources if about.settings_from is None else tuple(about.settings_from)
     config = dataclasses.replace(config, sources=sources)
     progress, stopped = _end_of(folder, about.progress)
-    dataset = open_dataset(config.train) if dataset is None else dataset
+    dataset = open_dataset(config, about.data.fingerprint) if dataset is None else dataset
     check_data(about.data.fingerprint, dataset, str(path))
     model = build_model(config, dataset, usable_device(config.train.device))
     checkpoint.load_weights(model, weights)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from smore_ext.data import Dataset
 from smore_ext.runs.folder import RunFolder
 from smore_ext.settings.fields import ConfigError, read_as
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted
@@ -95,6 +96,13 @@ class TensorBoardReport:
 def write_json(path: Path, content: Any) -> None:
     """Writes indented JSON atomically; `ValueError` for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_ids(path: Path, dataset: Dataset) -> None:
+    """A file of raw ids by number, where the data set has any: what stands for which row of the embeddings."""
+    raw = {"users": dataset.user_ids, "items": dataset.item_ids}
+    if any(ids is not None for ids in raw.values()):
+        write_json(path, raw)
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from smore_ext.data import BUILTIN_DATASETS, Dataset, builtin_dataset, read_dataset
+from smore_ext.data import BUILTIN_DATASETS, Dataset, DatasetError, ReadOptions, builtin_dataset, read_dataset
+from smore_ext.models import MODELS
 from smore_ext.registry import did_you_mean
 from smore_ext.runs.config_files import check_folder, read_config, write_config
 from smore_ext.runs.folder import RunFolder, check_new
 from smore_ext.runs.lock import locked
-from smore_ext.runs.records import JsonReport, TensorBoardReport, read_result, write_json
+from smore_ext.runs.records import JsonReport, TensorBoardReport, read_result, write_ids, write_json
 from smore_ext.runs.results import summarise
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, changed_settings, flag_name, merge
 from smore_ext.settings.fields import ConfigError
@@ -24,13 +26,18 @@ from smore_ext.training.events import Event, Listener, RunStarted
 from smore_ext.training.loop import Trainer, check_data
 
 
-def open_dataset(cfg: TrainConfig) -> Dataset:
-    """The built-in data set, or what the reader finds in `data_path`.
+def open_dataset(config: RunConfig, fingerprint: str | None = None) -> Dataset:
+    """The built-in data set, or what the reader finds in `data_path`: of its features, those that the model reads.
+
+    With the `fingerprint` of a run that was trained on it, all features are read where it holds for those only: earlier
+    versions did so for all models.
 
     Raises `FileNotFoundError` naming the places looked at, and what the reader raises.
     """
+    cfg = config.train
     if cfg.data_path is None:
         if cfg.dataset in BUILTIN_DATASETS:
+            _refuse_read_options(cfg)
             return builtin_dataset(cfg.dataset, **cfg.dataset_options)
         near = did_you_mean(cfg.dataset, BUILTIN_DATASETS)
         raise FileNotFoundError(
@@ -40,7 +47,31 @@ def open_dataset(cfg: TrainConfig) -> Dataset:
     if cfg.dataset_options:
         raise ConfigError("dataset_options: expected none with --data-path, they are for the built-in data set")
     check_folder(cfg.data_path)
-    return read_dataset(cfg.dataset, cfg.data_path, cfg.reader)
+    read = partial(read_dataset, cfg.dataset, cfg.data_path, cfg.reader)
+    features = MODELS[cfg.model].features_read(config.model)
+    dataset = read(cfg.read_options(features))
+    if fingerprint in (None, dataset.fingerprint) or features is None:
+        return dataset
+    try:
+        whole = read(cfg.read_options())
+    except DatasetError:
+        return dataset
+    return whole if whole.fingerprint == fingerprint else dataset
+
+
+def dataset_of(run_dir: Path, config: RunConfig) -> Dataset:
+    """The data set of a run that goes on under `config`."""
+    checkpoints = RunFolder(run_dir).last_checkpoints()
+    return open_dataset(
+        config, checkpoint.load_metadata(checkpoints[0])["data"]["fingerprint"] if checkpoints else None
+    )
+
+
+def _refuse_read_options(cfg: TrainConfig) -> None:
+    usual = ReadOptions()
+    for field in dataclasses.fields(usual):
+        if getattr(cfg.read_options(), field.name) != getattr(usual, field.name):
+            raise ConfigError(f"{field.name}: expected the default, it is for data that --data-path names")
 
 
 def stored_config(run_dir: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -82,6 +113,7 @@ def train(
                 folder.delete()
             started = True
             write_config(folder, config)
+            write_ids(folder.ids, dataset)
 
     with cpu_threads(config.train.threads), ExitStack() as locks:
         locks.enter_context(locked(folder.path))

@@ -22,12 +22,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 from annotated_types import Ge, Gt, Le
 from pydantic_core import to_jsonable_python
 
+from smore_ext.data.dataset import DatasetError
+from smore_ext.data.messages import shown
+from smore_ext.data.options import Ids, Overlap, ReadOptions, Split
 from smore_ext.data.readers import DEFAULT_READER
 from smore_ext.evaluation.metrics import DEFAULT_METRICS, METRICS, parse_metric
 from smore_ext.models.registry import DEFAULT_MODEL, MODELS
 from smore_ext.registry import PluginError, UnknownName, nearest_name
 from smore_ext.settings.fields import ConfigError, Setting, aliases_of, check_numbers, settings_of
-from smore_ext.settings.text import read, shown
+from smore_ext.settings.text import read
 
 FLAGS = "flags"
 Count = Annotated[int, Ge(1)]
@@ -51,6 +54,31 @@ class TrainConfig:
     reader: str = _setting(
         DEFAULT_READER,
         "what reads the data set from its folder: mmrec, one that a package brings, package.module:function",
+    )
+    ids: Ids = _setting(
+        ReadOptions.ids, "ids in the tables: numbers from 0, the rows of the features (index), or any texts (raw)"
+    )
+    split: Split = _setting(
+        ReadOptions.split,
+        "label: the column x_label or three files; else made here: random and user_time by user, time for all at once, "
+        "leave_one_out",
+    )
+    split_ratios: tuple[float, float, float] = _setting(
+        ReadOptions.split_ratios, "train, validation and test of a split made here"
+    )
+    split_seed: Natural = _setting(ReadOptions.split_seed, "seed of a random split")
+    overlap: Overlap = _setting(
+        ReadOptions.overlap, "a pair in two splits: an error, or it stays in the earliest of train, validation, test"
+    )
+    field_separator: str | None = _setting(
+        ReadOptions.field_separator, "what separates columns: a character, tab, comma, ...; default as the header shows"
+    )
+    column_names: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "names of columns where they are not the usual ones: user, item, label, time",
+            "aliases": ["USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "inter_splitting_label"],
+        },
     )
     dataset_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "options of the built-in data set"})
     output_dir: Path | None = _setting(
@@ -101,6 +129,10 @@ class TrainConfig:
                 f"dataset: expected a name, got the path {shown(self.dataset)}; name its folder with --data-path DIR"
             )
         object.__setattr__(self, "dataset", name)
+        try:
+            self.read_options()
+        except DatasetError as error:
+            raise ConfigError(str(error)) from None
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds: expected different numbers, got {shown(list(self.seeds))}")
         for name, chosen in {"select_by": [self.selection], "metrics": [f"{m}@1" for m in self.metrics]}.items():
@@ -109,6 +141,11 @@ class TrainConfig:
                     parse_metric(metric)
             except ValueError as error:
                 raise ConfigError(f"{name}: {error}") from None
+
+    def read_options(self, features: tuple[str, ...] | None = None) -> ReadOptions:
+        """How the data set is read; `features` are those that the model asks for, None for all."""
+        names = (f.name for f in dataclasses.fields(ReadOptions) if f.name != "features")
+        return ReadOptions(**{name: getattr(self, name) for name in names}, features=features)
 
     @property
     def selection(self) -> str:

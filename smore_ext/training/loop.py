@@ -57,7 +57,9 @@ class Trainer:
     def __init__(self, config: RunConfig, dataset: Dataset, store: Store, listeners: Sequence[Listener] = ()) -> None:
         cfg = config.train
         if not len(dataset.valid.users):
-            raise ValueError(f"data set {dataset.name}: expected validation interactions (label 1), got none")
+            raise ValueError(
+                f"data set {dataset.name}: expected validation interactions (label 1), got {_why(dataset)}"
+            )
         self.config, self.dataset, self.store = config, dataset, store
         self.listeners = list(listeners)
         self.device = usable_device(cfg.device)
@@ -68,9 +70,14 @@ class Trainer:
         self.optimizer = adam(self.model, cfg.lr, cfg.fused_adam, captured) if trained else None
         self.step = make_step(self.model, self.optimizer, cfg.amp, captured) if self.optimizer else None
         self.epochs = cfg.epochs if trained else 1  # a model without steps is evaluated once
-        self.n_steps = -(-len(dataset.train.users) // cfg.batch_size) if trained else 0
-        self.evaluator = make_evaluator(cfg, dataset, cfg.protocol)
         drawn = (self.model.sampler, self.model.n_negatives) if trained else ("none", 1)
+        self.positives = dataset.train if drawn[0] == "none" else dataset.trained_on
+        if not len(self.positives.users):
+            raise ValueError(
+                f"data set {dataset.name}: expected an item to draw as a negative, got users who saw them all"
+            )
+        self.n_steps = -(-len(self.positives.users) // cfg.batch_size) if trained else 0
+        self.evaluator = make_evaluator(cfg, dataset, cfg.protocol)
         self.sampler = make_sampler(drawn[0], dataset, self.device, cfg.seed, drawn[1])
         self.progress = Progress()
 
@@ -171,7 +178,7 @@ class Trainer:
 
     def _order(self, epoch: int) -> Batch:
         """The train interactions in this epoch's order, with their negatives: (seed, epoch) alone decide."""
-        train = self.dataset.train
+        train = self.positives
         generator = torch.Generator().manual_seed(stream_seed(self.config.train.seed, epoch))
         order = torch.randperm(len(train.users), generator=generator)
         users = train.users[order].to(self.device)
@@ -293,6 +300,13 @@ class Trainer:
                 f"validation {key} of epoch {self.progress.best_epoch} was {then[key]:.6f} and is {now[key]:.6f} with "
                 f"what its checkpoint holds: {kind.__name__} evaluates with something that its state dict lacks"
             )
+
+
+def _why(dataset: Dataset) -> str:
+    """Why there is no validation pair."""
+    if dropped := dataset.report["valid_pairs_dropped"]:
+        return f"none that counts: all {dropped:,} were dropped, as their users have no train interaction (label 0)"
+    return "none"
 
 
 def batches(order: Batch, size: int) -> Iterator[Batch]:

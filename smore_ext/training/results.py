@@ -10,6 +10,8 @@ from smore_ext.evaluation.protocol import MASKED
 from smore_ext.models import Recommender
 from smore_ext.settings.config import RunConfig
 
+UNMADE = ("given", "label", "files")  # splits that the data brings
+
 
 def run_result(
     config: RunConfig,
@@ -46,9 +48,15 @@ def run_result(
 
 
 def left_out(dataset: Dataset) -> list[str]:
-    """One line of what the data set holds and training does not see; none when it sees all."""
+    """A line of what the data set holds and training does not see, none when it sees all; and what a reader notes."""
     counts = [f"{name.replace('_', ' ')} {count:,}" for name, count in dataset.report.items() if count]
-    return [f"not used or counted once: {', '.join(counts)}"] if counts else []
+    made = [] if dataset.split["rule"] in UNMADE else [f"split: {split_text(dataset.split)}"]
+    return [*([f"not used or counted once: {', '.join(counts)}"] if counts else []), *made, *dataset.notes]
+
+
+def split_text(split: dict[str, Any]) -> str:
+    """`random, ratios [0.8, 0.1, 0.1], seed 0`"""
+    return ", ".join([split["rule"], *(f"{name} {value}" for name, value in split.items() if name != "rule")])
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
@@ -62,5 +70,8 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "interactions": {name: len(pairs.users) for name, pairs in splits.items()},
         "features": {name: list(feature.shape) for name, feature in dataset.features.items()},
         "graphs": sorted(dataset.graphs),
+        "split": dict(dataset.split),
+        "ids": "index" if dataset.item_ids is None else "raw",
         "report": dict(dataset.report),
+        "notes": list(dataset.notes),
     }
