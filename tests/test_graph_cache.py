@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,9 +134,45 @@ def damage_other_graph(path: Path) -> None:
     rewrite(path, {"content_sha256": graph_cache._content_hash(parts)}, **parts)
 
 
+def damage_with_its_checksum(path: Path, **parts: torch.Tensor) -> None:
+    with safe_open(path, framework="pt") as file:
+        whole = {name: file.get_tensor(name) for name in ("rowptr", "col", "weight")} | parts
+    rewrite(path, {"content_sha256": graph_cache._content_hash(whole)}, **parts)
+
+
+def damage_dtype(path: Path) -> None:
+    damage_with_its_checksum(path, col=torch.zeros(150))
+
+
+def damage_weight_dtype(path: Path) -> None:
+    damage_with_its_checksum(path, weight=torch.ones(150, dtype=torch.float64))
+
+
+def damage_rowptr(path: Path) -> None:
+    rowptr = torch.arange(0, 155, 5, dtype=torch.int32)
+    rowptr[7] = -(10**9)
+    damage_with_its_checksum(path, rowptr=rowptr)
+
+
+def damage_columns(path: Path) -> None:
+    damage_with_its_checksum(path, col=torch.full((150,), 30, dtype=torch.int32))
+
+
+def damage_more_tensors(path: Path) -> None:
+    rewrite(path, more=torch.zeros(1))
+
+
 @pytest.mark.parametrize(
     "damage, reason",
     [
+        (
+            damage_dtype,
+            "expected integer indices and weights of torch.float32, got rowptr torch.int32, col torch.float32",
+        ),
+        (damage_weight_dtype, "weight torch.float64"),
+        (damage_rowptr, "expected rowptr to ascend from 0 to 150"),
+        (damage_columns, ""),
+        (damage_more_tensors, "expected the tensors rowptr, col, weight, got col, more, rowptr, weight"),
         (damage_truncate, ""),
         (damage_empty, ""),
         (damage_text, ""),
@@ -181,6 +220,35 @@ def test_cache_folder_that_is_a_file(features: torch.Tensor, tmp_path: Path, cap
     (tmp_path / "file").write_text("")
     assert same(item_knn_graph(features, 5, tmp_path / "file"), Graph.knn(features, 5))
     assert "could not be cached" in caplog.text
+
+
+def test_leftovers_of_killed_writers_are_deleted(features: torch.Tensor, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout
+    dead, living, elsewhere = (
+        tmp_path / f".{machine}.{number}.0123.tmp"
+        for machine, number in (
+            (graph_cache._writer(), int(ended)),
+            (graph_cache._writer(), os.getppid()),
+            ("knn-elsewhere", int(ended)),
+        )
+    )
+    for path in (dead, living, elsewhere):
+        path.write_bytes(b"half")
+    item_knn_graph(features, 5, tmp_path)
+    assert [path.exists() for path in (dead, living, elsewhere)] == [False, True, True]
+
+
+def test_a_cache_that_cannot_be_read_costs_a_warning(
+    features: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert same(item_knn_graph(features, 5, tmp_path), Graph.knn(features, 5))
+    assert "Permission denied" in caplog.text
 
 
 def _work(folder: Path, features: torch.Tensor, results: multiprocessing.Queue) -> None:
