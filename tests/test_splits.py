@@ -146,6 +146,13 @@ def test_a_raw_id_is_not_blank(tmp_path: Path, value: str) -> None:
         load(folder, ids="raw")
 
 
+def test_a_quote_that_never_closes_is_refused_with_raw_ids_too(tmp_path: Path) -> None:
+    rows = "".join(f"{user},{item},{label},{chr(34) * (user == 'NA')}tube\n" for user, item, label in RAW)
+    (tmp_path / "inter.csv").write_text(f"userID,itemID,x_label,title\n{rows}")
+    with pytest.raises(DatasetError, match=r"inter.csv, line 5: expected quotes that enclose a field"):
+        load(tmp_path, ids="raw")
+
+
 def test_a_map_says_which_row_is_whose(tmp_path: Path) -> None:
     folder = write(tmp_path / "toy", RAW, "userID\titemID\tx_label")
     features = write_features(folder, rows=6)

@@ -145,13 +145,13 @@ def _parsed(form: Form, places: dict[str, int], options: ReadOptions) -> pd.Data
         low_memory=False,
         quoting=form.quoting,
     )
-    more: dict[str, object] = {}
-    if options.ids == "raw":
-        names = read(nrows=0).columns
-        more = {"dtype": {names[places[column]]: str for column in (USER, ITEM)}, "keep_default_na": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            more: dict[str, object] = {}
+            if options.ids == "raw":
+                names = read(nrows=0).columns
+                more = {"dtype": {names[places[column]]: str for column in (USER, ITEM)}, "keep_default_na": False}
             table = read(**more)
     except pd.errors.EmptyDataError:
         raise DatasetError(f"{form.path}: expected a header line and interactions, got an empty file") from None
@@ -235,4 +235,6 @@ def _wrong(form: Form, table: pd.DataFrame, row: int, place: int, expected: str,
     number, text = lines.find(form, row, place)
     got = shown(text) if text else "nothing"
     column = cut(str(table.columns[place]))
-    return DatasetError(f"{form.path}, line {number}: expected {expected} in column {column}, got {got}{way}")
+    return DatasetError(
+        f"{form.path}, line {number}: expected {expected} in column {column}, got {got}{way if text else ''}"
+    )
