@@ -146,6 +146,25 @@ def test_a_raw_id_is_not_blank(tmp_path: Path, value: str) -> None:
         load(folder, ids="raw")
 
 
+def test_numbers_may_have_raw_ids_in_a_map(tmp_path: Path) -> None:
+    rows = [(0, 2, 0), (1, 0, 0), (1, 2, 1)]
+    folder = write(tmp_path / "toy", rows, "userID\titemID\tx_label")
+    with pytest.raises(
+        DatasetError, match=r"expected u_id_mapping.csv or i_id_mapping.csv for ids mapped, got neither"
+    ):
+        load(folder, ids="mapped")
+    write_features(folder, rows=4)
+    (folder / "i_id_mapping.csv").write_text("asin\titemID\nB3\t3\nB0\t0\nB2\t2\nB1\t1\n")
+    data = load(folder, ids="mapped")
+    assert (data.user_ids, data.item_ids) == (None, ("B0", "B1", "B2", "B3"))
+    assert pairs(data.train) == [(0, 2), (1, 0)] and data.user_number("1") == 1
+    write(folder, [*rows, (0, 4, 0)], "userID\titemID\tx_label")
+    with pytest.raises(
+        DatasetError, match=r"expected item ids up to 3, as i_id_mapping.csv has them, got 4 \(line 5\)"
+    ):
+        load(folder, ids="mapped")
+
+
 def test_a_quote_that_never_closes_is_refused_with_raw_ids_too(tmp_path: Path) -> None:
     rows = "".join(f"{user},{item},{label},{chr(34) * (user == 'NA')}tube\n" for user, item, label in RAW)
     (tmp_path / "inter.csv").write_text(f"userID,itemID,x_label,title\n{rows}")

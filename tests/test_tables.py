@@ -326,7 +326,7 @@ def test_arrays_of_other_names_are_hinted_at(folder: Path) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"ids": "hashed"}, "ids: expected one of index, raw, got 'hashed'"),
+        ({"ids": "hashed"}, "ids: expected one of index, raw, mapped, got 'hashed'"),
         ({"split_ratios": (0.5, 0.5, 0.5)}, "split_ratios: expected three shares of sum 1"),
         ({"split_ratios": (0.0, 0.5, 0.5)}, "split_ratios: expected three shares of sum 1, the first above 0"),
         ({"field_separator": "::"}, "field_separator: expected one character or one of tab"),

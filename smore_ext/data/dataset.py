@@ -230,7 +230,7 @@ class Dataset:
             if str(user) not in self._user_numbers:
                 raise DatasetError(f"user: expected one of the {self.n_users} raw ids of the data, got {shown(user)}")
             return self._user_numbers[str(user)]
-        number = int(user) if str(user).isdecimal() and len(str(user)) < 20 else -1
+        number = int(user) if re.fullmatch(r"[0-9]{1,18}", str(user)) else -1
         if not 0 <= number < self.n_users:
             raise DatasetError(f"user: expected an id from 0 to {self.n_users - 1}, got {cut(str(user))}")
         return number

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.messages import listed, shown
 
-Ids = Literal["index", "raw"]
+Ids = Literal["index", "raw", "mapped"]
 Split = Literal["label", "random", "user_time", "time", "leave_one_out"]
 Overlap = Literal["error", "earliest"]
 COLUMNS = ("user", "item", "label", "time")
@@ -22,7 +22,8 @@ class ReadOptions:
     """What a reader is told beyond a folder and a name.
 
     Attributes:
-        ids: "index": ids are numbers from 0, rows of the features; "raw": any texts, which are numbered.
+        ids: "index": ids are numbers from 0, rows of the features; "raw": any texts, which are numbered; "mapped":
+            numbers whose raw ids stand in `u_id_mapping.csv`, `i_id_mapping.csv`, or one of them.
         split: "label": the column `x_label`, or three files; else the table is split here: "random" by user,
             "user_time" by user, the latest last, "time" at two moments for all users, "leave_one_out".
         split_ratios: train, validation, test of the three rules before "leave_one_out"; their sum is 1.

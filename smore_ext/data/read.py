@@ -92,6 +92,8 @@ def _load(folder: Path, name: str | None, options: ReadOptions) -> Dataset:
         )
     features = {modality: read_features(path) for modality, path in found.items()}
 
+    if options.ids == "mapped" and not any(files.id_map(folder, kind) for kind in files.ID_MAPS):
+        raise DatasetError(f"{folder}: expected {' or '.join(files.ID_MAPS.values())} for ids mapped, got neither")
     users, user_ids = _numbers(folder, "user", tables, options)
     items, item_ids = _numbers(folder, "item", tables, options)
     if item_ids is not None and found and files.id_map(folder, "item") is None:
@@ -139,6 +141,8 @@ def _load(folder: Path, name: str | None, options: ReadOptions) -> Dataset:
     left_out = {key: count for key, count in data.report.items() if count}
     if left_out:
         logger.info("%s: %s", data.name, ", ".join(f"{key} {count:,}" for key, count in left_out.items()))
+    for note in data.notes:
+        logger.info("%s: %s", data.name, note)
     return data
 
 
@@ -159,6 +163,8 @@ def _numbers(
     if options.ids == "index":
         return np.concatenate(columns), None
     path = files.id_map(folder, kind)
+    if options.ids == "mapped":
+        return _mapped(tables, columns, kind, path)
     ids = first_seen(columns) if path is None else read_map(path)
     out = []
     for table, column in zip(tables, columns, strict=True):
@@ -167,6 +173,23 @@ def _numbers(
         except UnmappedId as error:
             raise DatasetError(f"{table.form.path}, line {table.line(error.position)}: {error}") from None
     return np.concatenate(out), ids
+
+
+def _mapped(
+    tables: Sequence[Table], columns: Sequence[np.ndarray], kind: str, path: Path | None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Numbers of the tables as they are, and the raw ids that `path` has for them."""
+    numbers = np.concatenate(columns)
+    if path is None:
+        return numbers, None
+    ids = read_map(path)
+    beyond = np.flatnonzero(numbers >= len(ids))[:1]
+    if len(beyond):
+        raise DatasetError(
+            f"{', '.join(str(table.form.path) for table in tables)}: expected {kind} ids up to {len(ids) - 1}, as "
+            f"{path.name} has them, got {numbers[beyond[0]]} ({_lines(tables, beyond)})"
+        )
+    return numbers, ids
 
 
 def _labels(
@@ -216,7 +239,7 @@ def _count(where: str, ids: np.ndarray, column: str) -> int:
 def _lines(tables: Sequence[Table], rows: np.ndarray) -> str:
     """Where rows of the tables one after another are."""
     if len(tables) == 1:
-        return "lines " + " and ".join(str(tables[0].line(int(row))) for row in rows)
+        return f"line{'s' if len(rows) > 1 else ''} " + " and ".join(str(tables[0].line(int(row))) for row in rows)
     starts = np.cumsum([0, *(len(table.users) for table in tables)])
     which = np.searchsorted(starts, rows, side="right") - 1
     found = [(tables[n], int(row) - int(starts[n])) for n, row in zip(which, rows, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -125,9 +126,9 @@ def _places(path: Path, header: Sequence[str], options: ReadOptions, wanted: Seq
             f"{path}: expected the columns {', '.join(names.get(column, column) for column in wanted)} in the header, "
             f"got {listed(header)} (missing: {', '.join(names.get(column, column) for column in missing)}){way}"
         )
-    twice = [name for name in dict.fromkeys(header) if name.strip() and header.count(name) > 1][:1]
-    if twice:
-        raise DatasetError(f"{path}: expected each column once in the header, got {shown(twice[0])} twice")
+    twice = next((name for name, count in Counter(header).items() if count > 1 and name.strip()), None)
+    if twice is not None:
+        raise DatasetError(f"{path}: expected each column once in the header, got {shown(twice)} twice")
     return places
 
 

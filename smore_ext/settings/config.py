@@ -56,12 +56,14 @@ class TrainConfig:
         "what reads the data set from its folder: mmrec, one that a package brings, package.module:function",
     )
     ids: Ids = _setting(
-        ReadOptions.ids, "ids in the tables: numbers from 0, the rows of the features (index), or any texts (raw)"
+        ReadOptions.ids,
+        "ids in the tables: numbers from 0 (index), those with raw ids in u_id_mapping.csv (mapped), any texts (raw)",
     )
     split: Split = _setting(
         ReadOptions.split,
         "label: the column x_label or three files; else made here: random and user_time by user, time for all at once, "
         "leave_one_out",
+        aliases=["eval_args", "benchmark_filename"],
     )
     split_ratios: tuple[float, float, float] = _setting(
         ReadOptions.split_ratios, "train, validation and test of a split made here"
@@ -77,7 +79,7 @@ class TrainConfig:
         default_factory=dict,
         metadata={
             "help": "names of columns where they are not the usual ones: user, item, label, time",
-            "aliases": ["USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "inter_splitting_label"],
+            "aliases": ["user_id_field", "item_id_field", "time_field", "inter_splitting_label"],
         },
     )
     dataset_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "options of the built-in data set"})

@@ -71,7 +71,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "features": {name: list(feature.shape) for name, feature in dataset.features.items()},
         "graphs": sorted(dataset.graphs),
         "split": dict(dataset.split),
-        "ids": "index" if dataset.item_ids is None else "raw",
+        "ids": "index" if dataset.user_ids is None and dataset.item_ids is None else "raw",
         "report": dict(dataset.report),
         "notes": list(dataset.notes),
     }
