@@ -121,10 +121,10 @@ class Registry(MutableMapping[str, T]):
         try:
             loaded = attrgetter(attribute.strip())(import_module(module.strip()))
         except Exception as error:  # whatever a plug-in's module raises
-            why = f"{type(error).__name__}: {error}"
-            raise PluginError(f"{self.kind} {name!r}: {where} cannot be loaded: {why}") from error
+            why = f"{type(error).__name__}: {str(error)[:300]}"
+            raise PluginError(f"{self.kind} {name[:80]!r}: {where[:80]} cannot be loaded: {why}") from error
         if (wrong := self._check(loaded)) is not None:
-            raise PluginError(f"{self.kind} {name!r}: {where} {wrong}")
+            raise PluginError(f"{self.kind} {name[:80]!r}: {where[:80]} {wrong}")
         return loaded
 
 

@@ -187,3 +187,10 @@ def test_the_nearest_name_looks_past_case_and_hyphens() -> None:
     assert did_you_mean("lightgcn", ["SMORE", "LightGCN"]) == "; did you mean 'LightGCN'?"
     assert did_you_mean("hit-rate", ["hit_rate", "recall"]) == "; did you mean 'hit_rate'?"
     assert did_you_mean("colour", ["hit_rate", "recall"]) == ""
+
+
+@pytest.mark.parametrize("name", [f"package{'9' * 100_000}:Model", f"smore_ext:{'x' * 100_000}"])
+def test_a_huge_name_is_not_echoed(name: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        MODELS[name]
+    assert len(str(caught.value)) < 600

@@ -139,6 +139,12 @@ def test_hashed_ids_are_raw(tmp_path: Path) -> None:
     assert data.item_ids is not None and int(data.item_ids[0]) == 10**30 + TABLE[0][1]
 
 
+def test_a_raw_id_is_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "inter.csv").write_text('userID,itemID,x_label\nanna,B1,0\n"an\nna",B2,0\n')
+    with pytest.raises(DatasetError, match=r"inter.csv, line 3: expected an id in column userID, got 'an\\nna'"):
+        load(tmp_path, ids="raw")
+
+
 @pytest.mark.parametrize("value", ["", "  "])
 def test_a_raw_id_is_not_blank(tmp_path: Path, value: str) -> None:
     folder = write(tmp_path / "toy", [*RAW, ("x", value, 0)], "userID\titemID\tx_label")

@@ -78,6 +78,12 @@ def test_quotes_that_enclose_fields_are_read(tmp_path: Path, title: str, title_f
     assert n_pairs(tmp_path / "toy") == len(many())
 
 
+def test_a_quote_in_the_header_names_its_line(tmp_path: Path) -> None:
+    rows = [f"{user},{item},{label},{chr(34) * (n == 4)}tube" for n, (user, item, label) in enumerate(many())]
+    path = write_csv(tmp_path / "toy", ['userID,itemID,x_label,"title', *rows])
+    fails(path.parent, f"{path}, line 1: expected a header on one line", "up to line 6")
+
+
 def test_quotes_of_tab_separated_tables_are_characters(tmp_path: Path) -> None:
     rows = [(*row, '"5in' if n in (10, 60) else "tube") for n, row in enumerate(many())]
     write_table(tmp_path / "toy", rows, "userID\titemID\tx_label\ttitle")

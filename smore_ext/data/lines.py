@@ -55,8 +55,14 @@ def open_text(path: Path) -> IO[str]:
 
 
 def header(form: Form) -> list[str]:
-    """The fields of the first filled line; none in an empty file."""
-    return next(records(form), Record(1, [], [])).fields
+    """The fields of the first filled line; none in an empty file. Raises `DatasetError` for one over several lines."""
+    first = next(records(form), Record(1, [], []))
+    if len(first.lines) > 1:
+        raise DatasetError(
+            f"{form.path}, line {first.number}: expected a header on one line, got a quote that opens and is not "
+            f"closed up to line {first.number + len(first.lines) - 1}"
+        )
+    return first.fields
 
 
 def records(form: Form) -> Iterator[Record]:

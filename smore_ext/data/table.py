@@ -213,12 +213,12 @@ def _times(form: Form, table: pd.DataFrame, place: int) -> np.ndarray:
 
 
 def _texts(form: Form, table: pd.DataFrame, place: int) -> np.ndarray:
-    """Raw ids, [E] objects of type str, none of them blank."""
-    values = table.iloc[:, place].to_numpy(dtype=object)
-    blank = np.flatnonzero(table.iloc[:, place].str.strip().isin(["", None]).to_numpy() | table.iloc[:, place].isna())
-    if len(blank):
-        raise _wrong(form, table, int(blank[0]), place, "an id")
-    return values
+    """Raw ids, [E] objects of type str, none of them blank or over several lines."""
+    column = table.iloc[:, place]
+    bad = np.flatnonzero(column.isna() | (column.str.strip() == "") | column.str.contains("[\r\n]", na=True))
+    if len(bad):
+        raise _wrong(form, table, int(bad[0]), place, "an id")
+    return column.to_numpy(dtype=object)
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
