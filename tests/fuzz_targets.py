@@ -1,0 +1,50 @@
+"""Targets with planted faults, for tests of the fuzzer."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import time
+from collections.abc import Callable
+
+import torch
+
+from smore_ext.testing.fuzz import Call, Fault
+
+
+def _sixth(what: Callable[[], str]) -> Callable[[random.Random], Call]:
+    """Of calls 0, 1, 2 and so on the one that draws a number below 1/6 is the fault."""
+
+    def draw(rng: random.Random) -> Call:
+        number = rng.random()
+        return Call("planted", f"call({number:.3f})", what if number < 1 / 6 else lambda: "same")
+
+    return draw
+
+
+def _differ() -> str:
+    raise Fault("2 is not 3")
+
+
+def _crash() -> str:
+    ctypes.string_at(0)
+    return "same"
+
+
+def _hang() -> str:
+    time.sleep(600)
+    return "same"
+
+
+def _read_behind() -> str:
+    """One element behind a tensor of an odd size: no fault without a guard page."""
+    row = torch.ones(1001)
+    ctypes.string_at(row.data_ptr() + 4 * 1001, 4)
+    return "same"
+
+
+differs, crashes, hangs, reads_behind = map(_sixth, (_differ, _crash, _hang, _read_behind))
+
+
+def error(rng: random.Random) -> Call:
+    raise KeyError("a target that fails")

@@ -1,0 +1,65 @@
+"""The fuzzer: a planted fault is found, with the exact call, and what comes after it still runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smore_ext.testing import fuzz
+from smore_ext.testing.fuzz.target import generator_of
+
+CALLS, SEED = 8, 1
+PLANTED = [n for n in range(CALLS) if generator_of(SEED, n).random() < 1 / 6]
+
+
+def found(name: str, **options: float) -> fuzz.Report:
+    return fuzz.run(f"tests.fuzz_targets:{name}", CALLS, SEED, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "detail"),
+    [
+        ("differs", "fault", "2 is not 3"),
+        ("crashes", "died", "SIGSEGV"),
+    ],
+)
+def test_a_planted_fault_is_found_with_its_call(name: str, outcome: str, detail: str) -> None:
+    report = found(name)
+    assert PLANTED and [f.number for f in report.findings] == PLANTED
+    assert report.calls == CALLS and report.outcomes["planted"]["same"] == CALLS - len(PLANTED)
+    for finding in report.findings:
+        assert finding.outcome == outcome and detail in finding.detail and finding.kind == "planted"
+        assert finding.call == f"call({generator_of(SEED, finding.number).random():.3f})"
+
+
+def test_a_call_that_hangs_is_ended() -> None:
+    report = found("hangs", limit_s=8, most=1)
+    assert [(f.number, f.outcome) for f in report.findings] == [(PLANTED[0], "hangs")]
+
+
+def test_a_target_that_fails_is_found() -> None:
+    report = found("error", most=2)
+    assert [f.outcome for f in report.findings] == ["error", "error"]
+    assert "a target that fails" in report.findings[0].detail
+
+
+def test_an_unknown_target_is_named() -> None:
+    report = found("nothing", most=1)
+    assert "nothing" in report.findings[0].detail
+    with pytest.raises(ValueError, match="target must be one of ops"):
+        fuzz.target.load_target("opps")
+
+
+def test_the_command_prints_and_writes_what_was_found(tmp_path: Path) -> None:
+    target, file = "tests.fuzz_targets:differs", tmp_path / "found.json"
+    command = [sys.executable, "-m", "smore_ext.testing.fuzz", target, "--seed", str(SEED)]
+    ran = subprocess.run([*command, "--calls", str(CALLS), "--json", file], capture_output=True, text=True)
+    assert ran.returncode == 1 and f"again: python -m smore_ext.testing.fuzz {target}" in ran.stdout
+    written = json.loads(file.read_text())
+    assert [f["number"] for f in written["findings"]] == PLANTED
+    again = subprocess.run([*command, "--only", str(PLANTED[0])], capture_output=True, text=True)
+    assert again.returncode == 1 and "2 is not 3" in again.stdout
