@@ -112,7 +112,7 @@ def test_nothing_above_the_models_names_a_setting_of_one() -> None:
 @pytest.mark.parametrize(
     ("owner", "words"),
     [
-        ("runs/folder.py", {folder.LAST, folder.BEST, folder.CONFIG, folder.METRICS, folder.RESULT}),
+        ("runs/folder.py", {folder.LAST, folder.BEST, folder.CONFIG, folder.METRICS, folder.RESULT, folder.IDS}),
         ("data/files.py", {"inter.csv", "_feat.npy", "_graph.npz", "*.inter"}),
     ],
 )

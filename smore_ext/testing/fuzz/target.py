@@ -13,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-TARGETS: dict[str, str] = {"ops": "smore_ext.testing.fuzz.ops:draw"}
+TARGETS: dict[str, str] = {
+    "ops": "smore_ext.testing.fuzz.ops:draw",
+    "files": "smore_ext.runs.fuzz_files:draw",
+}
 
 
 class Fault(AssertionError):
