@@ -14,7 +14,7 @@ from smore_ext.version import __version__
 
 if TYPE_CHECKING:  # the names of _LAZY, for type checkers
     from smore_ext import data, models, testing
-    from smore_ext.data import Dataset, builtin_dataset, load_dataset
+    from smore_ext.data import Dataset, ReadOptions, builtin_dataset, load_dataset
     from smore_ext.models import (
         SMORE,
         Batch,
@@ -34,6 +34,7 @@ __all__ = [
     "LightGCNConfig",
     "Popularity",
     "PopularityConfig",
+    "ReadOptions",
     "Recommender",
     "SMORE",
     "SMOREConfig",
@@ -51,7 +52,7 @@ __all__ = [
 
 # Modules loaded on first use, each with its names that are public here.
 _LAZY = {
-    "data": ("Dataset", "builtin_dataset", "load_dataset"),
+    "data": ("Dataset", "ReadOptions", "builtin_dataset", "load_dataset"),
     "models": (
         "Batch",
         "LightGCN",

@@ -14,11 +14,12 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
-from smore_ext.data import Dataset, DatasetError, ReadOptions, files, load_dataset
+from smore_ext.data import Dataset, DatasetError, Pairs, ReadOptions, files, load_dataset
 from smore_ext.runs.config_files import load_preset, preset_names, resolve
 from smore_ext.settings.config import RunConfig
 from smore_ext.settings.fields import ConfigError
@@ -92,7 +93,12 @@ def _features(rng: random.Random, kind: str) -> Call:
 
 def _graph(rng: random.Random, kind: str) -> Call:
     edges = np.array([(row, (row + step) % N_ITEMS) for row in range(N_ITEMS) for step in (0, 1)])
-    parts = {"row": edges[:, 0], "col": edges[:, 1], "weight": np.linspace(0, 1, len(edges)), "shape": [N_ITEMS] * 2}
+    parts: dict[str, Any] = {
+        "row": edges[:, 0],
+        "col": edges[:, 1],
+        "weight": np.linspace(0, 1, len(edges)),
+        "shape": [N_ITEMS] * 2,
+    }
     save = np.savez_compressed if rng.random() < 0.3 else np.savez
     content = changed(rng, _saved(lambda file: save(file, **parts)))
 
@@ -238,7 +244,7 @@ def _shown(content: bytes) -> str:
     return f"{content[:1500]!r}" + "..." * (len(content) > 1500)
 
 
-def _parts(data: Dataset) -> tuple[tuple[object, object], ...]:
+def _parts(data: Dataset) -> tuple[Pairs, ...]:
     return (data.train, data.valid, data.test)
 
 
