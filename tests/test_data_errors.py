@@ -56,6 +56,8 @@ def test_column_given_twice(tmp_path: Path) -> None:
         ((0, "inf", 0), "an item id", "'inf'"),
         ((0, 2**40, 0), "an item id", f"'{2**40}'"),
         ((0, "9" * 30, 0), "an item id", f"'{'9' * 30}'"),
+        ((0, "9" * 400, 0), "an item id", f"'{'9' * 70}"),
+        ((0, "9" * 5000, 0), "an item id", f"'{'9' * 70}"),
         ((0, 0, 3), "a split label 0 (train), 1 (validation) or 2 (test) in column x_label", "'3'"),
         ((0, 0, -1), "a split label", "'-1'"),
         ((0, 0, 0.5), "a split label", "'0.5'"),

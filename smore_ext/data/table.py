@@ -21,7 +21,7 @@ import numpy as np
 from smore_ext.data import files, lines
 from smore_ext.data.dataset import MAX_ID, DatasetError
 from smore_ext.data.lines import Form
-from smore_ext.data.messages import cut, listed, shown
+from smore_ext.data.messages import LONGEST, cut, listed, shown
 from smore_ext.data.options import ReadOptions
 
 if TYPE_CHECKING:
@@ -229,7 +229,8 @@ def _numbers(column: pd.Series) -> np.ndarray:
         return column.to_numpy()
     if column.dtype.kind == "b":  # a column of True and False is not one of numbers
         return np.full(len(column), np.nan)
-    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    short = column.where(column.astype(str).str.len() <= LONGEST)  # pandas fails on integers beyond float64
+    return pd.to_numeric(short, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _wrong(form: Form, table: pd.DataFrame, row: int, place: int, expected: str, way: str = "") -> DatasetError:
