@@ -99,7 +99,10 @@ def _form(path: Path, options: ReadOptions, wanted: Sequence[str]) -> tuple[Form
             continue
         found = separator != usual and not options.field_separator
         return form, places, f"{path.name}: columns separated by {separator!r}, as its header" if found else ""
-    raise max(tried, key=lambda entry: entry[0])[1]  # that of the most columns; the usual one among equals
+    width, error = max(tried, key=lambda entry: entry[0])  # that of the most columns; the usual one among equals
+    if width == 1 and options.field_separator:
+        raise DatasetError(f"{error}; no {options.field_separator!r}, the separator that was given, is in the header")
+    raise error
 
 
 def _places(path: Path, header: Sequence[str], options: ReadOptions, wanted: Sequence[str]) -> dict[str, int]:
