@@ -62,9 +62,8 @@ def open_dataset(config: RunConfig, fingerprint: str | None = None) -> Dataset:
 def dataset_of(run_dir: Path, config: RunConfig) -> Dataset:
     """The data set of a run that goes on under `config`."""
     checkpoints = RunFolder(run_dir).last_checkpoints()
-    return open_dataset(
-        config, checkpoint.load_metadata(checkpoints[0])["data"]["fingerprint"] if checkpoints else None
-    )
+    data = checkpoint.load_metadata(checkpoints[0]).get("data") if checkpoints else None
+    return open_dataset(config, data.get("fingerprint") if isinstance(data, dict) else None)
 
 
 def _refuse_read_options(cfg: TrainConfig) -> None:
