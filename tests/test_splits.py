@@ -130,6 +130,12 @@ def test_raw_ids_are_numbered_as_they_come(tmp_path: Path) -> None:
     assert load(folder, ids="raw").fingerprint != data.fingerprint  # the same numbers for other names
 
 
+def test_raw_ids_in_two_splits_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "toy", [*RAW, ("Bob", "007", 2)], "userID\titemID\tx_label")
+    with pytest.raises(DatasetError, match=r"user 1, item 1, raw ids 'Bob', '007' \(lines 3 and 8\)"):
+        load(folder, ids="raw")
+
+
 def test_hashed_ids_are_raw(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "toy", [(2**62 + user, 10**30 + item, 0) for user, item, _ in TABLE], "userID\titemID\tx_label"

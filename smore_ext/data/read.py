@@ -21,7 +21,7 @@ from smore_ext.data import files
 from smore_ext.data.arrays import read_features, read_graph
 from smore_ext.data.dataset import SPLITS, Dataset, DatasetError, SplitOverlapError
 from smore_ext.data.ids import UnmappedId, first_seen, numbered, read_map
-from smore_ext.data.messages import listed
+from smore_ext.data.messages import listed, shown
 from smore_ext.data.options import ReadOptions
 from smore_ext.data.splits import describe, earliest, split_labels
 from smore_ext.data.table import ITEM, LABEL, TIME, USER, Table, read_table
@@ -82,25 +82,10 @@ def _load(folder: Path, name: str | None, options: ReadOptions) -> Dataset:
     where = ", ".join(map(str, paths))
     if not any(len(table.users) for table in tables):
         raise DatasetError(f"{where}: expected at least one train interaction (label 0), got an empty table")
-    found = dict(files.by_modality(folder, files.FEATURES, options.features))
-    missing = [m for m in options.features or () if m not in found]
-    if missing:
-        there = [modality for modality, _ in files.by_modality(folder, files.FEATURES)]
-        raise DatasetError(
-            f"{folder}: expected {', '.join(m + files.FEATURES for m in missing)}, got features of {listed(there)}"
-            f"{did_you_mean(missing[0], there)}{files.misnamed_features(folder)}"
-        )
-    features = {modality: read_features(path) for modality, path in found.items()}
-
-    if options.ids == "mapped" and not any(files.id_map(folder, kind) for kind in files.ID_MAPS):
-        raise DatasetError(f"{folder}: expected {' or '.join(files.ID_MAPS.values())} for ids mapped, got neither")
+    found, features = _features(folder, options)
+    _check_maps(folder, found, options)
     users, user_ids = _numbers(folder, "user", tables, options)
     items, item_ids = _numbers(folder, "item", tables, options)
-    if item_ids is not None and found and files.id_map(folder, "item") is None:
-        raise DatasetError(
-            f"{folder}: expected {files.ID_MAPS['item']}, raw ids and their rows in the features "
-            f"({listed(path.name for path in found.values())}), got none: which row is whose would be a guess"
-        )
     n_users = len(user_ids) if user_ids else _count(where, users, USER)
     n_items, extra = len(item_ids) if item_ids else _count(where, items, ITEM), 0
     rows = {len(array) if array.ndim else 0 for array in features.values()}
@@ -137,13 +122,39 @@ def _load(folder: Path, name: str | None, options: ReadOptions) -> Dataset:
     except SplitOverlapError as error:
         twice = np.flatnonzero((users == error.user) & (items == error.item))
         first = twice[np.sort(np.unique(labels[twice], return_index=True)[1])[:2]]  # of two splits
-        raise DatasetError(f"{error} ({_lines(tables, first)}); --overlap earliest keeps the first") from None
+        raw = [ids[n] for ids, n in ((user_ids, error.user), (item_ids, error.item)) if ids]
+        named = f", raw ids {', '.join(map(shown, raw))}" if raw else ""
+        raise DatasetError(f"{error}{named} ({_lines(tables, first)}); --overlap earliest keeps the first") from None
     left_out = {key: count for key, count in data.report.items() if count}
     if left_out:
         logger.info("%s: %s", data.name, ", ".join(f"{key} {count:,}" for key, count in left_out.items()))
     for note in data.notes:
         logger.info("%s: %s", data.name, note)
     return data
+
+
+def _features(folder: Path, options: ReadOptions) -> tuple[dict[str, Path], dict[str, np.ndarray]]:
+    """The features that are asked for: their files, and what those hold."""
+    found = dict(files.by_modality(folder, files.FEATURES, options.features))
+    missing = [m for m in options.features or () if m not in found]
+    if missing:
+        there = [modality for modality, _ in files.by_modality(folder, files.FEATURES)]
+        raise DatasetError(
+            f"{folder}: expected {', '.join(m + files.FEATURES for m in missing)}, got features of {listed(there)}"
+            f"{did_you_mean(missing[0], there)}{files.misnamed_features(folder)}"
+        )
+    return found, {modality: read_features(path) for modality, path in found.items()}
+
+
+def _check_maps(folder: Path, found: dict[str, Path], options: ReadOptions) -> None:
+    """Raises `DatasetError` where a file of raw ids is needed and absent; `found` are the features."""
+    if options.ids == "mapped" and not any(files.id_map(folder, kind) for kind in files.ID_MAPS):
+        raise DatasetError(f"{folder}: expected {' or '.join(files.ID_MAPS.values())} for ids mapped, got neither")
+    if options.ids == "raw" and found and files.id_map(folder, "item") is None:
+        raise DatasetError(
+            f"{folder}: expected {files.ID_MAPS['item']}, raw ids and their rows in the features "
+            f"({listed(path.name for path in found.values())}), got none: which row is whose would be a guess"
+        )
 
 
 def _read_tables(paths: Sequence[Path], options: ReadOptions) -> list[Table]:
