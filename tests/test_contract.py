@@ -52,6 +52,44 @@ def test_loss_takes_a_batch_or_its_parts() -> None:
             model.loss(Batch(*parts[:2], torch.zeros(20, 2, dtype=torch.int64)))
 
 
+@pytest.mark.parametrize("model", ["SMORE", "LightGCN", "Tiny"])
+def test_every_loss_refuses_ids_that_nobody_has_and_an_empty_batch(model: str) -> None:
+    data = tiny.tiny_dataset()
+    splits = {"train": data.train, "valid": data.valid, "test": data.test}
+    data = Dataset.from_pairs("tiny", 30, 40, features={"image": torch.randn(40, 6)}, graphs={}, **splits)
+    configs = {
+        "SMORE": lambda: SMOREConfig(embedding_dim=4, knn_k=3),
+        "LightGCN": lambda: None,
+        "Tiny": tiny.TinyConfig,
+    }
+    made = MODELS[model](data, configs[model]())
+    good = Batch(data.train.users[:4], data.train.items[:4], torch.arange(4))
+    assert made.loss(good).isfinite()
+    for part, wrong, message in (
+        ("users", 30, r"users must be in 0\.\.29, got 30 at position 2"),
+        ("users", -1, r"users must be in 0\.\.29, got -1 at position 2"),
+        ("positives", 40, r"positives must be in 0\.\.39, got 40 at position 2"),
+        ("negatives", -1, r"negatives must be in 0\.\.39, got -1 at position 2"),
+        ("negatives", 2**40, r"negatives must be in 0\.\.39, got 1099511627776 at position 2"),
+    ):
+        ids = getattr(good, part).clone()
+        ids[2] = wrong
+        for call in (lambda b: made.loss(b), lambda b: made.loss(*b)) if model != "Tiny" else (made.loss,):
+            with pytest.raises(IndexError, match=rf"{model}\.loss: {message}"):
+                call(good._replace(**{part: ids}))
+    with pytest.raises(ValueError, match=rf"{model}\.loss: expected at least one interaction, got an empty batch"):
+        made.loss(good.map(lambda t: t[:0]))
+
+
+def test_ids_that_a_sampler_draws_wrongly_are_found_before_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny.trainer(tiny.Tiny, tmp_path)
+    monkeypatch.setattr(trainer, "sampler", lambda users, epoch: torch.full_like(users, 40))
+    with pytest.raises(IndexError, match="negatives must be in 0..39, got 40 at position 0"):
+        trainer.run()
+
+
 @pytest.mark.parametrize(
     ("sampler", "n", "shape"), [("uniform", 1, (16,)), ("popularity", 3, (16, 3)), ("none", 1, ())]
 )

@@ -124,6 +124,41 @@ def takes_parts(loss: Callable[[ModelType, Batch], Tensor]) -> Callable[..., Ten
     return call
 
 
+def check_ids(model: str, name: str, ids: Tensor, n: int) -> None:
+    """Ids are 0..n-1, or an error that names the first that is not.
+
+    On a GPU the host does not wait for the answer: the device asserts it, which ends its context. In a step that is
+    being captured or compiled nothing is checked: there the loop has checked the epoch's ids before.
+    """
+    if torch.compiler.is_compiling() or ids.is_meta or ids.numel() == 0:
+        return
+    if ids.is_cuda:
+        if not torch.cuda.is_current_stream_capturing():
+            torch._assert_async(((ids >= 0) & (ids < n)).all(), f"{model}.loss: {name} must be in 0..{n - 1}")
+        return
+    low, high = torch.aminmax(ids)
+    if low < 0 or high >= n:
+        position = int(((ids < 0) | (ids >= n)).flatten().nonzero()[0])
+        raise IndexError(
+            f"{model}.loss: {name} must be in 0..{n - 1}, got {int(ids.flatten()[position])} at position {position}"
+        )
+
+
+def _checks_batch(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A model's `loss` that looks at its batch first."""
+
+    @wraps(loss)
+    def call(self: Recommender, *parts: Any, **named: Any) -> Tensor:
+        batch = parts[0] if parts and isinstance(parts[0], Batch) else named.get("batch")
+        if batch is None and len(parts) + len(named) == len(Batch._fields):
+            batch = Batch(*parts, **named)
+        if batch is not None:
+            self.check_batch(batch)
+        return loss(self, *parts, **named)
+
+    return call
+
+
 class Recommender(nn.Module):
     """Base of the models. A model has `embeddings` or `scores`, and `loss` or `fit` (or neither: nothing to train).
 
@@ -133,6 +168,9 @@ class Recommender(nn.Module):
     resumed, with what its checkpoint holds. A buffer that is empty (`torch.empty(0)`) when the model is made takes
     the shape of what a checkpoint holds.
 
+    Every model's `loss` refuses an empty batch, and ids that its `n_users` and `n_items` do not have (`check_ids`): the
+    base class sees to it.
+
     Attributes:
         config_class: dataclass with every setting, its default and its check; `setting` marks fields. Its docstring
             holds `name: help.` of each.
@@ -141,6 +179,7 @@ class Recommender(nn.Module):
         n_negatives: negatives a positive.
         reads_no_features: True where the class uses interactions alone; not inherited, as a derived class may use more.
         config: the instance in use.
+        n_users, n_items: numbers of users and items, those of the data set.
         loss_parts: detached scalars of the last loss, for the log; "bpr" is an unweighted BPR term, which is watched.
     """
 
@@ -149,7 +188,20 @@ class Recommender(nn.Module):
     n_negatives: int = 1
     reads_no_features: ClassVar[bool] = False
     config: Any
+    n_users: int | None = None
+    n_items: int | None = None
     loss_parts: dict[str, Tensor]
+
+    def __new__(cls, dataset: Dataset | None = None, *_: Any, **__: Any) -> Self:
+        model = super().__new__(cls)
+        if dataset is not None:  # None where a copy is made
+            vars(model).update(n_users=dataset.n_users, n_items=dataset.n_items)
+        return model
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "loss" in vars(cls):
+            cls.loss = _checks_batch(cls.loss)  # type: ignore[method-assign]
 
     def __init__(self, *_: Any) -> None:
         super().__init__()
@@ -235,6 +287,16 @@ class Recommender(nn.Module):
     def capturable(self) -> bool:
         """Whether `loss` makes the host wait for nothing and has shapes that depend on the batch's size alone."""
         return self.backend == "native"
+
+    def check_batch(self, batch: Batch) -> None:
+        """Every `loss` begins with it: an empty batch is a ValueError, an id that nobody has an IndexError."""
+        model = type(self).__name__
+        if batch.users.numel() == 0:
+            raise ValueError(f"{model}.loss: expected at least one interaction, got an empty batch")
+        limits = {"users": self.n_users, "positives": self.n_items, "negatives": self.n_items}
+        for name, ids in batch._asdict().items():
+            if ids is not None and limits[name] is not None:
+                check_ids(model, name, ids, limits[name])
 
     # What the loop asks.
 

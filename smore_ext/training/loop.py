@@ -182,7 +182,9 @@ class Trainer:
         generator = torch.Generator().manual_seed(stream_seed(self.config.train.seed, epoch))
         order = torch.randperm(len(train.users), generator=generator)
         users = train.users[order].to(self.device)
-        return Batch(users, train.items[order].to(self.device), self.sampler(users, epoch))
+        batch = Batch(users, train.items[order].to(self.device), self.sampler(users, epoch))
+        self.model.check_batch(batch)  # once for a captured step, which does not
+        return batch
 
     def _read(self, window: LossWindow, epoch: int, last_step: int) -> dict[str, float]:
         """The newest losses, after a check that those since the last read are finite."""
