@@ -27,17 +27,15 @@ inline void check_int64(const char* op, const char* name, const at::Tensor& t) {
   SMORE_CHECK_TYPE(t.scalar_type() == at::kLong, op, name, " must be int64, got ", t.scalar_type());
 }
 
+// Sizes may be symbolic: torch.compile traces the checks of ops with an Autograd kernel, and one graph serves for any
+// number of rows.
+
 inline void check_dim(const char* op, const char* name, const at::Tensor& t, int64_t dim) {
   SMORE_CHECK_VALUE(t.dim() == dim, op, name, " must have ", dim, " dimension", dim == 1 ? "" : "s", ", got shape ",
-                    t.sizes());
+                    t.sym_sizes());
 }
 
-inline void check_shape(const char* op, const char* name, const at::Tensor& t, at::IntArrayRef shape) {
-  SMORE_CHECK_VALUE(t.sizes() == shape, op, name, " must have shape ", shape, ", got ", t.sizes());
-}
-
-// For sizes that torch.compile may not know yet.
-inline void check_sym_shape(const char* op, const char* name, const at::Tensor& t, c10::SymIntArrayRef shape) {
+inline void check_shape(const char* op, const char* name, const at::Tensor& t, c10::SymIntArrayRef shape) {
   SMORE_CHECK_VALUE(t.sym_sizes() == shape, op, name, " must have shape ", shape, ", got ", t.sym_sizes());
 }
 

@@ -30,16 +30,16 @@ inline void check_bpr_loss(const char* op, const at::Tensor& user_embeddings, co
   check_dim(op, "item_embeddings", item_embeddings, 2);
   check_same_type(op, "item_embeddings", item_embeddings, "user_embeddings", user_embeddings);
   check_same_device(op, "item_embeddings", item_embeddings, "user_embeddings", user_embeddings);
-  SMORE_CHECK_VALUE(user_embeddings.size(1) == item_embeddings.size(1), op,
-                    "user_embeddings and item_embeddings must have the same width, got ", user_embeddings.size(1),
-                    " and ", item_embeddings.size(1));
+  SMORE_CHECK_VALUE(user_embeddings.sym_size(1) == item_embeddings.sym_size(1), op,
+                    "user_embeddings and item_embeddings must have the same width, got ", user_embeddings.sym_size(1),
+                    " and ", item_embeddings.sym_size(1));
   check_dim(op, "users", users, 1);
   const std::pair<const char*, const at::Tensor*> ids[] = {
       {"users", &users}, {"positives", &positives}, {"negatives", &negatives}};
   for (const auto& [name, tensor] : ids) {
     check_int64(op, name, *tensor);
     check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
-    check_shape(op, name, *tensor, users.sizes());
+    check_shape(op, name, *tensor, users.sym_sizes());
   }
 }
 
@@ -52,7 +52,7 @@ inline void check_bpr_loss_backward(const at::Tensor& grad_bpr, const at::Tensor
   const std::pair<const char*, const at::Tensor*> values[] = {
       {"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}, {"margin", &margin}};
   for (const auto& [name, tensor] : values) {
-    check_shape(op, name, *tensor, tensor == &margin ? users.sizes() : at::IntArrayRef{});
+    check_shape(op, name, *tensor, tensor == &margin ? users.sym_sizes() : c10::SymIntArrayRef{});
     check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
     check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
   }

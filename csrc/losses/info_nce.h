@@ -23,7 +23,7 @@ inline void check_info_nce(const char* op, const at::Tensor& x, const at::Tensor
   check_dim(op, "x", x, 2);
   check_same_type(op, "y", y, "x", x);
   check_same_device(op, "y", y, "x", x);
-  check_shape(op, "y", y, x.sizes());
+  check_shape(op, "y", y, x.sym_sizes());
   SMORE_CHECK_VALUE(temperature > 0, op, "temperature must be greater than 0, got ", temperature);
 }
 
@@ -34,7 +34,7 @@ inline void check_info_nce_backward(const at::Tensor& grad, const at::Tensor& x,
   check_shape(op, "grad", grad, {});
   check_same_type(op, "grad", grad, "x", x);
   check_same_device(op, "grad", grad, "x", x);
-  check_shape(op, "log_sum", log_sum, {x.size(0)});
+  check_shape(op, "log_sum", log_sum, {x.sym_size(0)});
   check_same_type(op, "log_sum", log_sum, "x", x);
   check_same_device(op, "log_sum", log_sum, "x", x);
 }

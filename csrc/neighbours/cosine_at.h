@@ -31,14 +31,14 @@ inline void check_cosine_at(const char* op, const at::Tensor& features, const at
   check_int64(op, "index", index);
   check_same_device(op, "index", index, "features", features);
   check_dim(op, "index", index, 2);
-  SMORE_CHECK_VALUE(index.size(0) == features.size(0), op, "index must have one row per row of features (",
-                    features.size(0), "), got ", index.size(0));
+  SMORE_CHECK_VALUE(index.sym_size(0) == features.sym_size(0), op, "index must have one row per row of features (",
+                    features.sym_size(0), "), got ", index.sym_size(0));
   if (!base.has_value()) return;
   check_same_type(op, "base", *base, "features", features);
   check_same_device(op, "base", *base, "features", features);
   check_dim(op, "base", *base, 2);
-  SMORE_CHECK_VALUE(base->size(1) == features.size(1), op, "base must have the width of features (", features.size(1),
-                    "), got ", base->size(1));
+  SMORE_CHECK_VALUE(base->sym_size(1) == features.sym_size(1), op, "base must have the width of features (",
+                    features.sym_size(1), "), got ", base->sym_size(1));
 }
 
 inline void check_cosine_at_backward(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& index,
@@ -47,7 +47,7 @@ inline void check_cosine_at_backward(const at::Tensor& grad, const at::Tensor& f
   check_cosine_at(op, features, index, base);
   const std::pair<const char*, const at::Tensor*> values[] = {{"grad", &grad}, {"similarity", &similarity}};
   for (const auto& [name, tensor] : values) {
-    check_shape(op, name, *tensor, index.sizes());
+    check_shape(op, name, *tensor, index.sym_sizes());
     check_same_type(op, name, *tensor, "features", features);
     check_same_device(op, name, *tensor, "features", features);
   }

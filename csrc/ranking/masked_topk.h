@@ -40,7 +40,7 @@ inline void check_masked_topk(const at::Tensor& users, const at::Tensor& items, 
     check_same_type(op, "seen_col", *seen_col, "seen_rowptr", *seen_rowptr);
     check_same_device(op, "seen_rowptr", *seen_rowptr, "users", users);
     check_same_device(op, "seen_col", *seen_col, "users", users);
-    check_shape(op, "seen_rowptr", *seen_rowptr, {users.size(0) + 1});
+    check_shape(op, "seen_rowptr", *seen_rowptr, {users.sym_size(0) + 1});
     check_dim(op, "seen_col", *seen_col, 1);
   }
 }

@@ -23,12 +23,12 @@ inline void check_edge_dot(const char* op, const at::Tensor& rowptr, const at::T
   check_same_device(op, "v", v, "u", u);
   check_both_csr(op, rowptr, col, t_rowptr, t_col, "u", u);
   check_order(op, "t_order", t_order, col);
-  SMORE_CHECK_VALUE(u.size(0) == rowptr.size(0) - 1, op, "u must have one row per row of the graph (",
-                    rowptr.size(0) - 1, "), got ", u.size(0));
-  SMORE_CHECK_VALUE(v.size(0) == t_rowptr.size(0) - 1, op, "v must have one row per column of the graph (",
-                    t_rowptr.size(0) - 1, "), got ", v.size(0));
-  SMORE_CHECK_VALUE(u.size(1) == v.size(1), op, "u and v must have the same width, got ", u.size(1), " and ",
-                    v.size(1));
+  SMORE_CHECK_VALUE(u.sym_size(0) == rowptr.sym_size(0) - 1, op, "u must have one row per row of the graph (",
+                    rowptr.sym_size(0) - 1, "), got ", u.sym_size(0));
+  SMORE_CHECK_VALUE(v.sym_size(0) == t_rowptr.sym_size(0) - 1, op, "v must have one row per column of the graph (",
+                    t_rowptr.sym_size(0) - 1, "), got ", v.sym_size(0));
+  SMORE_CHECK_VALUE(u.sym_size(1) == v.sym_size(1), op, "u and v must have the same width, got ", u.sym_size(1),
+                    " and ", v.sym_size(1));
 }
 
 }  // namespace smore

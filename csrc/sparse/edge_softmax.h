@@ -19,7 +19,7 @@ inline void check_edge_softmax(const char* op, const at::Tensor& rowptr, const a
                                const at::Tensor& logits) {
   check_floating(op, "logits", logits);
   check_csr(op, "", rowptr, col, "logits", logits);
-  check_shape(op, "logits", logits, col.sizes());
+  check_shape(op, "logits", logits, col.sym_sizes());
 }
 
 inline void check_edge_softmax_backward(const at::Tensor& rowptr, const at::Tensor& col, const at::Tensor& y,
@@ -27,7 +27,7 @@ inline void check_edge_softmax_backward(const at::Tensor& rowptr, const at::Tens
   constexpr const char* op = "edge_softmax_backward";
   check_edge_softmax(op, rowptr, col, y);
   check_same_type(op, "grad", grad, "y", y);
-  check_shape(op, "grad", grad, y.sizes());
+  check_shape(op, "grad", grad, y.sym_sizes());
   check_same_device(op, "grad", grad, "y", y);
 }
 

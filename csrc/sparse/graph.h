@@ -20,8 +20,8 @@ struct GraphTensors {
   std::optional<at::Tensor> t_weight = std::nullopt, order = std::nullopt, t_order = std::nullopt;
 
   bool constant() const { return t_weight.has_value(); }
-  int64_t n_rows() const { return rowptr.size(0) - 1; }
-  int64_t n_cols() const { return t_rowptr.size(0) - 1; }
+  c10::SymInt n_rows() const { return rowptr.sym_size(0) - 1; }
+  c10::SymInt n_cols() const { return t_rowptr.sym_size(0) - 1; }
   // With weights that get no gradient, as of no product.
   GraphTensors detached() const {
     GraphTensors graph = *this;
@@ -54,7 +54,7 @@ inline void check_csr(const char* op, const char* prefix, const at::Tensor& rowp
   check_same_type(op, col_name.c_str(), col, rowptr_name.c_str(), rowptr);
   check_dim(op, rowptr_name.c_str(), rowptr, 1);
   check_dim(op, col_name.c_str(), col, 1);
-  SMORE_CHECK_VALUE(rowptr.size(0) >= 1, op, rowptr_name, " must have rows + 1 entries, got none");
+  SMORE_CHECK_VALUE(rowptr.sym_size(0) >= 1, op, rowptr_name, " must have rows + 1 entries, got none");
   check_same_device(op, rowptr_name.c_str(), rowptr, like_name, like);
   check_same_device(op, col_name.c_str(), col, like_name, like);
 }
@@ -63,13 +63,13 @@ inline void check_both_csr(const char* op, const at::Tensor& rowptr, const at::T
                            const at::Tensor& t_col, const char* like_name, const at::Tensor& like) {
   check_csr(op, "", rowptr, col, like_name, like);
   check_csr(op, "t_", t_rowptr, t_col, like_name, like);
-  check_shape(op, "t_col", t_col, col.sizes());
+  check_shape(op, "t_col", t_col, col.sym_sizes());
   check_same_type(op, "t_rowptr", t_rowptr, "rowptr", rowptr);
 }
 
 inline void check_order(const char* op, const char* name, const at::Tensor& order, const at::Tensor& col) {
   check_same_type(op, name, order, "rowptr", col);
-  check_shape(op, name, order, col.sizes());
+  check_shape(op, name, order, col.sym_sizes());
   check_same_device(op, name, order, "col", col);
 }
 
@@ -78,7 +78,7 @@ inline void check_weight(const char* op, const char* name, const at::Tensor& wei
   const at::ScalarType sums = accumulator_type(x);
   SMORE_CHECK_TYPE(weight.scalar_type() == sums, op, name, " must be ", sums, " for x of ", x.scalar_type(), ", got ",
                    weight.scalar_type());
-  check_shape(op, name, weight, col.sizes());
+  check_shape(op, name, weight, col.sym_sizes());
   check_same_device(op, name, weight, "x", x);
 }
 

@@ -42,7 +42,7 @@ std::tuple<Tensor, Tensor> poly_filter_gradients(const Tensor& rowptr, const Ten
   const GraphTensors graph{rowptr, col, weight, t_rowptr, t_col, t_weight, order, t_order};
   check_poly_filter(op, graph, x, coefficients, std::nullopt);
   check_same_type(op, "grad", grad, "x", x);
-  check_shape(op, "grad", grad, x.sizes());
+  check_shape(op, "grad", grad, x.sym_sizes());
   check_same_device(op, "grad", grad, "x", x);
   constexpr int64_t kChunksAThread = 4;  // fewer are not worth waking a thread for
   const int64_t chunks = poly_filter_chunks(x.numel()), terms = coefficients.size(0);

@@ -32,7 +32,7 @@ inline void check_poly_filter(const char* op, const GraphTensors& graph, const a
   SMORE_CHECK_TYPE(coefficients.scalar_type() == sums, op, "coefficients must be ", sums, " for x of ", x.scalar_type(),
                    ", got ", coefficients.scalar_type());
   check_dim(op, "coefficients", coefficients, 1);
-  SMORE_CHECK_VALUE(coefficients.size(0) >= 1, op, "coefficients must hold at least one number, got none");
+  SMORE_CHECK_VALUE(coefficients.sym_size(0) >= 1, op, "coefficients must hold at least one number, got none");
   check_same_device(op, "coefficients", coefficients, "x", x);
 }
 

@@ -38,11 +38,11 @@ inline void check_spmm(const char* op, const GraphTensors& graph, const at::Tens
                        const std::optional<at::Tensor>& gate) {
   check_dense_rows(op, "x", x);
   check_graph(op, graph, x);
-  SMORE_CHECK_VALUE(x.size(0) == graph.n_cols(), op, "x must have one row per column of the graph (", graph.n_cols(),
-                    "), got ", x.size(0));
+  SMORE_CHECK_VALUE(x.sym_size(0) == graph.n_cols(), op, "x must have one row per column of the graph (",
+                    graph.n_cols(), "), got ", x.sym_size(0));
   if (!gate.has_value()) return;
   check_same_type(op, "gate", *gate, "x", x);
-  check_shape(op, "gate", *gate, x.sizes());
+  check_shape(op, "gate", *gate, x.sym_sizes());
   check_same_device(op, "gate", *gate, "x", x);
 }
 
@@ -55,7 +55,7 @@ inline void check_propagate(const char* op, const GraphTensors& graph, const at:
   if (!scale.has_value()) return;
   SMORE_CHECK_VALUE(graph.constant(), op, "scale is of constant weights, which come with t_weight, got none");
   check_same_type(op, "scale", *scale, "weight", graph.weight);
-  check_shape(op, "scale", *scale, {x.size(0)});
+  check_shape(op, "scale", *scale, {x.sym_size(0)});
   check_same_device(op, "scale", *scale, "x", x);
   SMORE_CHECK_VALUE(!scale->requires_grad(), op, "scale is a constant of the graph and must not require grad");
 }
@@ -70,7 +70,7 @@ inline void check_gated_backward(const char* op, const GraphTensors& graph, cons
     check_propagate(op, graph, x, n_layers, gate, scale);
   }
   check_same_type(op, "grad", grad, "x", x);
-  check_shape(op, "grad", grad, {graph.n_rows(), x.size(1)});
+  check_shape(op, "grad", grad, {graph.n_rows(), x.sym_size(1)});
   check_same_device(op, "grad", grad, "x", x);
 }
 

@@ -20,9 +20,9 @@ inline void check_table_linear(const at::Tensor& table, const at::Tensor& weight
   check_floating(op, "table", table);
   check_dim(op, "table", table, 2);
   check_dim(op, "weight", weight, 2);
-  SMORE_CHECK_VALUE(weight.size(0) >= 1, op, "weight must have at least 1 row, got shape ", weight.sizes());
-  check_shape(op, "weight", weight, {weight.size(0), table.size(1)});
-  check_shape(op, "bias", bias, {weight.size(0)});
+  SMORE_CHECK_VALUE(weight.sym_size(0) >= 1, op, "weight must have at least 1 row, got shape ", weight.sym_sizes());
+  check_shape(op, "weight", weight, {weight.sym_size(0), table.sym_size(1)});
+  check_shape(op, "bias", bias, {weight.sym_size(0)});
   check_same_type(op, "weight", weight, "table", table);
   check_same_type(op, "bias", bias, "table", table);
   check_same_device(op, "weight", weight, "table", table);
@@ -34,7 +34,7 @@ inline void check_table_linear_backward(const at::Tensor& grad, const at::Tensor
   check_floating(op, "table", table);
   check_dim(op, "table", table, 2);
   check_dim(op, "grad", grad, 2);
-  check_shape(op, "grad", grad, {table.size(0), grad.size(1)});
+  check_shape(op, "grad", grad, {table.sym_size(0), grad.sym_size(1)});
   check_same_type(op, "grad", grad, "table", table);
   check_same_device(op, "grad", grad, "table", table);
 }
