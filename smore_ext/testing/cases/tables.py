@@ -40,7 +40,9 @@ CASES = [
 X = torch.arange(24.0).view(4, 6)
 
 
-def _adam(param: Tensor = X, rows: Tensor = X[:, :2], factor: Tensor = X[:2], step: float = 1.0, lr: Any = 0.1) -> Args:
+def _adam(
+    param: Tensor = X, rows: Tensor = X[:, :2] + 1, factor: Tensor = X[:2] + 1, step: float = 1.0, lr: Any = 0.1
+) -> Args:
     return [param, torch.zeros(param.shape), torch.zeros(param.shape), rows, factor, torch.tensor(step), lr]
 
 
