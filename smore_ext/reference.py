@@ -20,7 +20,7 @@ def _complex_filter(weight: Tensor, width: int, keep: int | None = None) -> Tens
     Either may have a leading dimension of 1. With `keep`, bins from there on are set to zero.
     """
     if not weight.is_complex():
-        weight = torch.view_as_complex(weight.contiguous())
+        weight = torch.complex(weight[..., 0], weight[..., 1])
     bins = torch.arange(width // 2 + 1, device=weight.device)
     kept = bins < (len(bins) if keep is None else keep)
     turns = kept & (bins > 0) & (2 * bins != width)
@@ -136,14 +136,27 @@ def edge_softmax(graph: Any, logits: Tensor) -> Tensor:
     return size / torch.zeros_like(top).index_add(0, row, size)[row]
 
 
+def _ranged(rows: Tensor) -> Tensor:
+    """Rows [N, D] times a power of two each, so that their largest elements are near 1; exact, zero rows stay.
+
+    A cosine does not depend on it, but squares of very small and very large numbers leave the range of float64.
+    """
+    if rows.numel() == 0:
+        return rows
+    exponent = torch.frexp(rows.detach().abs().amax(dim=1, keepdim=True)).exponent
+    half = exponent // 2  # in two steps: one of them may leave the range
+    one = torch.ones_like(exponent, dtype=rows.dtype)
+    return rows * torch.ldexp(one, -half) * torch.ldexp(one, half - exponent)
+
+
 def knn(
     features: Tensor, k: int | Tensor, base: Tensor | int | None = None, exclude_self: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Cosine in float64, rounded to the dtype; similarity descending, a row itself first among its equals, then index
     ascending. knn(features, k), or knn(queries, base, k). -> ([N, k], [N, k])."""
     number, table = (base, k) if isinstance(k, Tensor) else (k, base)
-    rows = features.detach().double()
-    others = table.detach().double() if isinstance(table, Tensor) else rows
+    rows = _ranged(features.detach().double())
+    others = _ranged(table.detach().double()) if isinstance(table, Tensor) else rows
     within = others is rows
     gram = rows @ others.T  # [N, M]: the very matrix that the kernel avoids
     square = gram.diagonal().clone() if within else rows.square().sum(dim=1)
@@ -161,10 +174,11 @@ def knn(
 
 def cosine_at(features: Tensor, index: Tensor, base: Tensor | None = None) -> Tensor:
     """Cosine of row i with rows index[i] of base, or of features. features [N, D], index [N, k] -> [N, k]."""
-    others = features if base is None else base  # [M, D]
+    features = _ranged(features)
+    others = features if base is None else _ranged(base)  # [M, D]
     dot = (features[:, None] * others[index]).sum(dim=2)  # [N, k]
     scale = features.norm(dim=1)[:, None] * others.norm(dim=1)[index]
-    return torch.where(scale > 0, dot / torch.where(scale > 0, scale, 1), 0)
+    return torch.where(scale == 0, 0, dot / torch.where(scale == 0, 1, scale))  # NaN stays
 
 
 def _dense_mask(seen: Any, shape: torch.Size, device: torch.device) -> Tensor:

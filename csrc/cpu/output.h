@@ -14,4 +14,12 @@ inline at::Tensor empty_output(at::IntArrayRef sizes, const at::TensorOptions& o
                                    c10::typeMetaToScalarType(options.dtype()), std::nullopt);
 }
 
+// A scalar of type T. What is beyond its range is infinite, as it is where torch computes it.
+template <typename T>
+at::Tensor scalar_output(double value, const at::TensorOptions& options) {
+  at::Tensor result = empty_output({}, options);
+  *result.mutable_data_ptr<T>() = static_cast<T>(value);
+  return result;
+}
+
 }  // namespace smore

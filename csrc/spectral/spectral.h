@@ -12,6 +12,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/view_as_real.h>
 
+#include <cmath>
+
 #include "common/check.h"
 #include "common/op.h"
 
@@ -40,6 +42,12 @@ inline std::vector<at::Tensor> real_filters(at::TensorList weights) {
   return result;
 }
 
+inline std::vector<at::Tensor> all_to(at::TensorList list, at::ScalarType type) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& t : list) result.push_back(t.to(type));
+  return result;
+}
+
 // Rows of x lie along its last dimension.
 inline int64_t row_length(const at::Tensor& x) { return x.size(-1); }
 inline int64_t row_count(const at::Tensor& x) { return x.numel() / row_length(x); }
@@ -47,13 +55,12 @@ inline int64_t kept_bins(const at::Tensor& x, std::optional<int64_t> keep) {
   return keep.value_or(row_length(x) / 2 + 1);
 }
 
-// Checks take sizes as they may be symbolic: torch.compile traces them, and one graph serves for any number of rows.
 inline void check_filter(const char* op, const char* name, const at::Tensor& weight, const at::Tensor& x) {
   check_same_type(op, name, weight, "x", x);
   check_same_device(op, name, weight, "x", x);
   const c10::SymInt published[] = {1, x.sym_size(-1) / 2 + 1, 2};
   const c10::SymIntArrayRef shape(published);
-  check_sym_shape(op, name, weight, weight.dim() == 3 ? shape : shape.slice(1));
+  check_shape(op, name, weight, weight.dim() == 3 ? shape : shape.slice(1));
 }
 
 inline void check_rows(const char* op, const at::Tensor& x, std::optional<int64_t> keep) {
@@ -82,7 +89,7 @@ inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights, con
     const std::string name = "xs[" + std::to_string(m) + "]";
     check_same_type(op, name.c_str(), xs[m], "xs[0]", xs[0]);
     check_same_device(op, name.c_str(), xs[m], "xs[0]", xs[0]);
-    check_sym_shape(op, name.c_str(), xs[m], xs[0].sym_sizes());
+    check_shape(op, name.c_str(), xs[m], xs[0].sym_sizes());
   }
   for (size_t m = 0; m < weights.size(); ++m) {
     check_filter(op, ("weights[" + std::to_string(m) + "]").c_str(), weights[m], xs[0]);
@@ -90,9 +97,25 @@ inline void check_spectrum_fusion(at::TensorList xs, at::TensorList weights, con
   check_filter(op, "fusion_weight", fusion_weight, xs[0]);
 }
 
+// Bits of the largest number that a product of the spectra may reach: kernels scale rows to 1, so that no bin is above
+// 2 d, and the filter of the fusion brings the product back.
+inline double product_bits(at::TensorList xs) {
+  return static_cast<double>(xs.size()) * std::log2(2.0 * static_cast<double>(row_length(xs[0])));
+}
+
+// A fusion whose product would leave the range of float32 is made in float64.
+inline bool beyond_float(at::TensorList xs) { return xs[0].scalar_type() == at::kFloat && product_bits(xs) > 100; }
+
+inline void check_product(const char* op, at::TensorList xs) {
+  constexpr double kMost = 1000;
+  SMORE_CHECK_VALUE(product_bits(xs) <= kMost, op, "xs must hold at most ",
+                    static_cast<int64_t>(kMost / product_bits(xs[0])), " tensors of width ", row_length(xs[0]),
+                    ", whose product float64 can hold, got ", xs.size());
+}
+
 inline void check_gradient(const char* op, const char* name, const at::Tensor& grad, const char* x_name,
                            const at::Tensor& x) {
-  check_sym_shape(op, name, grad, x.sym_sizes());
+  check_shape(op, name, grad, x.sym_sizes());
   check_same_type(op, name, grad, x_name, x);
   check_same_device(op, name, grad, x_name, x);
 }

@@ -2,7 +2,6 @@
 // threads.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <torch/library.h>
 
 #include "common/dispatch.h"
@@ -44,8 +43,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(const BprInputs& in) {
     bpr += bpr_softplus(static_cast<double>(m[b]));
     l2 += static_cast<double>(s[b]);
   }
-  return {at::scalar_tensor(batch.size > 0 ? bpr / static_cast<double>(batch.size) : 0.0, options),
-          at::scalar_tensor(0.5 * l2, options), margin};
+  return {scalar_output<T>(batch.size > 0 ? bpr / static_cast<double>(batch.size) : 0.0, options),
+          scalar_output<T>(0.5 * l2, options), margin};
 }
 
 template <typename T>

@@ -1,7 +1,6 @@
 // CPU binding of info_nce: shares blocks of rows out over torch's threads.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -47,7 +46,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& y, double temp
   parallel_ranges(blocks, 1, [&](int64_t begin, int64_t end) { nce_forward(job, begin, end); });
   double sum = 0;
   for (const T value : loss) sum += static_cast<double>(value);
-  return {at::scalar_tensor(n > 0 ? sum / static_cast<double>(n) : 0.0, x.options()), lse.narrow(0, 0, n).clone()};
+  return {scalar_output<T>(n > 0 ? sum / static_cast<double>(n) : 0.0, x.options()), lse.narrow(0, 0, n).clone()};
 }
 
 template <typename T>

@@ -45,11 +45,11 @@ Tensor squares(const Tensor& rows) {
 Tensor cosine_at_cpu(const Tensor& features, const Tensor& index, const std::optional<Tensor>& base) {
   check_cosine_at("cosine_at", features, index, base);
   const CosineInputs in(features, index, base);
-  check_index("cosine_at", in.index, in.base.size(0));
+  check_index("cosine_at", in.index, in.base.rows.size(0));
   Tensor similarity = empty_output(index.sizes(), features.options());
   dispatch_floating(features, [&](auto t) {
     using T = decltype(t);
-    const Tensor square = squares<T>(in.features), base_square = in.self ? square : squares<T>(in.base);
+    const Tensor square = squares<T>(in.features.rows), base_square = in.self ? square : squares<T>(in.base.rows);
     const CosinePairs<T> pairs = in.view<T>(square, base_square);
     T* out = similarity.mutable_data_ptr<T>();
     parallel_ranges(pairs.n, kGrain, [&](int64_t begin, int64_t end) { cosine_at(pairs, out, begin, end); });
@@ -91,18 +91,18 @@ std::tuple<Tensor, Tensor> cosine_at_backward_cpu(const Tensor& grad, const Tens
                                                   bool of_features, bool of_base) {
   check_cosine_at_backward(grad, features, index, base, similarity);
   const CosineInputs in(features, index, base);
-  check_index("cosine_at_backward", in.index, in.base.size(0));
+  check_index("cosine_at_backward", in.index, in.base.rows.size(0));
   of_base = of_base && base.has_value();
   const int64_t d = features.size(1);
   Tensor grad_features = empty_output({of_features ? features.size(0) : 0, d}, features.options());
-  Tensor grad_base = empty_output({of_base ? in.base.size(0) : 0, d}, features.options());
+  Tensor grad_base = empty_output({of_base ? in.base.rows.size(0) : 0, d}, features.options());
   const Tensor g = grad.contiguous(), s = similarity.contiguous();
   dispatch_floating(features, [&](auto t) {
     using T = decltype(t);
-    const Tensor square = squares<T>(in.features), base_square = in.self ? square : squares<T>(in.base);
+    const Tensor square = squares<T>(in.features.rows), base_square = in.self ? square : squares<T>(in.base.rows);
     backward<T>(in.view<T>(square, base_square), g, s, of_features, of_base, grad_features, grad_base);
   });
-  return {grad_features, grad_base};
+  return {in.features.gradient(grad_features), in.base.gradient(grad_base)};
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "neighbours/cpu/knn_kernel.h"
 #include "neighbours/cpu/row_squares_kernel.h"
 #include "neighbours/knn.h"
+#include "neighbours/row_range.h"
 
 namespace smore {
 namespace {
@@ -176,11 +177,11 @@ std::tuple<Tensor, Tensor> knn_cpu(const Tensor& features, int64_t k, const std:
   Tensor index = empty_output({n, k}, features.options().dtype(at::kLong));
   if (n == 0) return {similarity, index};
   const KnnSelf self = knn_self(base, exclude_self);
-  const Tensor dense = features.contiguous();
+  const Tensor dense = ranged(features.contiguous()).rows;
   const IeeeProducts ieee;
   dispatch_floating(features, [&](auto t) {
     if (base.has_value()) {
-      among<decltype(t)>(dense, base->contiguous(), k, similarity, index);
+      among<decltype(t)>(dense, ranged(base->contiguous()).rows, k, similarity, index);
     } else {
       within<decltype(t)>(dense, knn_listed(k, self), self, similarity, index);
     }

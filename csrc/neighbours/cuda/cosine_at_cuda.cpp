@@ -9,6 +9,7 @@
 #include <torch/library.h>
 
 #include "common/dispatch.h"
+#include "cuda/capture.h"
 #include "cuda/index_check.h"
 #include "neighbours/cosine_at.h"
 #include "neighbours/cosine_at_run.h"
@@ -32,12 +33,13 @@ Tensor cosine_at_cuda(const Tensor& features, const Tensor& index, const std::op
   check_cosine_at("cosine_at", features, index, base);
   const c10::cuda::CUDAGuard guard(features.device());
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  const CosineInputs in(features, index, base);
-  cuda::check_ids_cuda("cosine_at", "index", in.index, in.base.size(0));
+  const CosineInputs in(features, index, base, !cuda::capturing());
+  cuda::check_ids_cuda("cosine_at", "index", in.index, in.base.rows.size(0));
   Tensor similarity = at::empty(index.sizes(), features.options());
   dispatch_floating(features, [&](auto t) {
     using T = decltype(t);
-    const Tensor square = squares<T>(in.features, stream), base_square = in.self ? square : squares<T>(in.base, stream);
+    const Tensor square = squares<T>(in.features.rows, stream),
+                 base_square = in.self ? square : squares<T>(in.base.rows, stream);
     cuda::cosine_at(in.view<T>(square, base_square), similarity.mutable_data_ptr<T>(), stream);
   });
   return similarity;
@@ -49,9 +51,9 @@ std::tuple<Tensor, Tensor> cosine_at_backward_cuda(const Tensor& grad, const Ten
   check_cosine_at_backward(grad, features, index, base, similarity);
   const c10::cuda::CUDAGuard guard(features.device());
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  const CosineInputs in(features, index, base);
+  const CosineInputs in(features, index, base, !cuda::capturing());
   of_base = of_base && base.has_value();
-  const int64_t d = features.size(1), m = in.base.size(0);
+  const int64_t d = features.size(1), m = in.base.rows.size(0);
   Tensor grad_features = at::empty({of_features ? features.size(0) : 0, d}, features.options());
   Tensor grad_base = at::empty({of_base ? m : 0, d}, features.options());
   const Tensor g = grad.contiguous(), s = similarity.contiguous();
@@ -67,7 +69,8 @@ std::tuple<Tensor, Tensor> cosine_at_backward_cuda(const Tensor& grad, const Ten
   }
   dispatch_floating(features, [&](auto t) {
     using T = decltype(t);
-    const Tensor square = squares<T>(in.features, stream), base_square = in.self ? square : squares<T>(in.base, stream);
+    const Tensor square = squares<T>(in.features.rows, stream),
+                 base_square = in.self ? square : squares<T>(in.base.rows, stream);
     const CosinePairs<T> pairs = in.view<T>(square, base_square);
     cuda::cosine_slopes(pairs, g.const_data_ptr<T>(), s.const_data_ptr<T>(), slope, stream);
     if (of_features) {
@@ -75,7 +78,7 @@ std::tuple<Tensor, Tensor> cosine_at_backward_cuda(const Tensor& grad, const Ten
     }
     if (of_base) cuda::cosine_base_gradient(pairs, slope, incoming, grad_base.mutable_data_ptr<T>(), stream);
   });
-  return {grad_features, grad_base};
+  return {in.features.gradient(grad_features), in.base.gradient(grad_base)};
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "neighbours/cuda/knn_kernel.h"
 #include "neighbours/cuda/row_squares_kernel.h"
 #include "neighbours/knn.h"
+#include "neighbours/row_range.h"
 
 namespace smore {
 namespace {
@@ -132,12 +133,14 @@ std::tuple<Tensor, Tensor> knn_cuda(const Tensor& features, int64_t k, const std
   Tensor index = at::empty({n, k}, features.options().dtype(at::kLong));
   if (n == 0) return {similarity, index};
   const KnnSelf self = knn_self(base, exclude_self);
-  const Tensor dense = features.contiguous();
+  // A graph that is being captured cannot wait, and takes rows as they are.
+  const auto in_range = [](const Tensor& rows) { return cuda::capturing() ? rows : ranged(rows).rows; };
+  const Tensor dense = in_range(features.contiguous());
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const IeeeProducts ieee;
   dispatch_floating(features, [&](auto t) {
     if (base.has_value()) {
-      among<decltype(t)>(dense, base->contiguous(), k, similarity, index, stream);
+      among<decltype(t)>(dense, in_range(base->contiguous()), k, similarity, index, stream);
     } else {
       within<decltype(t)>(dense, knn_listed(k, self), self, similarity, index, stream);
     }

@@ -124,6 +124,12 @@ std::tuple<std::vector<Tensor>, Tensor> spectrum_fusion_cpu(TensorList xs, Tenso
   const std::vector<Tensor> real = real_filters(weights);
   const Tensor fusion = real_filter(fusion_weight);
   check_spectrum_fusion(xs, real, fusion, keep);
+  check_product("spectrum_fusion", xs);
+  if (beyond_float(xs)) {
+    const auto [filtered, fused] =
+        spectrum_fusion_cpu(all_to(xs, at::kDouble), all_to(real, at::kDouble), fusion.to(at::kDouble), keep);
+    return {all_to(filtered, at::kFloat), fused.to(at::kFloat)};
+  }
   std::vector<Tensor> y =
       dispatch_floating(xs[0], [&](auto t) { return forward<decltype(t)>(xs, real, &fusion, keep); });
   Tensor fused = y.back();
@@ -135,6 +141,13 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> spectrum_fusion_bac
     TensorList grads, const Tensor& grad_fused, TensorList xs, TensorList weights, const Tensor& fusion_weight,
     Keep keep) {
   check_spectrum_fusion_backward(grads, grad_fused, xs, weights, fusion_weight, keep);
+  check_product("spectrum_fusion_backward", xs);
+  if (beyond_float(xs)) {
+    const auto [grad_xs, grad_weights, grad_fusion] =
+        spectrum_fusion_backward_cpu(all_to(grads, at::kDouble), grad_fused.to(at::kDouble), all_to(xs, at::kDouble),
+                                     all_to(weights, at::kDouble), fusion_weight.to(at::kDouble), keep);
+    return {all_to(grad_xs, at::kFloat), all_to(grad_weights, at::kFloat), grad_fusion.to(at::kFloat)};
+  }
   Gradients g = dispatch_floating(
       xs[0], [&](auto t) { return backward<decltype(t)>(grads, &grad_fused, xs, weights, &fusion_weight, keep); });
   Tensor fusion = g.weights.back();
