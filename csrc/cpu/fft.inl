@@ -182,10 +182,14 @@ void fft_stage(const SpectralPlan<T>& plan, const typename SpectralPlan<T>::Stag
   }
 }
 
-// Transforms `data` (d complex registers) through `other` of the same size; returns the one that holds the result. With
-// a filter (forward only), the spectrum comes multiplied by it: that saves a pass over the data.
+template <typename T, bool Inverse>
+T* chirp_fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch, const T* filter);
+
+// Transforms `data` (d complex registers) through `other`, both of plan.room() registers; returns the one that holds
+// the result. With a filter (forward only), the spectrum comes multiplied by it: that saves a pass over the data.
 template <typename T, bool Inverse>
 T* fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch, const T* filter = nullptr) {
+  if (plan.convolution != nullptr) return chirp_fft<T, Inverse>(plan, data, other, scratch, filter);
   const size_t count = plan.stages.size();
   if (count == 0 && filter != nullptr) {
     store_complex<T, false>(data, 0, times(load_complex<T, false>(data, 0), filter[0], filter[1]));
@@ -199,6 +203,25 @@ T* fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch, const T* filt
     std::swap(data, other);
   }
   return data;
+}
+
+// By Bluestein's algorithm: a convolution with the inverse of a chirp, by transforms whose length is a power of two.
+template <typename T, bool Inverse>
+T* chirp_fft(const SpectralPlan<T>& plan, T* data, T* other, T* scratch, const T* filter) {
+  const SpectralPlan<T>& convolution = *plan.convolution;
+  const T* chirp = plan.chirp.data();
+  for (int64_t j = 0; j < plan.d; ++j) {
+    store_complex<T, false>(data, j, times(load_complex<T, Inverse>(data, j), chirp[2 * j], chirp[2 * j + 1]));
+  }
+  for (int64_t j = plan.d; j < convolution.d; ++j) store_complex<T, false>(data, j, {Vec<T>{}, Vec<T>{}});
+  T* z = fft<T, false>(convolution, data, other, scratch, plan.chirp_spectrum.data());
+  z = fft<T, true>(convolution, z, z == data ? other : data, scratch);
+  for (int64_t k = 0; k < plan.d; ++k) {
+    Complex<T> bin = times(load_complex<T, false>(z, k), chirp[2 * k], chirp[2 * k + 1]);
+    if (filter != nullptr) bin = times(bin, filter[2 * k], filter[2 * k + 1]);
+    store_complex<T, Inverse>(z, k, bin);
+  }
+  return z;
 }
 
 }  // namespace smore::SMORE_LEVEL

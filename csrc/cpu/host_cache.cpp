@@ -3,12 +3,11 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
-#include <pthread.h>
-
 #include <list>
 #include <mutex>
 #include <unordered_map>
 
+#include "cpu/fork.h"
 #include "cpu/huge_pages.h"
 
 namespace smore {
@@ -81,10 +80,10 @@ class HostCache final : public c10::Allocator {
   }
 
  private:
-  // A child process must not inherit the mutex locked by a thread that it does not have.
+  static std::mutex& lock_of_all() { return instance().mutex_; }
+
   static HostCache* made() {
-    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
-                   [] { instance().mutex_.unlock(); });
+    free_in_children<&lock_of_all>();
     return new HostCache(c10::GetCPUAllocator());
   }
 

@@ -122,6 +122,11 @@ TEST(outputs_match_the_definition) {
 
 TEST(gradients_in_float_match_those_in_double) {
   for (const int64_t d : {12, 63, 64}) compare_precisions(37, d, 2);
+  for (const int64_t d : {257, 2 * 263}) {  // with a large prime factor
+    compare_forward<float>(5, d, 2);
+    compare_forward<double>(3, d, 2);
+    compare_precisions(5, d, 2);
+  }
   compare_precisions(1, 64, 1);
   compare_precisions(smore::kSpectralChunkRows * 2 + 7, 64, 3);
 }

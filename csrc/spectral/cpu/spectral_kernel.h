@@ -36,8 +36,15 @@ struct SpectralPlan {
   int64_t d, kept;
   std::vector<Stage> stages;
   std::vector<T> table;
+  // Where d has a large prime factor, instead of stages: chirp [d] complex, e^(-pi i j^2 / d); the spectrum of its
+  // inverse over [convolution->d], divided by that; and the plan of a power of two for the convolution.
+  std::vector<T> chirp, chirp_spectrum;
+  std::shared_ptr<const SpectralPlan> convolution;
   // By definition, instead of stages: [positions][bins] and [bins][positions], zero beyond the kept bins.
   std::unique_ptr<const WaveTable<T>> to_bins, to_rows;
+
+  // Complex numbers that a transform needs room for.
+  int64_t room() const { return convolution != nullptr ? convolution->d : d; }
 };
 
 // Plan for rows of length d >= 1 and 1 <= kept <= d/2+1, from a small cache. Thread-safe.

@@ -133,7 +133,7 @@ class SpectralTile {
 
   SpectralTile(const SpectralPlan<T>& plan, int64_t modalities, bool backward, bool fused)
       : plan_(plan),
-        size_(2 * W * plan.d),
+        size_(2 * W * plan.room()),
         count_((backward ? 2 * modalities : modalities) + (fused ? 1 : 0) + 1),
         memory_(size_ * (count_ + 1) + 4 * W),
         scales_(count_) {
