@@ -119,3 +119,18 @@ def test_raw_spmm_refuses_indices_out_of_range(device: torch.device) -> None:
     falling = torch.tensor([0, 2, 1], device=device)
     with pytest.raises(IndexError, match="rowptr must"):
         torch.ops.smore_ext.spmm(falling, bad, weight, falling, bad, weight, x)
+
+
+@pytest.mark.parametrize("wrong", [None, [1.0], "x", X.numpy()], ids=lambda value: type(value).__name__)
+def test_what_is_no_tensor_is_a_type_error_of_the_op(wrong: object) -> None:
+    for op, call in {
+        "spmm": lambda: ops.spmm(GRAPH, wrong),
+        "propagate": lambda: ops.propagate(GRAPH, wrong, 2),
+        "poly_filter": lambda: ops.poly_filter(GRAPH, wrong, [1.0]),
+        "masked_topk": lambda: ops.masked_topk(wrong, X, 2, GRAPH),
+    }.items():
+        with pytest.raises(TypeError, match=rf"{op}: (x|users) must be a tensor, got {type(wrong).__name__}"):
+            call()
+    for call in (lambda: ops.knn(wrong, 2), lambda: ops.info_nce(X, wrong, 0.2), lambda: ops.masked_topk(X, wrong, 2)):
+        with pytest.raises((TypeError, RuntimeError), match="smore_ext::"):
+            call()

@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 
 from smore_ext import Graph, ops
+from smore_ext.testing import CASES, OpCase, differentiable_tensors, map_tensors
+from smore_ext.testing.checks import is_empty
 
 ROWS = torch.randn(4, 3)
 SEEN = Graph.from_edges(torch.tensor([0]), torch.tensor([1]), None, (4, 4))
@@ -85,6 +88,48 @@ def test_neighbours_have_no_gradient_and_backward_says_so() -> None:
         with pytest.raises(RuntimeError, match="knn is not implemented"):
             (similarity.sum() + rows.sum()).backward()
     assert ops.cosine_at(rows, ops.knn(rows, 2)[1]).requires_grad
+
+
+ONE_EACH = list({case.op: case for case in reversed(CASES) if not is_empty(case)}.values())
+
+
+@pytest.mark.parametrize("case", [case for case in ONE_EACH if case.op != "sample_negatives"], ids=str)
+def test_forward_mode_is_refused(case: OpCase) -> None:
+    args = case.make(torch.float32, torch.Generator().manual_seed(1))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp|forward AD|tangents"):
+        case.call(ops, map_tensors(args, lambda t: forward_ad.make_dual(t, torch.ones_like(t))))
+
+
+@pytest.mark.parametrize("case", [case for case in ONE_EACH if case.differentiable], ids=str)
+def test_function_transforms_are_refused(case: OpCase) -> None:
+    args = case.make(torch.float32, torch.Generator().manual_seed(1))
+    leaves = differentiable_tensors(case, args)
+    with pytest.raises(RuntimeError, match="functorch"):
+
+        def total(first: torch.Tensor) -> torch.Tensor:
+            given = map_tensors(args, lambda t: first if t is leaves[0] else t)
+            return sum(o.sum() for o in case.call(ops, given) if o.is_floating_point())
+
+        torch.func.grad(total)(leaves[0])
+
+
+def test_a_learned_step_or_rate_is_refused() -> None:
+    tables = [torch.zeros(2, 3) for _ in range(3)]
+    factors = torch.ones(2, 1), torch.ones(1, 3)
+    one = torch.tensor(1.0, requires_grad=True)
+    for step, lr in ((one, 0.1), (one.detach(), one)):
+        with pytest.raises(RuntimeError, match="tensors must not require grad where gradients are recorded"):
+            ops.factored_adam_(*tables, *factors, step, lr)
+
+
+def test_learned_coefficients_in_a_list_get_their_gradient() -> None:
+    learned = torch.tensor([0.5, 2.0], requires_grad=True)
+    plain = torch.autograd.grad(ops.poly_filter(SEEN, ROWS, learned).sum(), learned)[0]
+    first, second = learned.unbind()
+    assert torch.equal(torch.autograd.grad(ops.poly_filter(SEEN, ROWS, [first, second]).sum(), learned)[0], plain)
+    mixed = ops.poly_filter(SEEN, ROWS, [0.5, second])
+    assert torch.equal(mixed, ops.poly_filter(SEEN, ROWS, [0.5, 2.0]))
+    assert torch.autograd.grad(mixed.sum(), learned)[0].tolist() == [0.0, plain[1].item()]
 
 
 def test_a_learned_temperature_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from smore_ext.ops._register import autocast_float32, fake
+from smore_ext.ops._register import autocast_float32, check_tensor, fake
 from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
@@ -74,6 +74,7 @@ def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None, weigh
     Raises:
         TypeError, ValueError, IndexError: wrong dtype, shape, device or an index out of range.
     """
+    check_tensor("spmm", "x", x)
     graph = as_csr(graph)
     if weight is None and not graph.requires_grad:
         return _ops.spmm(*_parts(graph, x), x, gate)
@@ -110,6 +111,7 @@ def propagate(
     """
     if reduce not in ("mean", "last"):
         raise ValueError(f'propagate: reduce must be "mean" or "last", got {reduce!r}')
+    check_tensor("propagate", "x", x)
     graph = as_csr(graph)
     mean = reduce == "mean"
     if weight is None and not graph.requires_grad:
@@ -130,7 +132,8 @@ def poly_filter(
     Args:
         graph: square `Graph` [N, N] or torch sparse tensor, as in `spmm`.
         x: [N, d], float32, float64 or bfloat16, as in `spmm`. In bfloat16, what a layer hands to the next is rounded.
-        coefficients: [L+1], at least one, of the type of x, or float32 for bfloat16, on its device; or numbers.
+        coefficients: [L+1], at least one, of the type of x, or float32 for bfloat16, on its device; or numbers,
+            or tensors of one each.
         weight: [E], as in `propagate`.
 
     Returns:
@@ -145,9 +148,14 @@ def poly_filter(
     Raises:
         TypeError, ValueError, IndexError: as in `propagate`; coefficients that are empty or of another dtype.
     """
+    check_tensor("poly_filter", "x", x)
     graph = as_csr(graph)
     if not isinstance(coefficients, Tensor):
-        coefficients = torch.tensor(list(coefficients), dtype=_sums(x), device=x.device)
+        numbers = list(coefficients)
+        if any(isinstance(number, Tensor) for number in numbers):  # they may be learned
+            coefficients = torch.stack([torch.as_tensor(c, dtype=_sums(x), device=x.device) for c in numbers])
+        else:
+            coefficients = torch.tensor(numbers, dtype=_sums(x), device=x.device)
     if weight is None and not graph.requires_grad:
         return _ops.poly_filter(*_parts(graph, x), x, coefficients, _scale(graph, x))
     parts, orders = _live_parts(graph, x, weight)
