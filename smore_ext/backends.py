@@ -4,6 +4,7 @@
 - `host_cache`: memory of large CPU tensors that is used again.
 - `cufft_plan_cache`: cuFFT plans that are kept, in builds with CUDA kernels.
 - `simd_level()`: the vector instructions in use; the environment variable SMORE_SIMD=portable|avx2|avx512 forces one.
+- `guard_pages(...)`: for fuzzers, CPU tensors beside a page that nobody may touch.
 - `spectral_path(...)`: for tests and measurements, the way that spectral ops take on a GPU.
 """
 
@@ -15,7 +16,7 @@ from typing import Literal
 
 from smore_ext._native import _C, build_info
 
-__all__ = ["cufft_plan_cache", "host_cache", "simd_level", "spectral_path"]
+__all__ = ["cufft_plan_cache", "guard_pages", "host_cache", "simd_level", "spectral_path"]
 
 
 class HostCache:
@@ -101,6 +102,19 @@ cufft_plan_cache = CufftPlanCache()
 def simd_level() -> str:
     """The level of vector instructions in use: "portable", "avx2" or "avx512"."""
     return str(build_info()["simd"])
+
+
+def guard_pages(where: Literal["off", "behind", "before"]) -> None:
+    """From now on memory of CPU tensors ends ("behind") or begins ("before") at a page that nobody may touch.
+
+    A read or write beyond a tensor, or of one that was freed, then ends the process at once. For fuzzers: each tensor
+    costs a system call or two, and is aligned to its elements only. It is meant for the start of a process: results of
+    1 MB and more that were reused before (`host_cache`) are not guarded.
+
+    Raises:
+        ValueError: another word.
+    """
+    _C.set_guard_pages(where)
 
 
 @contextmanager

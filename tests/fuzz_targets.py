@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from smore_ext.backends import guard_pages
 from smore_ext.testing.fuzz import Call, Fault
 
 
@@ -38,6 +39,7 @@ def _hang() -> str:
 
 def _read_behind() -> str:
     """One element behind a tensor of an odd size: no fault without a guard page."""
+    guard_pages("behind")
     row = torch.ones(1001)
     ctypes.string_at(row.data_ptr() + 4 * 1001, 4)
     return "same"

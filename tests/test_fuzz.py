@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import mmap
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
+from smore_ext import ops
+from smore_ext.backends import guard_pages
 from smore_ext.testing import fuzz
+from smore_ext.testing.fuzz.draws import DRAWS
+from smore_ext.testing.fuzz.ops import draw
 from smore_ext.testing.fuzz.target import generator_of
+from smore_ext.testing.fuzz.worker import attempt
 
 CALLS, SEED = 8, 1
 PLANTED = [n for n in range(CALLS) if generator_of(SEED, n).random() < 1 / 6]
@@ -25,6 +33,7 @@ def found(name: str, **options: float) -> fuzz.Report:
     [
         ("differs", "fault", "2 is not 3"),
         ("crashes", "died", "SIGSEGV"),
+        ("reads_behind", "died", "SIGSEGV"),
     ],
 )
 def test_a_planted_fault_is_found_with_its_call(name: str, outcome: str, detail: str) -> None:
@@ -34,6 +43,34 @@ def test_a_planted_fault_is_found_with_its_call(name: str, outcome: str, detail:
     for finding in report.findings:
         assert finding.outcome == outcome and detail in finding.detail and finding.kind == "planted"
         assert finding.call == f"call({generator_of(SEED, finding.number).random():.3f})"
+
+
+def test_ops_hold_random_calls() -> None:
+    assert sorted(DRAWS) == sorted(ops.__all__)
+    report = fuzz.run("ops", 150, 3)
+    assert not report.findings, report.findings
+    assert report.calls == 150 and len(report.outcomes) > 10
+
+
+def test_a_wrong_op_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: a bit of a result that is another one."""
+    real = ops.spmm
+    monkeypatch.setattr(ops, "spmm", lambda *args: real(*args) * 1.001)
+    outcomes = Counter(attempt(draw, 7, number)["outcome"] for number in range(120))
+    assert outcomes["fault"] >= 1 and outcomes["error"] == 0
+
+
+def test_guard_pages_are_off_or_on_a_side() -> None:
+    with pytest.raises(ValueError, match="guard pages must be off, behind or before, got beside"):
+        guard_pages("beside")
+    for side in ("behind", "before"):
+        guard_pages(side)
+        try:
+            x = torch.arange(1001.0)
+            assert (x.data_ptr() + 4 * 1001 * (side == "behind")) % mmap.PAGESIZE == 0
+            assert ops.spectral_filter(x[None], torch.ones(501, 2)).shape == (1, 1001)
+        finally:
+            guard_pages("off")
 
 
 def test_a_call_that_hangs_is_ended() -> None:

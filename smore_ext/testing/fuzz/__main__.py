@@ -16,9 +16,12 @@ class _Line:
     """A line on a terminal that shows how far the run is; elsewhere one every ten seconds."""
 
     def __init__(self, calls: int) -> None:
-        self.calls, self.begun, self.shown = calls, time.monotonic(), 0.0
+        self.calls, self.begun, self.shown, self.told = calls, time.monotonic(), 0.0, 0
 
     def __call__(self, report: Report) -> None:
+        for finding in report.findings[self.told :]:
+            print(f"\n{finding.outcome} in {finding.kind}: {finding.again}", file=sys.stderr, flush=True)
+        self.told = len(report.findings)
         now, terminal = time.monotonic(), sys.stderr.isatty()
         if now - self.shown < (0.2 if terminal else 10) and report.calls < self.calls:
             return
