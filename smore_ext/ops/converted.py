@@ -113,8 +113,9 @@ def _remembered(tensor: Tensor) -> CsrMatrix:
         matrix = own[0].matrix
     else:
         for conversion in own + others:
-            matrix = conversion.find(contents)
-            if matrix is not None:
+            found = conversion.find(contents)
+            if found is not None:
+                matrix = found
                 if conversion.of() is None:
                     conversion.of = weakref.ref(tensor)
                 _put_first(conversion, [c for c in own + others if c is not conversion])
