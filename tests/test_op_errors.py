@@ -129,7 +129,7 @@ def test_what_is_no_tensor_is_a_type_error_of_the_op(wrong: object) -> None:
         "poly_filter": lambda: ops.poly_filter(GRAPH, wrong, [1.0]),
         "masked_topk": lambda: ops.masked_topk(wrong, X, 2, GRAPH),
     }.items():
-        with pytest.raises(TypeError, match=rf"{op}: (x|users) must be a tensor, got {type(wrong).__name__}"):
+        with pytest.raises(TypeError, match=rf"{op}: (x|users) must be a torch.Tensor, got .*{type(wrong).__name__}"):
             call()
     for call in (lambda: ops.knn(wrong, 2), lambda: ops.info_nce(X, wrong, 0.2), lambda: ops.masked_topk(X, wrong, 2)):
         with pytest.raises((TypeError, RuntimeError), match="smore_ext::"):

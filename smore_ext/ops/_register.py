@@ -51,12 +51,6 @@ def _check_devices(op: str, arguments: dict[str, Any], anywhere: Sequence[str]) 
                 )
 
 
-def check_tensor(op: str, name: str, value: object) -> None:
-    """For functions that read a dtype or shape before torch looks at their arguments."""
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"smore_ext::{op}: {name} must be a tensor, got {type(value).__name__}")
-
-
 def autocast_float32(*names: str) -> None:
     """Under autocast these ops take half-precision inputs as float32 and return float32; float64 stays."""
     for name in names:

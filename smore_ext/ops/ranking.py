@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smore_ext.ops._register import autocast_float32, check_tensor, fake
+from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
@@ -32,8 +32,6 @@ def masked_topk(users: Tensor, items: Tensor, k: int, seen: CsrMatrix | Tensor |
     Raises:
         TypeError, ValueError, IndexError: wrong dtype, shape, device, k out of range, `seen` of another shape.
     """
-    check_tensor("masked_topk", "users", users)
-    check_tensor("masked_topk", "items", items)
     if seen is None:
         return _ops.masked_topk(users, items, k)
     graph = as_csr(seen)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from smore_ext.ops._register import autocast_float32, check_tensor, fake
+from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
@@ -74,7 +74,6 @@ def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None, weigh
     Raises:
         TypeError, ValueError, IndexError: wrong dtype, shape, device or an index out of range.
     """
-    check_tensor("spmm", "x", x)
     graph = as_csr(graph)
     if weight is None and not graph.requires_grad:
         return _ops.spmm(*_parts(graph, x), x, gate)
@@ -111,7 +110,6 @@ def propagate(
     """
     if reduce not in ("mean", "last"):
         raise ValueError(f'propagate: reduce must be "mean" or "last", got {reduce!r}')
-    check_tensor("propagate", "x", x)
     graph = as_csr(graph)
     mean = reduce == "mean"
     if weight is None and not graph.requires_grad:
@@ -148,7 +146,6 @@ def poly_filter(
     Raises:
         TypeError, ValueError, IndexError: as in `propagate`; coefficients that are empty or of another dtype.
     """
-    check_tensor("poly_filter", "x", x)
     graph = as_csr(graph)
     if not isinstance(coefficients, Tensor):
         numbers = list(coefficients)
