@@ -217,6 +217,8 @@ def test_users_who_saw_every_item_are_skipped_and_counted(
 def test_the_pairs_that_are_trained_on() -> None:
     none: tuple[list[int], list[int]] = ([], [])
     data = Dataset.from_pairs("x", 3, 4, ([0, 1, 0, 2, 0], [0, 1, 1, 3, 3]), none, none)
+    with torch.inference_mode():  # what is remembered serves training too
+        assert not any(column.is_inference() for column in data.trained_on)
     assert data.report["users_who_saw_every_item"] == 1
     assert [column.tolist() for column in data.trained_on] == [[1, 2], [1, 3]]
     assert torch.equal(data.train.users, torch.tensor([0, 1, 0, 2, 0]))

@@ -217,8 +217,12 @@ class Dataset:
         """The train pairs of users for whom negatives can be drawn: without those who saw every item of train."""
         if not self.report["users_who_saw_every_item"]:
             return self.train
-        left = self.seen.rowptr.long().diff() < len(self.candidates)
-        return Pairs(*(column[left[self.train.users]] for column in self.train))
+
+        def chosen() -> Pairs:
+            left = self.seen.rowptr.long().diff() < len(self.candidates)
+            return Pairs(*(column[left[self.train.users]] for column in self.train))
+
+        return outside_modes(chosen, *self.train)[0]
 
     @cached_property
     def _user_numbers(self) -> dict[str, int]:

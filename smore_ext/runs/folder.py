@@ -89,7 +89,7 @@ class RunFolder:
 
     def delete_temporary(self) -> None:
         """Deletes what a killed process was writing."""
-        for name in (CONFIG, *RESULTS):
+        for name in (CONFIG, *RESULTS, IDS):
             delete_temporary(self.path / name)
 
     def lost(self) -> str | None:
