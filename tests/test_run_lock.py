@@ -231,7 +231,7 @@ def test_temporary_files_of_a_killed_process_are_cleared(tmp_path: Path, how: di
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, stop)
-    for name in FILES:
+    for name in FILES | {folder.IDS}:
         (tmp_path / f".{name}.tmp").mkdir()
         (tmp_path / f".{name}.tmp" / ".tmpAbCdEf").write_bytes(b"half")
     run(tmp_path, **how)

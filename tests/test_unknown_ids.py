@@ -88,3 +88,8 @@ def test_an_item_with_features_is_known() -> None:
     features[[5, 1500]] = 1
     data = Dataset.from_pairs("x", 2, 2000, ([0, 1], [0, 7]), ([0], [9]), ([1], [1999]), {"image": features})
     assert data.known_items.tolist() == [0, 5, 7, 9, 1500, 1999]
+
+
+def test_an_item_with_a_raw_id_is_known() -> None:
+    data = Dataset.from_pairs("x", 2, 3, ([0, 1], [0, 0]), ([0], [1]), ([], []), item_ids=("a", "b", "c"))
+    assert data.known_items.tolist() == [0, 1, 2]

@@ -202,8 +202,10 @@ class Dataset:
 
     @cached_property
     def known_items(self) -> Tensor:
-        """Sorted ids of the items that there are, int64: in an interaction, or with features. Others are gaps between
-        ids, which nothing may recommend."""
+        """Sorted ids of the items that there are, int64: in an interaction, with features, or with a raw id. Others are
+        gaps between ids, which nothing may recommend."""
+        if self.item_ids is not None:
+            return torch.arange(self.n_items)
         known = torch.zeros(self.n_items, dtype=torch.bool)
         for pairs in (self.train, self.valid, self.test):
             known[pairs.items] = True
