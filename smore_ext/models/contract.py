@@ -188,8 +188,8 @@ class Recommender(nn.Module):
     n_negatives: int = 1
     reads_no_features: ClassVar[bool] = False
     config: Any
-    n_users: int | None = None
-    n_items: int | None = None
+    n_users: int
+    n_items: int
     loss_parts: dict[str, Tensor]
 
     def __new__(cls, dataset: Dataset | None = None, *_: Any, **__: Any) -> Self:
@@ -295,7 +295,7 @@ class Recommender(nn.Module):
             raise ValueError(f"{model}.loss: expected at least one interaction, got an empty batch")
         limits = {"users": self.n_users, "positives": self.n_items, "negatives": self.n_items}
         for name, ids in batch._asdict().items():
-            if ids is not None and limits[name] is not None:
+            if ids is not None:
                 check_ids(model, name, ids, limits[name])
 
     # What the loop asks.

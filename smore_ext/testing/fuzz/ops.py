@@ -120,7 +120,7 @@ def _gradient(rng: random.Random, case: OpCase, args: Args) -> Callable[[], str]
         tensors = differentiable_tensors(case, given)
         outputs = [o for o in case.call(namespace, given) if o.requires_grad]
         generator = torch.Generator().manual_seed(seed)
-        cotangents = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
+        cotangents = [torch.randn(o.shape, generator=generator).bfloat16().to(o.dtype) for o in outputs]
         if seed % 3 == 0:  # as backward of a sum gives it
             cotangents = [torch.ones((), dtype=o.dtype).expand(o.shape) for o in outputs]
         return torch.autograd.grad(outputs, tensors, cotangents, allow_unused=True, materialize_grads=True)

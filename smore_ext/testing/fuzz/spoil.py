@@ -14,9 +14,9 @@ from smore_ext.testing.case import Args
 
 NUMBERS = (-1, 0, 1, 2, 5, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -1.0, 1e-300, 1e300, float("nan"), float("inf"), -float("inf"))
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.complex64)
-DTYPES += (torch.bool, torch.uint8)
-OTHERS = (None, "x", [], [1.0], 1, 2.5, True, (), {})
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64)
+DTYPES = (*FLOATING, torch.int32, torch.int64, torch.bool, torch.uint8)
+OTHERS: tuple[Any, ...] = (None, "x", [], [1.0], 1, 2.5, True, (), {})
 
 
 def _longer(rng: random.Random, t: Tensor) -> Tensor:
