@@ -81,7 +81,7 @@ def _split(rng: random.Random, kind: str) -> Call:
 def _features(rng: random.Random, kind: str) -> Call:
     dtype = rng.choice(("f4", "f8", "f2", "i4", ">f4"))
     values = np.arange(N_ITEMS * 3).reshape(N_ITEMS, 3).astype(dtype)
-    content = changed(rng, _saved(lambda file: np.save(file, values)))
+    content = changed(rng, _saved(lambda file: np.save(file, values, allow_pickle=False)))
 
     def check(data: Dataset) -> None:
         wanted = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float32)
