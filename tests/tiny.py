@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from smore_ext.data import Dataset, Pairs
 from smore_ext.models import MODELS, Batch, Recommender
+from smore_ext.models.multi_view import pinned_cause
 from smore_ext.models.notices import Occasion, ranking_notices
-from smore_ext.models.smore import pinned_cause
 from smore_ext.runs import RunFolder
 from smore_ext.runs.folder import BEST, LAST
 from smore_ext.settings.config import RunConfig, TrainConfig

@@ -19,6 +19,7 @@ from smore_ext.data import Dataset
 from smore_ext.graph import Graph
 from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_knn_k, setting, takes_parts
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig
+from smore_ext.models.modalities import chosen_modalities
 
 
 @dataclass
@@ -62,12 +63,8 @@ class LATTICE(LightGCN):
     def __init__(self, dataset: Dataset, config: LATTICEConfig | None = None) -> None:
         config = config or LATTICEConfig()
         super().__init__(dataset, config)
-        if not dataset.features:
-            raise ValueError(
-                f"LATTICE needs features of at least one modality; dataset {dataset.name!r} has none{dataset.hint}"
-            )
         check_knn_k(config.knn_k, dataset)
-        self.modalities = list(dataset.features)
+        self.modalities = chosen_modalities("LATTICE", dataset)
         for m, features in dataset.features.items():
             self.register_buffer(f"features_{m}", features, persistent=False)  # [I, D_m]
         self.initial = [

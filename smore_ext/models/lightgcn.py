@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smore_ext.data import Dataset
-from smore_ext.graph import Graph
-from smore_ext.models.contract import BACKENDS, Batch, Recommender, check_at_least, check_backend, setting, takes_parts
+from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, setting, takes_parts
+from smore_ext.models.id_embeddings import IdEmbeddings
 
 
 @dataclass
@@ -41,21 +41,16 @@ class LightGCNConfig:
         check_backend(self.backend)
 
 
-class LightGCN(Recommender):
+class LightGCN(IdEmbeddings):
     """LightGCN on a dataset's train interactions."""
 
     config_class = LightGCNConfig
     reads_no_features = True
 
     def __init__(self, dataset: Dataset, config: LightGCNConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or LightGCNConfig()
-        self.n_users, self.n_items = dataset.n_users, dataset.n_items
-        self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
-        self.user_embedding = nn.Embedding(dataset.n_users, config.embedding_dim)
-        self.item_embedding = nn.Embedding(dataset.n_items, config.embedding_dim)
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        config = config or LightGCNConfig()
+        super().__init__(dataset, config.embedding_dim)
+        self.config = config
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         f = BACKENDS[self.config.backend]

@@ -297,7 +297,7 @@ def _unknown(name: str, model: str, in_file: bool) -> str:
     section, _, own = name.rpartition(".")
     others = [other for other, cls in MODELS.loadable().items() if own in settings_of(cls.config_class)]
     if others and section != "train" and own not in full:
-        return f"{model} has no such setting ({', '.join(others)} has)"
+        return f"{model} has no such setting ({', '.join(others)} {'has' if len(others) == 1 else 'have'})"
     valid = [*full, *(MODELS if in_file and not section else [])]
     near = nearest_name(own, valid, aliases_of(setting for _, setting in known.values()))
     if section and near:
