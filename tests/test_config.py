@@ -173,7 +173,7 @@ def test_builtin_dataset_brings_its_preset() -> None:
         ({"cl_wieght": "1"}, "--cl-wieght: unknown setting; did you mean 'cl_weight'"),
         ({"learning_rate": "1"}, "did you mean 'lr'"),
         ({"cl_loss": "1"}, "did you mean 'cl_weight'"),
-        ({"model": "LightGCN", "cl_weight": "1"}, r"--cl-weight: LightGCN has no such setting \(SMORE has\)"),
+        ({"model": "LightGCN", "cl_weight": "1"}, r"--cl-weight: LightGCN has no such setting \(SMORE, MGCN have\)"),
         ({"model": "smore"}, "unknown model 'smore' .*did you mean 'SMORE'"),
         ({"lr": "fast"}, "--lr: expected a valid number, got 'fast'"),
         ({"knn_k": "image=x"}, "--knn-k: expected a valid integer or name=value pairs, got 'image=x'"),
@@ -217,7 +217,7 @@ def test_errors_name_the_setting(flags: dict[str, str], message: str) -> None:
         ("model: {lr: 3}", "model.lr: unknown setting; did you mean 'train.lr'"),
         ("model: {batch_size: 3}", "model.batch_size: unknown setting; did you mean 'train.batch_size'"),
         ("model: {cl_loss: 3}", "model.cl_loss: unknown setting; did you mean 'model.cl_weight'"),
-        ("{train: {model: LightGCN}, model: {cl_weight: 3}}", "model.cl_weight: LightGCN has no such .*SMORE has"),
+        ("{train: {model: LightGCN}, model: {cl_weight: 3}}", "model.cl_weight: LightGCN has no such .*, MGCN have"),
         ("model: [SMORE]", r"model: expected settings as `name: value`, got \['SMORE'\]"),
         ("train: {model: {a: 1}}", "train.model: expected a valid string, got {'a': 1}"),
         ("lr: 1\nlr: 2", "not valid YAML: 'lr' given twice"),
@@ -270,6 +270,21 @@ def test_presets_are_the_published_settings(
     assert (model.cl_weight, model.reg_weight, model.dropout) == (cl_weight, reg_weight, dropout)
     assert (model.batch_size, model.embedding_dim) == (2048, 64)
     assert (config.train.epochs, config.train.patience) == (1000, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "lr_decay", "settings"),
+    [
+        ("bm3", "BM3", 1.0, {"n_ui_layers": 1, "reg_weight": 0.1, "dropout": 0.5, "feature_weight": 2.0}),
+        ("freedom", "FREEDOM", 1.0, {"n_ui_layers": 2, "knn_k": 10, "image_weight": 0.1, "edge_dropout": 0.8}),
+        ("mgcn", "MGCN", 0.96, {"n_ui_layers": 2, "knn_k": 10, "cl_weight": 0.01, "reg_weight": 1e-4}),
+        ("lattice", "LATTICE", 0.96, {"n_ui_layers": 2, "knn_k": 10, "initial_weight": 0.9}),
+    ],
+)
+def test_presets_of_other_models(name: str, model: str, lr_decay: float, settings: dict) -> None:
+    config = resolve(preset=f"{name}-baby")
+    assert (config.train.model, config.train.dataset, config.train.lr_decay) == (model, "baby", lr_decay)
+    assert {key: getattr(config.model, key) for key in settings} == settings
 
 
 def test_every_preset_resolves() -> None:

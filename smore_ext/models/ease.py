@@ -38,22 +38,32 @@ class EASE(Recommender):
 
     config_class = EASEConfig
     reads_no_features = True
+    config: EASEConfig
     weight: Tensor
 
     def __init__(self, dataset: Dataset, config: EASEConfig | None = None) -> None:
         super().__init__()
-        self.config = config or EASEConfig()
+        self.config = config or self.config_class()
         self.seen = dataset.seen  # X [U, I], binary
         self.register_buffer("weight", torch.empty(0))  # B: fit, or a checkpoint, gives it its shape
 
     def fit(self, dataset: Dataset) -> None:
         """P = (X^T X + lambda I)^-1 in float64; B_ij = -P_ij / P_jj, B_jj = 0."""
-        x = dataset.seen.to_scipy()
-        gram = torch.from_numpy((x.T @ x).toarray()).double()  # G [I, I]; counts, so float32 sums are exact
-        gram.diagonal().add_(self.config.reg_weight)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))  # P: G is symmetric and positive definite
+        inverse = regularised_inverse(self.gram(dataset), self.config.reg_weight)  # P
         b = inverse.div_(-inverse.diagonal().clone()).fill_diagonal_(0)
         self.weight = b.to(self.weight)  # float32, on the model's device
 
+    @staticmethod
+    def gram(dataset: Dataset) -> Tensor:
+        """X^T X [I, I] in float64."""
+        x = dataset.seen.to_scipy()
+        return torch.from_numpy((x.T @ x).toarray()).double()  # counts, so float32 sums are exact
+
     def scores(self, users: Tensor) -> Tensor:
         return BACKENDS[self.config.backend].spmm(self.seen.rows(users), self.weight)  # [B, I]
+
+
+def regularised_inverse(gram: Tensor, reg_weight: float) -> Tensor:
+    """(G + lambda I)^-1 of a Gram matrix G [I, I], which is overwritten."""
+    gram.diagonal().add_(reg_weight)
+    return torch.cholesky_inverse(torch.linalg.cholesky(gram))  # G + lambda I is symmetric and positive definite
