@@ -15,6 +15,7 @@ from smore_ext.version import __version__
 # A command is a module of this package with a `command`; to add one, add its line.
 COMMANDS = {
     "train": "train a model",
+    "compare": "models side by side on one data set, in one table",
     "evaluate": "metrics of a run's best checkpoint, under either protocol",
     "recommend": "the items that a run ranks first for a user",
     "export": "embeddings of a run, or its ranked lists, for use elsewhere",

@@ -138,6 +138,22 @@ def ranking_metrics(
 ) -> dict[str, float]:
     """Means over the users that have at least one relevant item; the others are left out.
 
+    Arguments and errors are those of `user_metrics`.
+
+    Returns:
+        `{"recall@5": ..., "precision@5": ..., "ndcg@5": ..., "map@5": ..., "recall@10": ...}`.
+    """
+    return {name: values.mean().item() for name, values in user_metrics(ranked, relevant, ks, metrics).items()}
+
+
+def user_metrics(
+    ranked: Tensor,
+    relevant: Graph,
+    ks: Sequence[int] = (5, 10, 20, 50),
+    metrics: Sequence[str] = DEFAULT_METRICS,
+) -> dict[str, Tensor]:
+    """Metrics of each of the V users that have at least one relevant item, in their order.
+
     Everything accumulates in float64.
 
     Args:
@@ -149,7 +165,7 @@ def ranking_metrics(
         metrics: names in `METRICS`.
 
     Returns:
-        `{"recall@5": ..., "precision@5": ..., "ndcg@5": ..., "map@5": ..., "recall@10": ...}`.
+        `{"recall@5": [V] float64, ...}`; of a metric that has one value for all lists, a scalar.
 
     Raises:
         TypeError, ValueError: wrong dtype, shape, item id, cut-off or metric; or no user has a relevant item.
@@ -164,7 +180,7 @@ def ranking_metrics(
     hits = _hits(ranked, relevant, n_relevant)[evaluated]  # [V, K] float64, V users evaluated
     lists = RankedLists(ranked[evaluated], hits, n_relevant[evaluated].double(), n_items)
     functions = {name: METRICS[name] for name in metrics}
-    return {f"{name}@{k}": function(lists, k).mean().item() for k in ks for name, function in functions.items()}
+    return {f"{name}@{k}": function(lists, k) for k in ks for name, function in functions.items()}
 
 
 def _hits(ranked: Tensor, relevant: Graph, n_relevant: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset, Pairs
-from smore_ext.evaluation.metrics import DEFAULT_METRICS, ranking_metrics
+from smore_ext.evaluation.metrics import DEFAULT_METRICS, user_metrics
 from smore_ext.evaluation.ranking import Model, Ranker
 from smore_ext.graph import Graph
 
@@ -58,13 +58,21 @@ class Evaluator:
 
         Empty when the split is. Raises `FloatingPointError` when an embedding or a score is NaN or infinite.
         """
+        return {name: values.mean().item() for name, values in self.of_users(model, split)[1].items()}
+
+    def of_users(self, model: Model, split: Split) -> tuple[Tensor, dict[str, Tensor]]:
+        """The users [V] of `split` with at least one relevant item, ascending, and each metric of each of them [V].
+
+        A metric that has one value for all lists is a scalar. Raises as a call does.
+        """
         lists = self._valid if split == "valid" else self._test
         if not lists.batches:
-            return {}
+            return torch.empty(0, dtype=torch.int64), {}
         ranker = Ranker(model)
         k = min(max(self.ks), self.dataset.n_items)
         ranked = [ranker.topk(users, k, seen)[1] for users, seen in lists.batches]
-        return ranking_metrics(torch.cat(ranked), lists.relevant, self.ks, self.metrics)
+        users = torch.cat([users for users, _ in lists.batches])
+        return users, user_metrics(torch.cat(ranked), lists.relevant, self.ks, self.metrics)
 
     @cached_property
     def _valid(self) -> _Lists:
