@@ -23,7 +23,7 @@ from smore_ext.__main__ import main as smore
 from smore_ext.experiments import comparison, jobs, plan
 from smore_ext.experiments.comparison import compare as run_comparison
 from smore_ext.experiments.jobs import Job, run_jobs
-from smore_ext.experiments.reports import STEM
+from smore_ext.experiments.reports import STEM, markdown
 from smore_ext.experiments.significance import holm, paired_bootstrap
 from smore_ext.settings.fields import ConfigError
 
@@ -160,6 +160,14 @@ def test_what_cannot_run_is_told_and_left_out(tmp_path: Path, capsys: pytest.Cap
     assert "no run came to an end: BM3 needs features" in capsys.readouterr().err
     assert compare.main([*where, "--model", "BM3"]) == 2
     assert "a comparison has several: --models NAME" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_metric_of_all_lists_has_no_differences_of_users(data: Path, tmp_path: Path) -> None:
+    chosen = flags(data, select_by="coverage@10", metrics="recall,coverage", seeds="1")
+    found = run_comparison(plan(["EASE", "Popularity"], chosen), tmp_path)
+    assert found.metric == "coverage@10" and [row.difference for row in found.rows] == [None, None]
+    assert "| Popularity | 1 |" in markdown(found)
 
 
 def test_it_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:

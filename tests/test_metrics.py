@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from smore_ext.evaluation.metrics import DEFAULT_METRICS, METRICS, RankedLists, parse_metric, ranking_metrics
+from smore_ext.evaluation.metrics import (
+    DEFAULT_METRICS,
+    METRICS,
+    RankedLists,
+    parse_metric,
+    ranking_metrics,
+    user_metrics,
+)
 from smore_ext.graph import Graph
 
 
@@ -167,6 +174,15 @@ def test_hit_rate_reciprocal_rank_and_coverage() -> None:
     expected = {"hit_rate@1": 1 / 3, "mrr@1": 1 / 3, "coverage@1": 3 / 8}  # items 5, 0, 3
     expected |= {"hit_rate@3": 2 / 3, "mrr@3": (1 / 2 + 0 + 1) / 3, "coverage@3": 6 / 8}
     assert values == pytest.approx(expected, abs=1e-15)
+
+
+def test_metrics_of_each_user() -> None:
+    ranked = torch.tensor([[5, 4, 2], [0, 1, 2], [3, 5, -1], [1, 1, 1]])
+    relevant = relevance([{4, 2}, {5}, {3}, set()], 8)
+    values = user_metrics(ranked, relevant, ks=(2,), metrics=["recall", "coverage"])
+    assert values["recall@2"].tolist() == [0.5, 0.0, 1.0] and values["coverage@2"].shape == ()  # of all lists
+    means = ranking_metrics(ranked, relevant, ks=(2,), metrics=["recall", "coverage"])
+    assert means == {name: value.mean().item() for name, value in values.items()}
 
 
 def test_a_metric_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,8 @@ class Row:
         best_epochs: of each run.
         seconds: of training, mean of the runs.
         memory: peak bytes of a run's process, the largest; None where nobody measured it.
-        difference: of the metric of selection on test from the first model, over users; None for the first.
+        difference: of the metric of selection on test from the first model, over users; None for the first, and where
+            the metric is none of users.
         p_corrected: its p-value after Holm's correction for the number of models compared with the first.
         settings_from: where its settings came from.
     """
@@ -194,12 +195,12 @@ def _table(
     of_users = {model: np.mean([m.values[first.selection] for m in measured[model]], axis=0) for model in models}
     base, others = models[0], models[1:]
     differences: list[Difference] = []
-    if others:
+    if others and of_users[base].ndim:
         differences = paired_bootstrap(np.stack([of_users[model] - of_users[base] for model in others], axis=1))
     corrected = holm([difference.p for difference in differences])
     rows = []
     for model in models:
-        summary, place = summaries[model], others.index(model) if model in others else None
+        summary, place = summaries[model], others.index(model) if model in others and differences else None
         rows.append(
             Row(
                 model=short_name(model),

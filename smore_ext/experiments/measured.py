@@ -29,7 +29,7 @@ class Measured:
 
     Attributes:
         users: [V] int64, the users with test items.
-        values: test metrics of each, [V].
+        values: test metrics of each, [V]; of a metric that has one value for all lists, a scalar.
         memory: peak bytes of the process, on a GPU of the device; 0 where the run was trained by another process.
     """
 
@@ -64,7 +64,7 @@ def _measure(config: RunConfig, folder: Path, file: Path) -> None:
     evaluator = make_evaluator(config.train, dataset, config.train.protocol)
     with runs.cpu_threads(config.train.threads), deterministic():
         users, values = evaluator.of_users(run.model, "test")
-    arrays: dict[str, Any] = {name: value.expand(len(users)).cpu().numpy() for name, value in values.items()}
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in values.items()}
     with checkpoint.replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, _users=users.cpu().numpy(), _memory=np.int64(memory), **arrays)
 

@@ -16,7 +16,7 @@ from smore_ext.data import Dataset
 from smore_ext.graph import Graph
 from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, setting, takes_parts
 from smore_ext.models.id_embeddings import IdEmbeddings
-from smore_ext.models.modalities import ProjectsFeatures, chosen_modalities, default_cache_dir, item_graph
+from smore_ext.models.modalities import BuildsItemGraphs, chosen_modalities, default_cache_dir, item_graph
 
 DEGREE_EPS = 1e-7  # added to degrees of the item graphs
 
@@ -60,18 +60,21 @@ class FREEDOMConfig:
         check_backend(self.backend)
 
 
-class FREEDOM(ProjectsFeatures, IdEmbeddings):
+class FREEDOM(BuildsItemGraphs, IdEmbeddings):
     """FREEDOM on a dataset with at least one modality. Item graphs that the data set brings give the neighbours."""
 
     config_class = FREEDOMConfig
 
-    def __init__(self, dataset: Dataset, config: FREEDOMConfig | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, config: FREEDOMConfig | None = None, knn_device: torch.device | str = "cpu"
+    ) -> None:
+        """On the CPU. Item graphs are computed on `knn_device`: they are the same from anywhere."""
         config = config or FREEDOMConfig()
         super().__init__(dataset, config.embedding_dim)
         self.config = config
         self.modalities = chosen_modalities("FREEDOM", dataset)
         self.add_features(dataset, config.embedding_dim)
-        graphs = [item_graph(dataset, m, config.knn_k, config.cache_dir) for m in self.modalities]
+        graphs = [item_graph(dataset, m, config.knn_k, config.cache_dir, knn_device) for m in self.modalities]
         shares = modality_shares(self.modalities, config.image_weight)
         self.item_graph = Graph.weighted_sum([unweighted(graph) for graph in graphs], shares)
         self.edges = dataset.train  # on the CPU: graphs are built there

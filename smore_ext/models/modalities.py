@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,3 +72,11 @@ class ProjectsFeatures(Recommender):
         if self.config.freeze_features or self.config.backend != "native":
             return []
         return [(self.features[m], cast(TableLinear, self.projection[m])) for m in self.modalities]
+
+
+class BuildsItemGraphs(ProjectsFeatures):
+    """A base of models of item graphs; the third argument of such a class is the device on which they are computed."""
+
+    @classmethod
+    def on_device(cls, dataset: Dataset, config: Any, device: torch.device) -> Self:
+        return cls(dataset, config, device).to(device)

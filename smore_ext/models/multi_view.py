@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from smore_ext.data import Dataset
 from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, distinct, setting, takes_parts
 from smore_ext.models.id_embeddings import IdEmbeddings
-from smore_ext.models.modalities import ProjectsFeatures, chosen_modalities, default_cache_dir, item_graph
+from smore_ext.models.modalities import BuildsItemGraphs, chosen_modalities, default_cache_dir, item_graph
 from smore_ext.models.notices import Occasion, RunBegins, ranking_notices
 
 NODES = 32_768  # nodes whose side information is computed at once when all are asked for
@@ -96,7 +95,7 @@ def gate(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.Sigmoid())
 
 
-class MultiView(ProjectsFeatures, IdEmbeddings):
+class MultiView(BuildsItemGraphs, IdEmbeddings):
     """The frame on a dataset with at least one modality; a subclass adds parameters, `views` and `_side`."""
 
     config: MultiViewConfig
@@ -112,10 +111,6 @@ class MultiView(ProjectsFeatures, IdEmbeddings):
             m: item_graph(dataset, m, knn_k.get(m, 0), config.cache_dir, knn_device) for m in self.modalities
         }
         self.add_features(dataset, config.embedding_dim)
-
-    @classmethod
-    def on_device(cls, dataset: Dataset, config: MultiViewConfig, device: torch.device) -> Self:
-        return cls(dataset, config, knn_device=device).to(device)
 
     def views(self) -> tuple[Tensor, Tensor]:
         """Behaviour view C [U+I, d] of all nodes, and the other views [I, W d] of items."""
