@@ -23,7 +23,7 @@ from smore_ext.__main__ import main as smore
 from smore_ext.experiments import comparison, jobs, plan
 from smore_ext.experiments.comparison import compare as run_comparison
 from smore_ext.experiments.jobs import Job, run_jobs
-from smore_ext.experiments.reports import STEM, markdown
+from smore_ext.experiments.reports import STEM, markdown, write_reports
 from smore_ext.experiments.significance import holm, paired_bootstrap
 from smore_ext.settings.fields import ConfigError
 
@@ -174,6 +174,15 @@ def test_it_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert smore(["compare", "--help"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "--jobs" in told and "--edge-dropout NUMBER" in told
+
+
+@pytest.mark.usefixtures("here")
+def test_the_plot_has_a_bar_a_model(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = run_comparison(plan(["EASE", "Popularity"], flags(data, seeds="1")), tmp_path)
+    assert tmp_path / f"{STEM}.svg" in write_reports(found, tmp_path)
+    drawn = (tmp_path / f"{STEM}.svg").read_text()
+    assert "<!-- EASE -->" in drawn and "<!-- Popularity -->" in drawn and "<!-- test recall@20, tiny" in drawn
 
 
 @pytest.mark.usefixtures("here")
