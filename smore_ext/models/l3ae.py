@@ -31,7 +31,7 @@ class L3AEConfig(EASEConfig):
     modalities: names to use, none for text alone, or for all where there is no text.
     """
 
-    feature_weight: float = 100.0
+    feature_weight: float = 10.0
     feature_reg: float = 10.0
     modalities: tuple[str, ...] | None = None
 
