@@ -115,7 +115,7 @@ def test_a_comparison_is_what_its_runs_are(data: Path, tmp_path: Path, capsys: p
     assert float(lines[1]["recall@20 mean"]) == others[0]["test"]["recall@20"]["mean"]
     assert (lines[0]["p"], lines[1]["recall@20 std"]) == ("", "")
     page = (tmp_path / f"{STEM}.md").read_text()
-    assert "| LightGCN | 2 | " in page and "30 users, 40 items, features image 7, text 6" in page
+    assert "| LightGCN | 2 | " in page and "30 users, 40 items, features none" in page
     assert "Holm for the number of comparisons, 1" in page and "- EASE: defaults, flags" in page
     assert evaluate.main([str(tmp_path / "LightGCN")]) == 0  # a run folder of two seeds, as any
 
@@ -143,7 +143,7 @@ def test_a_run_that_was_stopped_goes_on(data: Path, tmp_path: Path) -> None:
     configs = plan(["LightGCN"], flags(data, seeds="1", epochs="4"))
     whole = run_comparison(configs, tmp_path / "whole")
     config = configs["LightGCN"].replace(seed=1, seeds=(), epochs=2, threads=os.cpu_count())
-    runs.train(config, runs.open_dataset(config.train), tmp_path / "parts" / "LightGCN" / "seed-1")
+    runs.train(config, runs.open_dataset(config), tmp_path / "parts" / "LightGCN" / "seed-1")
     parts = run_comparison(configs, tmp_path / "parts")
     assert parts.rows[0].test == whole.rows[0].test and parts.rows[0].best_epochs == whole.rows[0].best_epochs
 

@@ -216,5 +216,6 @@ def _table(
             )
         )
     told = {f"{short_name(model)}, seed {seed}": why for (model, seed), why in failed.items()}
-    data = summaries[base]["data"]
+    read = [summary["data"]["features"] for summary in summaries.values()]  # a model reads its own alone
+    data = summaries[base]["data"] | {"features": {name: shape for each in read for name, shape in each.items()}}
     return Comparison(data, first.protocol, first.selection, len(measured[base][0].users), rows, told)

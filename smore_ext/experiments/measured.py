@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from smore_ext import runs
 from smore_ext.settings.config import RunConfig
-from smore_ext.training import checkpoint
 from smore_ext.training.device import deterministic
+from smore_ext.training.files import replacing
 from smore_ext.training.loop import make_evaluator
 
 
@@ -56,7 +56,7 @@ def run_measured(
 
 
 def _measure(config: RunConfig, folder: Path, file: Path) -> None:
-    dataset = runs.open_dataset(config.train)
+    dataset = runs.open_dataset(config)
     trained_here = runs.finished(folder, config) is None
     runs.train(config, dataset, folder, resume=True)
     memory = _peak_bytes(config.train.device) if trained_here else 0
@@ -65,7 +65,7 @@ def _measure(config: RunConfig, folder: Path, file: Path) -> None:
     with runs.cpu_threads(config.train.threads), deterministic():
         users, values = evaluator.of_users(run.model, "test")
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in values.items()}
-    with checkpoint.replacing(file) as temporary, temporary.open("wb") as stream:
+    with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, _users=users.cpu().numpy(), _memory=np.int64(memory), **arrays)
 
 

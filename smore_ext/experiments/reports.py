@@ -11,7 +11,7 @@ from pathlib import Path
 from smore_ext.evaluation.protocol import MASKED
 from smore_ext.experiments.comparison import Comparison, Row
 from smore_ext.runs.records import write_json
-from smore_ext.training.checkpoint import replacing, write_text
+from smore_ext.training.files import replacing, write_text
 
 STEM = "comparison"
 _SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")

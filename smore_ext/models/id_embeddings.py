@@ -14,7 +14,6 @@ class IdEmbeddings(Recommender):
 
     def __init__(self, dataset: Dataset, embedding_dim: int) -> None:
         super().__init__()
-        self.n_users, self.n_items = dataset.n_users, dataset.n_items
         self.bipartite = Graph.bipartite(*dataset.train, dataset.n_users, dataset.n_items)
         self.user_embedding = nn.Embedding(dataset.n_users, embedding_dim)
         self.item_embedding = nn.Embedding(dataset.n_items, embedding_dim)

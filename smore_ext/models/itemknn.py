@@ -41,6 +41,7 @@ class ItemKNN(ItemMatrix):
     """ItemKNN on the train interactions."""
 
     config_class = ItemKNNConfig
+    reads_no_features = True
 
     def __init__(self, dataset: Dataset, config: ItemKNNConfig | None = None) -> None:
         super().__init__()

@@ -48,6 +48,10 @@ class L3AE(EASE):
     config_class = L3AEConfig
     config: L3AEConfig
 
+    @classmethod
+    def features_read(cls, config: L3AEConfig) -> tuple[str, ...] | None:
+        return config.modalities
+
     def __init__(self, dataset: Dataset, config: L3AEConfig | None = None) -> None:
         super().__init__(dataset, config)
         wanted = self.config.modalities or (("text",) if "text" in dataset.features else None)

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from smore_ext.data import Dataset
 from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.graph import Graph
-from smore_ext.models.contract import Recommender
+from smore_ext.models.contract import Recommender, check_knn_k
 from smore_ext.models.table_linear import TableLinear
 
 
-def default_cache_dir() -> str:
-    """Where runs keep item graphs unless they say otherwise: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return str(Path(root) / "smore_ext" / "graphs")
+def default_cache_dir() -> str | None:
+    """Where runs keep item graphs unless they say otherwise: the user's cache folder; None for a user without one."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return str((Path(root) if root else Path.home() / ".cache") / "smore_ext" / "graphs")
+    except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
+        return None
 
 
 def chosen_modalities(model: str, dataset: Dataset, chosen: Sequence[str] | None = None) -> list[str]:
@@ -31,7 +34,7 @@ def chosen_modalities(model: str, dataset: Dataset, chosen: Sequence[str] | None
     if missing or not names:
         raise ValueError(
             f"{model} needs features of {', '.join(missing) or 'at least one modality'}; dataset "
-            f"{dataset.name!r} has {', '.join(known) or 'none'}"
+            f"{dataset.name!r} has {', '.join(known) or 'none'}{dataset.hint}"
         )
     return names
 
@@ -42,6 +45,7 @@ def item_graph(
     """The item graph [I, I] that the data set brings, else that of the k nearest by raw features (`item_knn_graph`)."""
     if modality in dataset.graphs:
         return dataset.graphs[modality]
+    check_knn_k(k, dataset)
     return item_knn_graph(dataset.features[modality], k, None if cache_dir is None else Path(cache_dir), device)
 
 

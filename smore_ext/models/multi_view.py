@@ -10,8 +10,8 @@ Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m, W 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class MultiViewConfig:
                 )
         check_backend(self.backend)
         if self.cache_dir is not None:
-            self.cache_dir = str(Path(self.cache_dir).expanduser())
+            self.cache_dir = os.path.expanduser(self.cache_dir)
 
     def knn_k_of(self, modalities: list[str], built: list[str]) -> dict[str, int]:
         """Neighbours in the graphs that are `built`, of all `modalities`."""
@@ -99,6 +99,10 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
     """The frame on a dataset with at least one modality; a subclass adds parameters, `views` and `_side`."""
 
     config: MultiViewConfig
+
+    @classmethod
+    def features_read(cls, config: MultiViewConfig) -> tuple[str, ...] | None:
+        return config.modalities
 
     def __init__(self, dataset: Dataset, config: MultiViewConfig, knn_device: torch.device | str = "cpu") -> None:
         """On the CPU. Item graphs are computed on `knn_device`: they are the same from anywhere."""

@@ -46,6 +46,7 @@ class TurboCF(ItemMatrix):
     """Turbo-CF on the train interactions."""
 
     config_class = TurboCFConfig
+    reads_no_features = True
 
     def __init__(self, dataset: Dataset, config: TurboCFConfig | None = None) -> None:
         super().__init__()
