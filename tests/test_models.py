@@ -317,6 +317,7 @@ def test_a_copy_trains_like_the_original(dataset: Dataset) -> None:
         (lambda data: config(dropout=1), r"dropout must be in \[0, 1\), got 1"),
         (lambda data: config(spectral=10), r"number of frequencies in 1\.\.9, got 10"),
         (lambda data: config(backend="fast"), "backend must be one of native, reference, got 'fast'"),
+        (lambda data: config(cache_dir="~no-such-user/x"), "cache_dir must be a path, got ~no-such-user/x"),
         (lambda data: config(modalities=()), "at least one modality, each once, got none"),
         (lambda data: config(modalities=("image", "image")), "each once, got image, image"),
         (lambda data: config(cl_weight=float("inf")), "cl_weight must be at least 0 and finite, got inf"),

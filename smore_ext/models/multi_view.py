@@ -75,6 +75,8 @@ class MultiViewConfig:
         check_backend(self.backend)
         if self.cache_dir is not None:
             self.cache_dir = os.path.expanduser(self.cache_dir)
+            if self.cache_dir.startswith("~"):  # else a folder of that name would be made where the run was started
+                raise ValueError(f"cache_dir must be a path, got {self.cache_dir}, and no such home directory is known")
 
     def knn_k_of(self, modalities: list[str], built: list[str]) -> dict[str, int]:
         """Neighbours in the graphs that are `built`, of all `modalities`."""
