@@ -12,7 +12,8 @@ import pytest
 import tiny
 
 from smore_ext import doctor, train
-from smore_ext.models.smore import SMOREConfig, default_cache_dir
+from smore_ext.models.modalities import default_cache_dir
+from smore_ext.models.smore import SMOREConfig
 from smore_ext.settings.config import RunConfig
 from smore_ext.settings.fields import ConfigError
 
@@ -83,7 +84,9 @@ def test_a_home_that_is_not_known_is_an_error_that_names_the_setting(monkeypatch
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", unknown)
     monkeypatch.setattr(Path, "expanduser", unknown)
-    assert default_cache_dir() is None and SMOREConfig(cache_dir="~/x").cache_dir
+    assert default_cache_dir() is None
+    with pytest.raises(ValueError, match="cache_dir must be a path, got ~no-such-user/x"):
+        SMOREConfig(cache_dir="~no-such-user/x")
     with pytest.raises(ConfigError, match="data_path: expected a path, got '~/x', and no home directory is known"):
         RunConfig.from_dict({"train": {"data_path": "~/x"}})
 

@@ -16,7 +16,13 @@ from smore_ext.data import Dataset
 from smore_ext.graph import Graph
 from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, setting, takes_parts
 from smore_ext.models.id_embeddings import IdEmbeddings
-from smore_ext.models.modalities import BuildsItemGraphs, chosen_modalities, default_cache_dir, item_graph
+from smore_ext.models.modalities import (
+    BuildsItemGraphs,
+    checked_cache_dir,
+    chosen_modalities,
+    default_cache_dir,
+    item_graph,
+)
 
 DEGREE_EPS = 1e-7  # added to degrees of the item graphs
 
@@ -58,6 +64,7 @@ class FREEDOMConfig:
         if not 0 <= self.edge_dropout < 1:
             raise ValueError(f"edge_dropout must be in [0, 1), got {self.edge_dropout}")
         check_backend(self.backend)
+        self.cache_dir = checked_cache_dir(self.cache_dir)
 
 
 class FREEDOM(BuildsItemGraphs, IdEmbeddings):

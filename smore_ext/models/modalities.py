@@ -26,6 +26,14 @@ def default_cache_dir() -> str | None:
         return None
 
 
+def checked_cache_dir(path: str | None) -> str | None:
+    """With ~ as the home directory; `ValueError` where there is none, as a folder named ~ would be made instead."""
+    expanded = None if path is None else os.path.expanduser(path)
+    if expanded is not None and expanded.startswith("~"):
+        raise ValueError(f"cache_dir must be a path, got {path}, and no such home directory is known")
+    return expanded
+
+
 def chosen_modalities(model: str, dataset: Dataset, chosen: Sequence[str] | None = None) -> list[str]:
     """Names of the modalities that a model reads; None: all that the data set has. `ValueError` for one it lacks."""
     known = list(dataset.features)

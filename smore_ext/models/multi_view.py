@@ -10,7 +10,6 @@ Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m, W 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,13 @@ from torch import Tensor, nn
 from smore_ext.data import Dataset
 from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, distinct, setting, takes_parts
 from smore_ext.models.id_embeddings import IdEmbeddings
-from smore_ext.models.modalities import BuildsItemGraphs, chosen_modalities, default_cache_dir, item_graph
+from smore_ext.models.modalities import (
+    BuildsItemGraphs,
+    checked_cache_dir,
+    chosen_modalities,
+    default_cache_dir,
+    item_graph,
+)
 from smore_ext.models.notices import Occasion, RunBegins, ranking_notices
 
 NODES = 32_768  # nodes whose side information is computed at once when all are asked for
@@ -73,10 +78,7 @@ class MultiViewConfig:
                     f"modalities must name at least one modality, each once, got {', '.join(self.modalities) or 'none'}"
                 )
         check_backend(self.backend)
-        if self.cache_dir is not None:
-            self.cache_dir = os.path.expanduser(self.cache_dir)
-            if self.cache_dir.startswith("~"):  # else a folder of that name would be made where the run was started
-                raise ValueError(f"cache_dir must be a path, got {self.cache_dir}, and no such home directory is known")
+        self.cache_dir = checked_cache_dir(self.cache_dir)
 
     def knn_k_of(self, modalities: list[str], built: list[str]) -> dict[str, int]:
         """Neighbours in the graphs that are `built`, of all `modalities`."""
