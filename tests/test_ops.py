@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 from smore_ext import ops, reference
 from smore_ext.testing import CASES, OpCase, checks, differentiable_tensors, in_bfloat16, map_tensors, on
