@@ -1,5 +1,6 @@
 #include "tables/factored_adam.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
