@@ -23,22 +23,11 @@ from smore_ext.models.smore_state import native_state_dict
 
 @dataclass
 class SMOREConfig(MultiViewConfig):
-    """Settings of SMORE; the defaults are the published ones for Amazon Baby where it has one value.
+    """Settings of SMORE: those of `MultiViewConfig`, and its own. The defaults are the published ones for Amazon Baby
+    where it has one value.
 
-    embedding_dim: width d of all embeddings.
-    n_ui_layers: layers over the user-item graph.
-    n_mm_layers: layers over the item graphs.
-    knn_k: neighbours in the item graphs, one number or one a modality (image=40,text=15).
-    cl_weight: weight of the InfoNCE term; 0 leaves it out.
-    reg_weight: weight of the L2 term.
-    temperature: of InfoNCE.
     dropout: share of the preference gates' outputs dropped in training.
-    freeze_features: keep the raw features as they are instead of training them.
-    batch_size: interactions a step, by which the L2 term divides; in a run the loop's.
     spectral: true filters all frequencies, false none, a number keeps that many of the lowest.
-    modalities: names to use, none for all that the data set has.
-    backend: native (this package's kernels) or reference (plain PyTorch).
-    cache_dir: where item graphs are kept between runs, none for nowhere.
     """
 
     dropout: float = setting(0.0, aliases=("dropout_rate",))
