@@ -245,6 +245,46 @@ def files(*patterns: str) -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in paths)
 
 
+def unit_of(source: str) -> str | None:
+    """Name of the translation unit that a source is compiled in, or None for one of its own.
+
+    A binding takes the compiler some 9 s, of which torch's headers are 8; so those of a family are compiled together.
+    Kernels do not include torch, and stay alone.
+    """
+    _, *folders, name = source.split("/")
+    match folders:
+        case [] | ["cpu"]:
+            return "module"
+        case [folder] if name.endswith(".cpp"):
+            return folder
+        case [family, "cpu"] if name.endswith("_cpu.cpp"):
+            return family
+        case [family, "cuda"] if name.endswith("_cuda.cpp"):
+            return f"{family}_cuda"
+    return None
+
+
+def united(sources: list[str]) -> list[str]:
+    """The files to compile in place of `sources`: those of a unit are included by one, which is written to build/."""
+    units: dict[str, list[str]] = {}
+    alone = []
+    for source in sources:
+        name = unit_of(source)
+        if name is None:
+            alone.append(source)
+        else:
+            units.setdefault(name, []).append(source)
+    folder = Path("build/units")
+    (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    for name, included in units.items():
+        text = "".join(f'#include "../../{path}"\n' for path in included)
+        path = ROOT / folder / f"{name}.cpp"
+        if not path.is_file() or path.read_text() != text:  # one that is written anew is compiled anew
+            path.write_text(text)
+    # The slow ones first.
+    return [(folder / f"{name}.cpp").as_posix() for name in units] + alone
+
+
 def make_extension(torch):
     """The extension module smore_ext._C."""
     from torch.utils import cpp_extension
@@ -294,7 +334,12 @@ def make_build_ext():
                 os.environ["CXX"] = shlex.join(words[1:])
             # pip would use a temporary folder for an editable build; with the objects kept, the next is incremental.
             self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
+            (extension,) = self.extensions
+            sources = extension.sources
+            extension.depends = [*extension.depends, *sources]
             try:
+                # Here only, so that archives list the sources themselves.
+                extension.sources = united(sources)
                 super().run()
             except CompileError:
                 self.explain("compiling")
@@ -302,6 +347,8 @@ def make_build_ext():
                 self.explain("linking")
             except RuntimeError as error:  # torch's own: ninja failed, or nvcc does not fit torch
                 self.explain(f"compiling ({error})")
+            finally:
+                extension.sources = sources
 
         def explain(self, step: str) -> NoReturn:
             fail(

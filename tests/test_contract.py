@@ -23,12 +23,29 @@ from smore_ext.training.events import EpochDone, Event
 from smore_ext.training.progress import Progress
 from smore_ext.training.step import CapturedStep, Step
 
+BUILT_IN = list(MODELS)
+
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(MODELS, "Tiny", tiny.Tiny)  # also puts back what `tiny.trainer` registers
     with tiny.one_thread():
         yield
+
+
+# How a model is made
+
+
+@pytest.mark.parametrize("model", sorted(BUILT_IN))
+def test_every_model_names_arguments_of_another_type(model: str) -> None:
+    cls, data = MODELS[model], tiny.tiny_dataset()
+    config = cls.config_class.__name__
+    with pytest.raises(TypeError, match=rf"{model}: config must be a {config} or None, got dict: {config}\(\*\*sett"):
+        cls(data, {"knn_k": 3})
+    with pytest.raises(TypeError, match=rf"{model}: config must be a {config} or None, got int"):
+        cls(data, config=3)
+    with pytest.raises(TypeError, match=rf"{model}: dataset must be a Dataset, got str"):
+        cls("baby", cls.config_class())
 
 
 # The batch

@@ -279,6 +279,24 @@ def test_an_archive_of_the_sources_needs_no_torch_and_names_no_single_one(setup_
     assert asked == {"install_requires": [*setup_module.REQUIREMENTS, "torch>=2.11"]}
 
 
+def test_every_source_is_compiled_once_and_bindings_together(setup_module, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup_module, "ROOT", tmp_path)
+    sources = sorted(
+        str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.suffix in (".cpp", ".cu")
+    )
+    compiled = setup_module.united(sources)
+    units = [tmp_path / path for path in compiled if path.startswith("build/")]
+    included = [line.removeprefix('#include "../../').rstrip('"') for u in units for line in u.read_text().splitlines()]
+    assert sorted(included + [path for path in compiled if not path.startswith("build/")]) == sources
+    # Those that include torch are in a unit, and no kernel is.
+    torch = [path for path in sources if re.search(r"#include <(torch|ATen|c10)/", (ROOT / path).read_text())]
+    assert set(torch) <= set(included) and not [path for path in included if "_kernel" in path]
+    # What is unchanged is not written anew, and so not compiled anew.
+    written = {unit: unit.stat().st_mtime_ns for unit in units}
+    setup_module.united(sources)
+    assert {unit: unit.stat().st_mtime_ns for unit in units} == written
+
+
 @pytest.mark.parametrize(
     ("wish", "cuda", "toolkit", "cufft", "sources", "chosen"),
     [

@@ -192,10 +192,19 @@ class Recommender(nn.Module):
     n_items: int
     loss_parts: dict[str, Tensor]
 
-    def __new__(cls, dataset: Dataset | None = None, *_: Any, **__: Any) -> Self:
+    def __new__(cls, dataset: Dataset | None = None, config: Any = None, *_: Any, **__: Any) -> Self:
         model = super().__new__(cls)
-        if dataset is not None:  # None where a copy is made
-            vars(model).update(n_users=dataset.n_users, n_items=dataset.n_items)
+        if dataset is None:  # a copy is made
+            return model
+        if not isinstance(dataset, Dataset):
+            raise TypeError(f"{cls.__name__}: dataset must be a Dataset, got {type(dataset).__name__}")
+        wanted = getattr(cls, "config_class", None)
+        if config is not None and wanted is not None and not isinstance(config, wanted):
+            hint = f": {wanted.__name__}(**settings) makes one of a dict" if isinstance(config, dict) else ""
+            raise TypeError(
+                f"{cls.__name__}: config must be a {wanted.__name__} or None, got {type(config).__name__}{hint}"
+            )
+        vars(model).update(n_users=dataset.n_users, n_items=dataset.n_items)
         return model
 
     def __init_subclass__(cls, **options: Any) -> None:
