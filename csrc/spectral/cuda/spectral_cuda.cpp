@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
@@ -163,7 +164,11 @@ Gradients backward(const char* op, TensorList grads, const Tensor* grad_fused, T
   const int64_t count = M + (fused ? 1 : 0);
   const SpectralPath path = path_for(op, d, M, kept);
   Gradients result{empties(xs.size(), xs[0]), {}};
-  for (const Tensor& filter : all) result.weights.push_back(at::empty(filter.sizes(), filter.options()));
+  for (const Tensor& filter : all) {
+    result.weights.push_back(n > 0 ? at::empty(filter.sizes(), filter.options())
+                                   : at::zeros(filter.sizes(), filter.options()));
+  }
+  if (n == 0) return result;  // sums of nothing: no kernel need run
   const c10::cuda::CUDAGuard guard(xs[0].device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const std::vector<Tensor> x = arrays(xs, path), g = arrays(with(grads, grad_fused), path);
@@ -192,18 +197,16 @@ Gradients backward(const char* op, TensorList grads, const Tensor* grad_fused, T
   const Tensor partial = sums(partials);
   const Tensor spectra = at::empty({M, n, bins, 2}, xs[0].options());
   const Tensor gradients = at::empty({count, n, bins, 2}, xs[0].options());
-  if (n > 0) {
-    for (int64_t m = 0; m < M; ++m) to_spectra<T>(op, x[static_cast<size_t>(m)], spectra.select(0, m));
-    for (size_t f = 0; f < g.size(); ++f) {
-      to_spectra<T>(op, g[f], gradients.select(0, static_cast<int64_t>(unfiltered + f)));
-    }
-    const Filters<T> pointers(weights);
-    cuda::spectral_bins_backward<T>(
-        {n, d, kept, M, unfiltered == 0, fused, pointers.pointers, spectra.const_data_ptr<T>(),
-         gradients.mutable_data_ptr<T>(), partial.mutable_data_ptr<double>()},
-        stream);
-    for (int64_t m = 0; m < M; ++m) to_rows<T>(op, gradients.select(0, m), result.xs[static_cast<size_t>(m)]);
+  for (int64_t m = 0; m < M; ++m) to_spectra<T>(op, x[static_cast<size_t>(m)], spectra.select(0, m));
+  for (size_t f = 0; f < g.size(); ++f) {
+    to_spectra<T>(op, g[f], gradients.select(0, static_cast<int64_t>(unfiltered + f)));
   }
+  const Filters<T> pointers(weights);
+  cuda::spectral_bins_backward<T>(
+      {n, d, kept, M, unfiltered == 0, fused, pointers.pointers, spectra.const_data_ptr<T>(),
+       gradients.mutable_data_ptr<T>(), partial.mutable_data_ptr<double>()},
+      stream);
+  for (int64_t m = 0; m < M; ++m) to_rows<T>(op, gradients.select(0, m), result.xs[static_cast<size_t>(m)]);
   std::vector<T*> grad_weight(unfiltered, nullptr);
   for (const Tensor& w : result.weights) grad_weight.push_back(w.mutable_data_ptr<T>());
   cuda::spectral_reduce(partial.const_data_ptr<double>(), partials, d, kept, M, fused, cuda::SpectralScales(d, M, 1),
