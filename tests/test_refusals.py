@@ -34,6 +34,22 @@ MIXED: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "grad_rows must be on the device of param",
     ),
+    "factored_adam_-step": (
+        lambda: ops.factored_adam_(
+            *(torch.zeros(2, 3) for _ in range(3)), torch.ones(2, 1), torch.ones(1, 3), torch.ones((), device=META), 0.1
+        ),
+        "step must be on the device of param",
+    ),
+    "factored_adam_-lr": (
+        lambda: ops.factored_adam_(
+            *(torch.zeros(2, 3) for _ in range(3)),
+            torch.ones(2, 1),
+            torch.ones(1, 3),
+            torch.ones(()),
+            torch.ones((), device=META),
+        ),
+        "lr_tensor must be on the device of param",
+    ),
     "table_linear_backward": (
         lambda: torch.ops.smore_ext.table_linear_backward(ROWS, ROWS.to(META)),
         "table must be on the device of grad",

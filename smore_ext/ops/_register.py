@@ -18,7 +18,8 @@ def fake(name: str, *, anywhere: Sequence[str] = ()) -> Callable[[Kernel], Kerne
     """Registers the decorated function as the shape kernel of smore_ext::name.
 
     It runs wherever one argument is on the meta device, so it also checks that the others are: nothing else looks at
-    the devices of an op that has no autograd kernel. Arguments named in `anywhere` are scalars that may be elsewhere.
+    the devices of an op that has no autograd kernel. Arguments named in `anywhere` are scalars that may be elsewhere,
+    but not on the meta device alone, where they have no value.
     """
 
     def register(kernel: Kernel) -> Kernel:
@@ -41,11 +42,11 @@ def _check_devices(op: str, arguments: dict[str, Any], anywhere: Sequence[str]) 
     for name, value in arguments.items():
         tensors = value if isinstance(value, list | tuple) else [value]
         for tensor in tensors:
-            if name in anywhere or not isinstance(tensor, torch.Tensor):
+            if not isinstance(tensor, torch.Tensor):
                 continue
             if first is None:
                 first = name, tensor.device
-            elif tensor.device != first[1]:
+            elif tensor.device != first[1] and (name not in anywhere or tensor.is_meta):
                 raise ValueError(
                     f"smore_ext::{op}: {name} must be on the device of {first[0]} ({first[1]}), got {tensor.device}"
                 )
