@@ -232,7 +232,7 @@ def _largest_term(case: OpCase, args: Args) -> float:
     by the lengths of rows."""
     if case.op in DIVIDING:
         temperature = args[2] if case.op == "info_nce" else 1.0
-        return 1e4 / min(1.0, max(float(temperature), 1e-30))
+        return 1e4 / min(1.0, max(float(temperature), 1e-300))
     size = 1.0
     for t in _tensors(args):
         if t.is_floating_point() and t.layout == torch.strided and t.numel():
