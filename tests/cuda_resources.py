@@ -1,12 +1,14 @@
-"""Checks what the CUDA kernels take of a multiprocessor, without a GPU: python tests/cuda_resources.py [LOG].
+"""Checks what CUDA kernels take of a multiprocessor, without a GPU: python tests/cuda_resources.py [LOG] [--archs 90].
 
 Compiles every .cu file of csrc with the flags of setup.py, prints ptxas's report as a table, and fails if a kernel
 spills, has a stack frame or uses too many registers. MAX_JOBS files are compiled at a time (2 if unset). LOG is what a
-build of the extension printed under NVCC_APPEND_FLAGS="-Xptxas -v": it is read in place of compiling.
+build of the extension printed under NVCC_APPEND_FLAGS="-Xptxas -v": it is read in place of compiling. `--archs` names
+the architectures, all that training runs on if it is left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import os
 import re
@@ -96,9 +98,9 @@ def complaints(kernels: Iterable[Kernel]) -> list[str]:
     return lines
 
 
-def not_in(kernels: Iterable[Kernel], names: Iterable[str]) -> list[str]:
+def not_in(kernels: Iterable[Kernel], names: Iterable[str], archs: Iterable[int] = ARCHS) -> list[str]:
     """`name on arch` of the kernels that a report lacks; it has mangled names."""
-    reported = {arch: " ".join(k.name for k in kernels if k.arch == f"sm_{arch}") for arch in ARCHS}
+    reported = {arch: " ".join(k.name for k in kernels if k.arch == f"sm_{arch}") for arch in archs}
     return [f"{name} on sm_{arch}" for arch, text in reported.items() for name in sorted(names) if name not in text]
 
 
@@ -119,11 +121,11 @@ def nvcc_flags() -> list[str]:
     sys.exit("setup.py has no NVCC_FLAGS")
 
 
-def report_of(nvcc: str, source: Path, folder: str) -> subprocess.CompletedProcess[str]:
-    """nvcc's run over one source for every architecture."""
-    archs = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS]
+def report_of(nvcc: str, source: Path, folder: str, archs: Iterable[int]) -> subprocess.CompletedProcess[str]:
+    """nvcc's run over one source for some architectures."""
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
     out = os.path.join(folder, f"{source.stem}.fatbin")
-    command = [nvcc, *nvcc_flags(), *archs, "-Xptxas", "-v", f"-I{ROOT / 'csrc'}", "-fatbin", "-o", out, str(source)]
+    command = [nvcc, *nvcc_flags(), *targets, "-Xptxas", "-v", f"-I{ROOT / 'csrc'}", "-fatbin", "-o", out, str(source)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -148,12 +150,12 @@ def show(kernels: list[Kernel]) -> None:
         print("  ".join([name.ljust(widths[0]), arch.ljust(widths[1]), *cells]))
 
 
-def compile_all(sources: list[Path]) -> str:
+def compile_all(sources: list[Path], archs: Iterable[int]) -> str:
     """ptxas's report of all sources; exits if one does not compile."""
     nvcc = find_nvcc()
     reports, failed = [], False
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or 2)) as pool:
-        for source, result in zip(sources, pool.map(lambda s: report_of(nvcc, s, folder), sources), strict=True):
+        for source, result in zip(sources, pool.map(lambda s: report_of(nvcc, s, folder, archs), sources), strict=True):
             if result.returncode != 0:
                 failed = True
                 print(f"{source.relative_to(ROOT)} does not compile:\n{result.stderr}", file=sys.stderr)
@@ -164,10 +166,14 @@ def compile_all(sources: list[Path]) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log", nargs="?", type=Path)
+    parser.add_argument("--archs", nargs="+", type=int, default=ARCHS)
+    options = parser.parse_args()
     sources = sorted((ROOT / "csrc").rglob("*.cu"))
-    kernels = parse(Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else compile_all(sources))
-    if missing := not_in(kernels, all_kernels()):
-        sys.exit(f"ptxas reported nothing of {', '.join(missing)}; a log must be of a whole build for {ARCHS}")
+    kernels = parse(options.log.read_text() if options.log else compile_all(sources, options.archs))
+    if missing := not_in(kernels, all_kernels(), options.archs):
+        sys.exit(f"ptxas reported nothing of {', '.join(missing)}; a log must be of a whole build for {options.archs}")
     demangle(kernels)
     kernels.sort(key=lambda kernel: (kernel.name, int(kernel.arch.removeprefix("sm_"))))
     show(kernels)
