@@ -12,6 +12,7 @@ from smore_ext.data import arrays, lines, read
 from smore_ext.runs import fuzz_files
 from smore_ext.testing.fuzz import TARGETS, Fault
 from smore_ext.testing.fuzz.target import generator_of, load_target
+from smore_ext.training import checkpoint
 
 
 def test_the_target_is_listed() -> None:
@@ -43,6 +44,9 @@ def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(read, "numbered", lambda column, ids, where: np.arange(len(column)) % len(ids))
         assert "pairs differ" in first_fault("inter")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "digest_tensors", lambda _: "the same")
+        assert "differ from those written" in first_fault("checkpoint")
     with monkeypatch.context() as patch:
         patch.setattr(fuzz_files, "LONGEST", 60)
         assert "an error of" in first_fault("inter")

@@ -1,8 +1,10 @@
-"""Fuzz target: files of data sets and settings with bytes changed: `python -m smore_ext.testing.fuzz files`.
+"""Fuzz target: files of data sets, settings and checkpoints with bytes changed.
+
+    python -m smore_ext.testing.fuzz files
 
 A file is read right or refused by an error of ours that is short and names it. Right is what a plain reading of the
 same bytes gives, by the csv module and numpy, and a row a line where no field of the table was written over several;
-it is asked only where the file was accepted.
+it is asked only where the file was accepted. Of a checkpoint it is what was written.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from smore_ext.data import Dataset, DatasetError, Pairs, ReadOptions, files, load_dataset
@@ -24,6 +27,7 @@ from smore_ext.runs.config_files import load_preset, preset_names, resolve
 from smore_ext.settings.config import RunConfig
 from smore_ext.settings.fields import ConfigError
 from smore_ext.testing.fuzz.target import Call, Fault
+from smore_ext.training import checkpoint
 
 LONGEST = 1500  # characters of an error; the path of the temporary folder is among them
 N_USERS, N_ITEMS = 6, 8
@@ -147,7 +151,32 @@ def _settings(rng: random.Random, kind: str) -> Call:
     return Call(kind, f"resolve({{}}, config_file=FILE)  # {_shown(content)}", run)
 
 
+def _checkpoint(rng: random.Random, kind: str) -> Call:
+    tensors = {"model.w": torch.arange(12.0).reshape(3, 4), "optimizer.w.step": torch.tensor(3.0)}
+    metadata = {"epoch": 3, "settings": {"lr": 0.1, "seeds": [1, 2]}}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Path(folder) / "c", tensors, metadata)
+        content = changed(rng, (Path(folder) / "c").read_bytes())
+
+    def run() -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "c.safetensors"
+            path.write_bytes(content)
+            try:
+                stored, told = checkpoint.load(path)
+            except checkpoint.CheckpointError as error:
+                return _refused(error, folder)
+        if told != metadata or stored.keys() != tensors.keys():
+            raise Fault(f"metadata or names differ from those written: {told}, {sorted(stored)}")
+        if not all(torch.equal(stored[name], value) for name, value in tensors.items()):
+            raise Fault("tensors differ from those written")
+        return "read"
+
+    return Call(kind, f"checkpoint.load(FILE)  # {_shown(content)}", run)
+
+
 KINDS: Mapping[str, Callable[[random.Random, str], Call]] = {
+    "checkpoint": _checkpoint,
     "csv": _table,
     "gz": _packed,
     "ids": _ids,
