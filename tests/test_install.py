@@ -259,6 +259,7 @@ def test_a_target_of_another_python_is_refused(setup_module, monkeypatch, tmp_pa
 @pytest.mark.parametrize(("target", "torches"), [(None, []), (sys.executable, ["torch==2.13.0"])])
 def test_a_torch_is_asked_for_only_where_the_target_is_known_to_have_none(setup_module, monkeypatch, target, torches):
     asked = {}
+    monkeypatch.setattr(setup_module, "check_setuptools", lambda: None)  # this environment's may be old
     monkeypatch.setattr(setup_module, "setup", lambda **arguments: asked.update(arguments))
     monkeypatch.setattr(setup_module, "find_target", lambda: target)
     monkeypatch.setattr(setup_module, "find_torch", lambda target: None)
@@ -272,6 +273,7 @@ def test_a_torch_is_asked_for_only_where_the_target_is_known_to_have_none(setup_
 
 def test_an_archive_of_the_sources_needs_no_torch_and_names_no_single_one(setup_module, monkeypatch):
     asked = {}
+    monkeypatch.setattr(setup_module, "check_setuptools", lambda: None)  # this environment's may be old
     monkeypatch.setattr(setup_module, "setup", lambda **arguments: asked.update(arguments))
     monkeypatch.setattr(setup_module, "imported_torch", lambda: pytest.fail("torch is not needed"))
     monkeypatch.setattr(sys, "argv", ["setup.py", "sdist", "--formats", "gztar"])
