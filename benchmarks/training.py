@@ -1,4 +1,4 @@
-"""Training steps of SMORE as the trainer runs them, and as others would: shared by benchmarks and profiles."""
+"""Training steps as the trainer runs them, and as others would: shared by benchmarks and profiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -13,12 +14,13 @@ from benchmarks import floors
 from benchmarks.device import CPU
 from benchmarks.inputs import Size
 from benchmarks.peers import csr_product, csr_product_with_transpose, sparse_backend
-from smore_ext import SMORE, Batch, Dataset, SMOREConfig
+from smore_ext import SMORE, Batch, Dataset, Recommender
 from smore_ext.models.contract import BACKENDS
 from smore_ext.training import step
 from smore_ext.training.device import deterministic, reuse_memory
 from smore_ext.training.optimizers import adam
 
+BATCH_SIZE = 2048  # of all published settings
 BATCHES = 8  # different batches, taken in turn: which nodes a step touches matters to us
 
 # The reference backend with other sparse products: what a good user would write without this package.
@@ -45,18 +47,24 @@ def random_batches(data: Dataset, batch_size: int, device: torch.device) -> list
 
 
 def make_step(
-    data: Dataset, config: SMOREConfig, backend: str, fused: bool, device: torch.device = CPU
-) -> tuple[SMORE, torch.optim.Adam, Callable[[], None]]:
+    data: Dataset,
+    config: Any,
+    backend: str,
+    fused: bool,
+    device: torch.device = CPU,
+    model_class: type[Recommender] = SMORE,
+) -> tuple[Recommender, torch.optim.Adam, Callable[[], None]]:
     """A model on that backend, its optimizer (the trainer's choice), and one training step on the next batch.
 
     On a GPU ours is captured, as the trainer captures it.
     """
     torch.manual_seed(0)
-    model = SMORE(data, replace(config, backend=backend)).to(device)
+    model = model_class(data, replace(config, backend=backend)).to(device)
+    model.begin_epoch(0, torch.Generator().manual_seed(0))
     captured = device.type == "cuda" and model.capturable
     optimizer = adam(model, 1e-3, fused, captured)
     take = step.make_step(model, optimizer, amp=False, captured=captured)
-    batches = itertools.cycle(random_batches(data, config.batch_size, device))
+    batches = itertools.cycle(random_batches(data, BATCH_SIZE, device))
     return model, optimizer, lambda: take(next(batches))
 
 
