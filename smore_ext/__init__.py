@@ -4,8 +4,14 @@ Importing this package loads torch and the extension, nothing else: the recommen
 the libraries that it reads files with are loaded when one of its names is first used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from smore_ext import threads
+
+if threads.is_command(sys.orig_argv) and "torch" not in sys.modules:
+    threads.prepare()
 
 from smore_ext import backends, ops, reference
 from smore_ext._native import build_info

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from smore_ext import ops, reference
+from smore_ext import ops, reference, threads
 from smore_ext._native import build_info
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
@@ -122,15 +122,38 @@ def openmp_runtimes() -> list[str] | None:
 def examine() -> dict[str, Any]:
     """Everything the doctor knows, as JSON-ready values."""
     info = versions()
+    busy = threads.busy_elsewhere()
     results = self_test()
     return {
         **info,
         "cpus": os.cpu_count(),
+        "openmp_settings": [
+            f"{n}={v}" for n, v in sorted(os.environ.items()) if n.startswith(("OMP_", "GOMP_", "KMP_"))
+        ],
+        "usable_cores": threads.usable_cores(),
+        "cores_busy_elsewhere": None if busy is None else round(busy, 1),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "openmp": openmp_runtimes(),
         "self_test": [result._asdict() for result in results],
         "passed": not any(result.problem for result in results),
     }
+
+
+def crowding(findings: dict[str, Any]) -> list[str]:
+    """What is to be said where threads have no core of their own."""
+    warnings = []
+    cores, used, busy = (findings[name] for name in ("usable_cores", "threads", "cores_busy_elsewhere"))
+    if used > cores:
+        warnings.append(
+            f"torch uses {used} threads, but this process may use {cores} of the cores (affinity, or the quota of its "
+            f"container): set OMP_NUM_THREADS={cores}"
+        )
+    if busy is not None and busy > max(0.5, findings["cpus"] - min(used, cores) + 0.5):
+        warnings.append(
+            f"other processes keep {busy:.1f} of {findings['cpus']} cores busy: a training run takes longer, and fewer "
+            "threads (--threads) may be as fast"
+        )
+    return warnings
 
 
 def _print(console: Console, findings: dict[str, Any]) -> None:
@@ -157,6 +180,8 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
             "Usually another package brought the second one.",
             style="yellow",
         )
+    for warning in crowding(findings):
+        console.print(f"warning: {warning}", style="yellow")
     failed = sum(bool(result["problem"]) for result in findings["self_test"])
     console.print(f"{len(findings['self_test']) - failed} ops passed, {failed} failed")
 
