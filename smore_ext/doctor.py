@@ -121,19 +121,20 @@ def openmp_runtimes() -> list[str] | None:
 
 def examine() -> dict[str, Any]:
     """Everything the doctor knows, as JSON-ready values."""
-    info = versions()
+    about = versions()
     busy = threads.busy_elsewhere()
     results = self_test()
-    return {
-        **info,
+    about |= {
         "cpus": os.cpu_count(),
-        "openmp_settings": [
-            f"{n}={v}" for n, v in sorted(os.environ.items()) if n.startswith(("OMP_", "GOMP_", "KMP_"))
-        ],
+        "openmp_settings": [f"{n}={v}" for n, v in sorted(os.environ.items()) if re.match("(OMP|GOMP|KMP)_", n)],
         "usable_cores": threads.usable_cores(),
         "cores_busy_elsewhere": None if busy is None else round(busy, 1),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "openmp": openmp_runtimes(),
+    }
+    return {
+        **about,
+        "warnings": crowding(about),
         "self_test": [result._asdict() for result in results],
         "passed": not any(result.problem for result in results),
     }
@@ -165,7 +166,7 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
         if key == "build":
             for name, entry in value.items():
                 about.add_row(f"built: {name}", "none" if entry is None else str(entry))
-        elif key not in ("self_test", "passed"):
+        elif key not in ("self_test", "passed", "warnings"):
             shown = "\n".join(map(str, value)) if isinstance(value, list) else value
             about.add_row(key, "unknown" if shown is None else str(shown) or "none")
     tests = Table("op", "device", "largest error", "", title="self-test", title_justify="left")
@@ -180,7 +181,7 @@ def _print(console: Console, findings: dict[str, Any]) -> None:
             "Usually another package brought the second one.",
             style="yellow",
         )
-    for warning in crowding(findings):
+    for warning in findings["warnings"]:
         console.print(f"warning: {warning}", style="yellow")
     failed = sum(bool(result["problem"]) for result in findings["self_test"])
     console.print(f"{len(findings['self_test']) - failed} ops passed, {failed} failed")

@@ -290,7 +290,7 @@ def test_smore_runs_the_commands(run_dir: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_smore_passes_exit_codes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: {"passed": False, "openmp": [], "self_test": []})
+    monkeypatch.setattr(doctor, "examine", lambda: {"passed": False, "openmp": [], "warnings": [], "self_test": []})
     assert smore.main(["doctor"]) == 1
 
     def interrupt(*_: object) -> None:

@@ -95,7 +95,7 @@ def test_the_doctor_shows_problems_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = doctor.Result("knn", "cpu", None, "ValueError: expected [/x]")
-    found = {"openmp": ["/opt/[/x]/libgomp.so"], "self_test": [failed._asdict()], "passed": False}
+    found = {"openmp": ["/opt/[/x]/libgomp.so"], "warnings": [], "self_test": [failed._asdict()], "passed": False}
     monkeypatch.setattr(doctor, "examine", lambda: found)
     assert doctor.main([]) == 1
     out = capsys.readouterr().out
