@@ -1,0 +1,1 @@
+"""Other people's source trees made fast. Nothing else in the package imports from here."""

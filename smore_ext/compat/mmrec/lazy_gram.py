@@ -1,0 +1,105 @@
+"""The similarities x x^T of all rows, of which foreign code mostly wants the largest of each row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smore_ext import ops
+from smore_ext.compat.mmrec.lazy import Lazy
+from smore_ext.compat.mmrec.lazy_sparse import LazySparse
+from smore_ext.compat.mmrec.proof import difference
+from smore_ext.compat.mmrec.report import Report
+from smore_ext.graph import Graph
+
+_ROWS = 16  # of the sample that a topk is tried on
+_NORM = 1e-4  # how far from 1 the norm of a normalised row may be
+
+
+class LazyGram(Lazy):
+    """x x^T for rows x [N, D]. Its `topk` is `ops.knn` where rows are normalised, else `ops.masked_topk`."""
+
+    def __init__(self, rows: Tensor, report: Report) -> None:
+        self.rows, self.report = rows, report
+        self.shape = torch.Size((rows.shape[0], rows.shape[0]))
+        self.dtype, self.device = rows.dtype, rows.device
+        self.requires_grad = rows.requires_grad and torch.is_grad_enabled()
+
+    def _make(self) -> Tensor:
+        self.report.add("knn", f"x x^T of {self.shape[0]} rows", False, "it is used whole")
+        return torch.einsum("nd,md->nm", self.rows, self.rows)
+
+    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+        found = _topk(self, k, dim, largest, sorted)
+        return self.dense().topk(k, dim, largest, sorted) if found is NotImplemented else found
+
+    def _nearest(self, k: int) -> tuple[Tensor, Tensor] | None:
+        """(similarity, index), or None where the sample differs from torch."""
+        rows = self.rows.detach()
+        norms = rows.norm(dim=1)
+        if not bool(torch.isfinite(norms).all()):
+            return None
+        normalised = bool(((norms - 1).abs() < _NORM).all())
+        value, index = ops.knn(rows, k) if normalised else ops.masked_topk(rows, rows, k)
+        expected = torch.einsum("nd,md->nm", rows[:_ROWS], rows).topk(k, dim=-1).values
+        why = difference("similarity", expected, value[:_ROWS])
+        self.report.add("knn", f"topk of x x^T, {self.shape[0]} rows", why is None, why or "")
+        return (value, index) if why is None else None
+
+
+def _topk(gram: LazyGram, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, **more: Any) -> Any:
+    if more or dim not in (-1, 1) or not largest or not 1 <= k <= gram.shape[0]:
+        return NotImplemented
+    nearest = gram._nearest(k)
+    if nearest is None:
+        return NotImplemented
+    value, index = nearest
+    if gram.requires_grad and torch.is_grad_enabled():
+        n = gram.shape[0]
+        columns, order = index.sort(dim=1)
+        rowptr = torch.arange(0, n * k + 1, k, device=index.device)
+        graph = Graph(rowptr, columns.flatten(), torch.ones(n * k, device=index.device), (n, n))
+        value = ops.edge_dot(graph, gram.rows, gram.rows).view(n, k).gather(1, order.argsort(dim=1))
+    return torch.return_types.topk((value, index))
+
+
+class _LazyZeros(Lazy):
+    """Zeros like a lazy matrix, into which neighbours are scattered."""
+
+    requires_grad = False
+
+    def __init__(self, like: Lazy) -> None:
+        self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
+
+    def become(self, other: Lazy) -> Lazy:
+        """In place, as scatter_ is."""
+        vars(self).clear()
+        vars(self).update(vars(other))
+        vars(object)["__class__"].__set__(self, type(other))
+        return self
+
+    def _make(self) -> Tensor:
+        return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+
+
+def _zeros_like(matrix: Lazy, **more: Any) -> Any:
+    return NotImplemented if more else _LazyZeros(matrix)
+
+
+def _scatter(zeros: _LazyZeros, dim: int, index: Tensor, src: Any, **more: Any) -> Any:
+    if more or dim not in (-1, 1) or type(src) is not Tensor or index.shape != src.shape or zeros._dense is not None:
+        return NotImplemented
+    if index.shape[0] != zeros.shape[0] or bool((index.sort(dim=1).values.diff(dim=1) == 0).any()):
+        return NotImplemented
+    sparse = LazySparse.from_neighbours(index, src, (zeros.shape[0], zeros.shape[1]))
+    return zeros.become(sparse)
+
+
+LazyGram.rules = {
+    "topk": _topk,
+    "zeros_like": _zeros_like,
+    "detach": lambda gram: LazyGram(gram.rows.detach(), gram.report),
+}
+_LazyZeros.rules = {"scatter_": _scatter, "zeros_like": _zeros_like}
