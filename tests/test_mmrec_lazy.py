@@ -25,7 +25,7 @@ def rows(grad: bool = False) -> Tensor:
 
 
 def gram(grad: bool = False) -> LazyGram:
-    return LazyGram(rows(grad), Report())
+    return LazyGram.of(rows(grad), Report())
 
 
 def sparse(value: Tensor | None = None) -> LazySparse:
@@ -36,7 +36,7 @@ def sparse(value: Tensor | None = None) -> LazySparse:
 
 
 def test_topk_of_a_gram_matrix() -> None:
-    value, index = torch.topk(gram(), K, dim=-1)  # type: ignore[arg-type]
+    value, index = torch.topk(gram(), K, dim=-1)
     expected = (rows() @ rows().T).topk(K, dim=-1)
     assert torch.equal(index, expected.indices)
     torch.testing.assert_close(value, expected.values)
@@ -48,7 +48,7 @@ def test_topk_has_gradients(unit: bool) -> None:
     grads = []
     for lazy in (False, True):
         x = (rows() if unit else rows() * torch.linspace(0.5, 2, N)[:, None]).requires_grad_()
-        value = (LazyGram(x, Report()) if lazy else x @ x.T).topk(K)[0]
+        value = (LazyGram.of(x, Report()) if lazy else x @ x.T).topk(K)[0]
         grads.append(torch.autograd.grad((value * torch.arange(N * K).view(N, K)).sum(), x)[0])
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-3)
 
@@ -129,7 +129,7 @@ def test_writing_counts() -> None:
         write(matrix)
         write(dense)
         x = torch.ones(N, 2)
-        torch.testing.assert_close(torch.mm(matrix, x), torch.mm(dense, x))  # type: ignore[arg-type]
+        torch.testing.assert_close(torch.mm(matrix, x), torch.mm(dense, x))
         torch.testing.assert_close(_plain(matrix * 2), dense * 2)
     matrix = sparse()
     before = matrix * 1.0
@@ -138,12 +138,12 @@ def test_writing_counts() -> None:
 
 
 def test_scatter_into_zeros_in_place() -> None:
-    value, index = torch.topk(gram(), K, dim=-1)  # type: ignore[arg-type]
-    zeros = torch.zeros_like(gram())  # type: ignore[arg-type]
+    value, index = torch.topk(gram(), K, dim=-1)
+    zeros = torch.zeros_like(gram())
     zeros.scatter_(-1, index, value)
     expected = torch.zeros(N, N).scatter_(-1, index, value)
     torch.testing.assert_close(_plain(zeros), expected)
-    twice = torch.zeros_like(gram()).scatter_(-1, torch.zeros(N, 2, dtype=torch.int64), torch.ones(N, 2))  # type: ignore[arg-type]
+    twice = torch.zeros_like(gram()).scatter_(-1, torch.zeros(N, 2, dtype=torch.int64), torch.ones(N, 2))
     torch.testing.assert_close(twice, torch.zeros(N, N).scatter_(-1, torch.zeros(N, 2, dtype=torch.int64), 1.0))
 
 
@@ -154,9 +154,9 @@ def test_gradients_of_edges_and_factors() -> None:
         value = (torch.arange(N * K).view(N, K).float().sin() + 1.1).requires_grad_()
         mix, y = torch.tensor([0.3, 0.7], requires_grad=True), x.clone().requires_grad_()
         a, b = sparse(value), sparse()
-        a, b = (a, b) if lazy else (a.dense(), b.dense())  # type: ignore[assignment]
+        a, b = (a, b) if lazy else (a.dense(), b.dense())
         whole = mix[0] * a + mix[1] * b
-        out = torch.mm(whole, y).sin().sum() + whole.sum(-1).cos().sum()  # type: ignore[arg-type]
+        out = torch.mm(whole, y).sin().sum() + whole.sum(-1).cos().sum()
         grads.append(torch.autograd.grad(out, [value, mix, y]))
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -178,6 +178,6 @@ def test_a_gram_matrix_is_found_where_it_is_one() -> None:
 def test_rows_without_a_direction_are_left_to_torch() -> None:
     x = rows()
     x[3] = float("nan")
-    matrix = LazyGram(x, Report())
+    matrix = LazyGram.of(x, Report())
     value = matrix.topk(K).values
     assert torch.equal(value.isnan(), (x @ x.T).topk(K).values.isnan()) and matrix._dense is not None

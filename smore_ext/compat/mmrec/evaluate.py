@@ -46,12 +46,14 @@ class _Factors(NamedTuple):
 
 
 class _LazyScores(Lazy):
-    requires_grad = False
+    left: Tensor  # [B, d]
+    right: Tensor  # [d, I]
 
-    def __init__(self, left: Tensor, right: Tensor) -> None:
-        self.left, self.right = left, right  # [B, d], [d, I]
-        self.shape = torch.Size((left.shape[0], right.shape[1]))
-        self.dtype, self.device = left.dtype, left.device
+    @classmethod
+    def of(cls, left: Tensor, right: Tensor) -> _LazyScores:
+        scores = cls._of((left.shape[0], right.shape[1]), left, False)
+        scores.left, scores.right = left, right
+        return scores
 
     def _make(self) -> Tensor:
         return torch.einsum("bd,di->bi", self.left, self.right)
@@ -68,7 +70,7 @@ class _Unmultiplied(TorchFunctionMode):
         if not kwargs and len(args) == 2 and func.__name__.strip("_") in ("mm", "matmul"):
             left, right = args
             if is_matrix(left) and is_matrix(right) and (left.shape[0], right.shape[1]) == self.shape:
-                return _LazyScores(left, right)
+                return _LazyScores.of(left, right)
         return func(*args, **(kwargs or {}))
 
 

@@ -21,19 +21,18 @@ _NORM = 1e-4  # how far from 1 the norm of a normalised row may be
 class LazyGram(Lazy):
     """x x^T for rows x [N, D]. Its `topk` is `ops.knn` where rows are normalised, else `ops.masked_topk`."""
 
-    def __init__(self, rows: Tensor, report: Report) -> None:
-        self.rows, self.report = rows, report
-        self.shape = torch.Size((rows.shape[0], rows.shape[0]))
-        self.dtype, self.device = rows.dtype, rows.device
-        self.requires_grad = rows.requires_grad and torch.is_grad_enabled()
+    rows: Tensor
+    report: Report
+
+    @classmethod
+    def of(cls, rows: Tensor, report: Report) -> LazyGram:
+        gram = cls._of((rows.shape[0], rows.shape[0]), rows, rows.requires_grad and torch.is_grad_enabled())
+        gram.rows, gram.report = rows, report
+        return gram
 
     def _make(self) -> Tensor:
         self.report.add("knn", f"x x^T of {self.shape[0]} rows", False, "it is used whole")
         return torch.einsum("nd,md->nm", self.rows, self.rows)
-
-    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-        found = _topk(self, k, dim, largest, sorted)
-        return self.dense().topk(k, dim, largest, sorted) if found is NotImplemented else found
 
     def _nearest(self, k: int) -> tuple[Tensor, Tensor] | None:
         """(similarity, index), or None where the sample differs from torch."""
@@ -68,24 +67,23 @@ def _topk(gram: LazyGram, k: int, dim: int = -1, largest: bool = True, sorted: b
 class _LazyZeros(Lazy):
     """Zeros like a lazy matrix, into which neighbours are scattered."""
 
-    requires_grad = False
-
-    def __init__(self, like: Lazy) -> None:
-        self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
+    @classmethod
+    def of(cls, like: Tensor) -> _LazyZeros:
+        return cls._of(tuple(like.shape), like, False)
 
     def become(self, other: Lazy) -> Lazy:
         """In place, as scatter_ is."""
+        self.__class__ = type(other)  # type: ignore[assignment]
         vars(self).clear()
         vars(self).update(vars(other))
-        vars(object)["__class__"].__set__(self, type(other))
         return self
 
     def _make(self) -> Tensor:
-        return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        return torch.zeros(tuple(self.shape), dtype=self.dtype, device=self.device)
 
 
 def _zeros_like(matrix: Lazy, **more: Any) -> Any:
-    return NotImplemented if more else _LazyZeros(matrix)
+    return NotImplemented if more else _LazyZeros.of(matrix)
 
 
 def _scatter(zeros: _LazyZeros, dim: int, index: Tensor, src: Any, **more: Any) -> Any:
@@ -100,6 +98,6 @@ def _scatter(zeros: _LazyZeros, dim: int, index: Tensor, src: Any, **more: Any) 
 LazyGram.rules = {
     "topk": _topk,
     "zeros_like": _zeros_like,
-    "detach": lambda gram: LazyGram(gram.rows.detach(), gram.report),
+    "detach": lambda gram: LazyGram.of(gram.rows.detach(), gram.report),
 }
 _LazyZeros.rules = {"scatter_": _scatter, "zeros_like": _zeros_like}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.compat.mmrec.lazy import Lazy, is_lazy
+from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.graph import Graph
 
 
@@ -22,13 +22,16 @@ class _Term(NamedTuple):
 class LazySparse(Lazy):
     """The sum of some terms. Products, sums over rows, scaling, addition and `detach` are done on the edges."""
 
-    def __init__(self, terms: list[_Term]) -> None:
-        self.terms = terms
-        self.shape = torch.Size(terms[0].graph.shape)
-        self.dtype, self.device = terms[0].value.dtype, terms[0].value.device
-        self.requires_grad = any(term.value.requires_grad for term in terms)
-        self._detached: LazySparse | None = None
-        self._constant: list[Graph] | None = None
+    terms: list[_Term]
+    _detached: LazySparse | None
+    _constant: list[Graph] | None
+
+    @classmethod
+    def of(cls, terms: list[_Term]) -> LazySparse:
+        live = any(term.value.requires_grad for term in terms)
+        matrix = cls._of(terms[0].graph.shape, terms[0].value, live)
+        matrix.terms, matrix._detached, matrix._constant = terms, None, None
+        return matrix
 
     @classmethod
     def from_neighbours(cls, index: Tensor, value: Tensor, shape: tuple[int, int]) -> LazySparse:
@@ -37,19 +40,19 @@ class LazySparse(Lazy):
         index, order = index.sort(dim=1)
         rowptr = torch.arange(0, n * k + 1, k, device=index.device)
         graph = Graph(rowptr, index.flatten(), torch.ones(n * k, device=index.device), shape)
-        return cls([_Term(graph, value.gather(1, order).flatten())])
+        return cls.of([_Term(graph, value.gather(1, order).flatten())])
 
     @classmethod
     def from_dense(cls, matrix: Tensor) -> LazySparse:
         """From a matrix that is there, and stays so for uses that need it whole."""
         row, col = matrix.nonzero(as_tuple=True)
         graph = Graph.from_edges(row, col, None, (matrix.shape[0], matrix.shape[1]))
-        sparse = cls([_Term(graph, matrix[row, col])])
+        sparse = cls.of([_Term(graph, matrix[row, col])])
         sparse._dense = matrix
         return sparse
 
     def _make(self) -> Tensor:
-        out = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        out = torch.zeros(tuple(self.shape), dtype=self.dtype, device=self.device)
         for graph, value in self.terms:
             out = out.index_put((graph.row.long(), graph.col.long()), value, accumulate=True)
         return out
@@ -72,13 +75,14 @@ class LazySparse(Lazy):
         for graph, value in self.terms:
             value = value if left is None else value * left.index_select(0, graph.row)
             terms.append(_Term(graph, value if right is None else value * right.index_select(0, graph.col)))
-        return LazySparse(terms)
+        return LazySparse.of(terms)
 
-    def detach(self) -> LazySparse:
+    def constant(self) -> LazySparse:
+        """Without history."""
         if not self.requires_grad:
             return self
         if self._detached is None:
-            self._detached = LazySparse([_Term(graph, value.detach()) for graph, value in self.terms])
+            self._detached = LazySparse.of([_Term(graph, value.detach()) for graph, value in self.terms])
         return self._detached
 
 
@@ -90,7 +94,7 @@ def _sum(parts: list[Tensor]) -> Tensor:
 
 
 def _mm(left: Any, right: Any) -> Any:
-    if type(left) is not LazySparse or is_lazy(right):
+    if type(left) is not LazySparse or isinstance(right, Lazy):
         return NotImplemented
     if right.ndim != 2 or right.layout != torch.strided or right.dtype != left.dtype:
         return NotImplemented
@@ -105,7 +109,7 @@ def _mul(a: Any, b: Any) -> Any:
     matrix, number = (a, b) if type(a) is LazySparse else (b, a)
     if not _is_number(number):
         return NotImplemented
-    return LazySparse([_Term(graph, value * number) for graph, value in matrix.terms])
+    return LazySparse.of([_Term(graph, value * number) for graph, value in matrix.terms])
 
 
 def _div(a: Any, b: Any) -> Any:
@@ -115,7 +119,7 @@ def _div(a: Any, b: Any) -> Any:
 def _add(a: Any, b: Any, **more: Any) -> Any:
     if more or type(a) is not LazySparse or type(b) is not LazySparse or a.shape != b.shape or a.dtype != b.dtype:
         return NotImplemented
-    return LazySparse([*a.terms, *b.terms])
+    return LazySparse.of([*a.terms, *b.terms])
 
 
 def _sum_rule(matrix: Any, dim: Any = None, **more: Any) -> Any:
@@ -133,6 +137,6 @@ LazySparse.rules = {
     "truediv": _div,
     "add": _add,
     "sum": _sum_rule,
-    "detach": lambda matrix: matrix.detach(),
+    "detach": lambda matrix: matrix.constant(),
     "clone": lambda matrix, **more: matrix,
 }

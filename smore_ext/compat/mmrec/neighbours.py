@@ -39,8 +39,8 @@ class Neighbours:
         if not same or left.shape[0] <= left.shape[1]:
             return NotImplemented
         if right.requires_grad != left.requires_grad or not torch.is_grad_enabled():
-            return LazyGram(left.detach(), self.report)
-        return LazyGram(left, self.report)
+            return LazyGram.of(left.detach(), self.report)
+        return LazyGram.of(left, self.report)
 
     def install(self) -> None:
         """Matrices that a tree's code reads from its cache files."""
