@@ -11,7 +11,8 @@ or around an untouched tree: `python -m smore_ext.compat.mmrec src/main.py -m FR
 """
 
 from smore_ext.compat.mmrec.environment import Fixes, fix_environment
+from smore_ext.compat.mmrec.model import recommender
 from smore_ext.compat.mmrec.patch import PIECES, Patch, patch, undo
 from smore_ext.compat.mmrec.report import Entry, Report
 
-__all__ = ["PIECES", "Entry", "Fixes", "Patch", "Report", "fix_environment", "patch", "undo"]
+__all__ = ["PIECES", "Entry", "Fixes", "Patch", "Report", "fix_environment", "patch", "recommender", "undo"]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from smore_ext.compat.mmrec.proof import classes_of, difference, own_functions, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
-from smore_ext.models import FactoredAdam, TableLinear
+from smore_ext.models import FactoredAdam, Recommender, TableLinear
 
 _OPTIONS = ("params", "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
 _WIDE = 2  # a table has at least so many times the columns that its layer gives: below that factors save nothing
@@ -76,8 +76,11 @@ class Optimizer:
 def _tables(model: nn.Module, trained: set[int]) -> list[tuple[nn.Parameter, nn.Linear]]:
     """Tables with a layer that may read each: of the same width, and much narrower in what it gives."""
     linears = [m for m in model.modules() if type(m) is nn.Linear and m.bias is not None]
-    pairs = []
+    pairs: list[tuple[nn.Parameter, nn.Linear]] = []
     for module in model.modules():
+        if isinstance(module, Recommender):  # of this package: it says so itself
+            pairs += [pair for pair in module.feature_tables() if id(pair[0]) in trained]
+            continue
         table = module.weight if type(module) is nn.Embedding else None
         if table is None or not table.requires_grad or id(table) not in trained or module.max_norm is not None:
             continue
@@ -90,7 +93,8 @@ def _tables(model: nn.Module, trained: set[int]) -> list[tuple[nn.Parameter, nn.
 
 def _factored(group: dict[str, Any], pairs: list[tuple[nn.Parameter, nn.Linear]]) -> FactoredAdam:
     for _, linear in pairs:
-        linear.__class__ = FeatureLinear
+        if type(linear) is nn.Linear:
+            linear.__class__ = FeatureLinear
     once = {id(table): (table, linear) for table, linear in pairs}
     for _, linear in pairs:
         linear.factored = True  # type: ignore[assignment]

@@ -34,7 +34,7 @@ class TrainLoader(Loader):
         self.dataset = self.dataset.copy(self.first)
         random.shuffle(self.all_items)
 
-    def inter_matrix(self):
+    def inter_matrix(self, form="coo"):
         df = self.first
         ones = np.ones(len(df), dtype=np.float32)
         return coo_matrix((ones, (df["user"].values, df["item"].values)), shape=(70, 60))

@@ -6,21 +6,32 @@ from utils.dataloader import EvalLoader, TrainLoader
 N_USERS, N_ITEMS = 70, 60
 
 
+class Settings(dict):
+    """As in such trees: a name that is not there is None."""
+
+    def __missing__(self, name):
+        return None
+
+
 def settings(**changes):
-    return {
-        "USER_ID_FIELD": "user",
-        "ITEM_ID_FIELD": "item",
-        "batch_size": 128,
-        "eval_batch_size": 32,
-        "topk": [3, 5],
-        "metrics": ["Recall", "Recall2", "NDCG", "Precision", "MAP"],
-        "seed": 7,
-        "epochs": 2,
-        "lr": 0.01,
-        "device": torch.device("cpu"),
-        "negatives": True,
-        **changes,
-    }
+    return Settings(
+        {
+            "USER_ID_FIELD": "user",
+            "ITEM_ID_FIELD": "item",
+            "batch_size": 128,
+            "eval_batch_size": 32,
+            "topk": [3, 5],
+            "metrics": ["Recall", "Recall2", "NDCG", "Precision", "MAP"],
+            "seed": 7,
+            "epochs": 2,
+            "lr": 0.01,
+            "device": torch.device("cpu"),
+            "negatives": True,
+            "dataset": "tiny",
+            "train_batch_size": 128,
+            **changes,
+        }
+    )
 
 
 class Frame:
