@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,8 @@ class MultiViewConfig:
     backend: native (this package's kernels) or reference (plain PyTorch).
     cache_dir: where item graphs are kept between runs, none for nowhere.
     """
+
+    unread: ClassVar[tuple[str, ...]] = ("lambda_coeff",)  # stands in published files, and published code ignores it
 
     embedding_dim: int = setting(64, aliases=("embedding_size",))
     n_ui_layers: int = 4

@@ -14,8 +14,9 @@ from smore_ext.data.files import only_dataset
 from smore_ext.data.readers import DEFAULT_READER
 from smore_ext.registry import did_you_mean
 from smore_ext.runs.folder import RunFolder
-from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, loop_value, merge
+from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, config_class, loop_value, merge
 from smore_ext.settings.fields import ConfigError
+from smore_ext.settings.foreign import GRIDS, from_mmrec
 from smore_ext.settings.text import parse_yaml
 from smore_ext.training.files import check_regular, write_text
 
@@ -34,7 +35,7 @@ def resolve(
     if preset is not None:
         layers.append(load_preset(preset))
     if config_file is not None:
-        layers.append(Layer(f"file {config_file}", read_yaml(config_file)))
+        layers.append(_of_file(config_file, layers, flags or {}))
     if flags:
         layers.append(Layer(FLAGS, flags))
     dataset, data_path = loop_value(layers, "dataset"), loop_value(layers, "data_path")
@@ -46,6 +47,15 @@ def resolve(
     if data_path is not None and dataset is None:
         config = config.replace(dataset=_only_dataset(data_path, config.train.reader))
     return config
+
+
+def _of_file(path: Path, below: list[Layer], flags: Mapping[str, Any]) -> Layer:
+    """The settings of a file; one of MMRec's in our names."""
+    layer = Layer(f"file {path}", read_yaml(path))
+    if GRIDS not in layer.values:
+        return layer
+    model = loop_value([*below, Layer(FLAGS, flags)], "model") or TrainConfig().model
+    return layer._replace(values=from_mmrec(layer.values, config_class(model), layer.source, flags))
 
 
 def preset_names() -> list[str]:

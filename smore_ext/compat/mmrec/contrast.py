@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smore_ext import ops
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.proof import classes_of, differs, proved
+from smore_ext.compat.mmrec.proof import bare, classes_of, differs, proved
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 
@@ -74,8 +74,8 @@ def is_matrix_of_loss(value: Any) -> bool:
 
 
 def _differs(cls: type, original: Loss, ours: Loss, tau: float) -> str | None:
-    model = cls.__new__(cls)
-    nn.Module.__init__(model)  # type: ignore[arg-type]
+    model = bare(cls)
+    nn.Module.__init__(model)
     x = torch.arange(7 * 5).view(7, 5).float().mul(0.9).sin()
     y: Tensor = (x * 1.7 + 0.3).cos()
     return differs(functools.partial(original, model), functools.partial(ours, model), [x, y, tau])

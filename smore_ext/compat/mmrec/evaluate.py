@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from smore_ext import ops
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.proof import classes_of, difference, own_functions, undisturbed
+from smore_ext.compat.mmrec.proof import bare, classes_of, difference, own_functions, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.evaluation.metrics import user_metrics
@@ -166,7 +166,7 @@ class Evaluation:
         index = ops.masked_topk(factors.users[lists.users], factors.items, k, lists.seen)[1]
         return None if bool((index < 0).any()) else index
 
-    def _factors_of(self, model: nn.Module, fresh: bool) -> _Factors | None:
+    def _factors_of(self, model: Any, fresh: bool) -> _Factors | None:
         tensors = [*model.parameters(), *model.buffers()]
         state = (self._steps, *((id(t), t.data_ptr(), t._version) for t in tensors))
         known = self._factors.get(model)
@@ -254,14 +254,14 @@ class Evaluation:
         return self._relevant[eval_data]
 
     def _doubt_metrics(self, cls: type, original: Evaluate) -> str | None:
-        evaluator: Any = cls.__new__(cls)
+        evaluator = bare(cls)
         evaluator.config, evaluator.topk, evaluator.save_recom_result = {}, [1, 3, 6], False
         evaluator.metrics = ["recall", "recall2", "precision", "ndcg", "map"]
         generator = torch.Generator().manual_seed(5)
         ranked = torch.stack([torch.randperm(15, generator=generator)[:6] for _ in range(9)])
         items = [torch.randperm(15, generator=generator)[: 1 + i].numpy() for i in range(9)]
         lengths = np.array([len(i) for i in items])
-        data = _Sample(get_eval_items=lambda: items, get_eval_len_list=lambda: lengths)
+        data = _Sample(items, lengths)
         try:
             with undisturbed():
                 theirs = original(evaluator, [ranked[:5], ranked[5:]], data)
@@ -271,16 +271,22 @@ class Evaluation:
         return difference("a metric", theirs, ours)
 
 
-class _Sample(SimpleNamespace):
-    """Known by itself, not by what it holds."""
+class _Sample:
+    """An evaluation loader of a few users."""
 
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
+    def __init__(self, items: list[Any], lengths: Any) -> None:
+        self.items, self.lengths = items, lengths
+
+    def get_eval_items(self) -> list[Any]:
+        return self.items
+
+    def get_eval_len_list(self) -> Any:
+        return self.lengths
 
 
 def _copy(eval_data: Any) -> Any:
     """Not by `copy`, which leaves a mark in the class."""
-    copied = object.__new__(type(eval_data))
+    copied = bare(type(eval_data))
     vars(copied).update(vars(eval_data))
     return copied
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from smore_ext.compat.mmrec.proof import classes_of, difference, proved, undisturbed
+from smore_ext.compat.mmrec.proof import bare, classes_of, difference, proved, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 
@@ -120,7 +120,7 @@ def _sample(owner: type) -> Any:
     import scipy.sparse as sp  # the trees need it, the package does not
 
     row, col = np.array([0, 0, 1, 2, 3, 4, 4], dtype=np.int32), np.array([0, 2, 1, 0, 1, 2, 0], dtype=np.int32)
-    model: Any = owner.__new__(owner)
+    model = bare(owner)
     nn.Module.__init__(model)
     model.n_users, model.n_items, model.n_nodes = _USERS, _ITEMS, _USERS + _ITEMS
     model.num_user, model.num_item, model.device = _USERS, _ITEMS, torch.device("cpu")

@@ -35,7 +35,7 @@ class Lazy(Tensor):
     @classmethod
     def _of(cls, shape: tuple[int, ...], like: Tensor, live: bool) -> Self:
         """live: whether the tensor requires grad."""
-        lazy = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
+        lazy = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
         lazy._live, lazy._dense, lazy._written = live, None, False
         return lazy
 
@@ -70,7 +70,7 @@ class Lazy(Tensor):
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
@@ -91,7 +91,7 @@ class Lazy(Tensor):
     def contiguous(self, *args: Any, **kwargs: Any) -> Any:
         return self
 
-    def __repr__(self, *args: Any, **kwargs: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"{type(self).__name__}{tuple(self.shape)}"
 
 

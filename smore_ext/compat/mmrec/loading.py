@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.compat.mmrec.proof import classes_of, own_functions, undisturbed
+from smore_ext.compat.mmrec.proof import bare, classes_of, own_functions, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.graph import Graph
@@ -86,7 +86,7 @@ class Sampler:
 
     def _doubt(self, cls: type, original: Method) -> str | None:
         """Whether both draw uniformly from what a user has not seen."""
-        loader: Any = cls.__new__(cls)
+        loader = bare(cls)
         loader.all_items, loader.history_items_per_u = list(range(_ITEMS)), _SEEN
         loader.all_items_set, loader.all_item_len, loader.config, loader.device = set(range(_ITEMS)), _ITEMS, {}, "cpu"
         users = np.repeat(np.array(list(_SEEN)), _DRAWS)

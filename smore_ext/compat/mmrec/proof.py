@@ -130,3 +130,8 @@ def own_functions(cls: type, *names: str) -> bool:
 def classes_of(module: ModuleType) -> list[type]:
     """The classes that a module defines."""
     return [v for v in list(vars(module).values()) if isinstance(v, type) and v.__module__ == module.__name__]
+
+
+def bare(cls: Any) -> Any:
+    """An object of a class that was not set up: a sample brings what a method reads."""
+    return object.__new__(cls)
