@@ -16,6 +16,7 @@ n_ui_layers: [3, 4]
 n_layers: 2
 learning_rate_scheduler: [0.9, 40]
 lambda_coeff: 0.9
+is_multimodal_model: True
 reg_weight: [1e-5, 1e-4]
 learning_rate: 1e-3
 cl_loss: 0.03

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from smore_ext.compat.mmrec.lazy_gram import LazyGram
 from smore_ext.compat.mmrec.lazy_sparse import LazySparse
 from smore_ext.compat.mmrec.matmul import NAMES
 from smore_ext.compat.mmrec.report import Report
+from tests.mmrec_tools import ROOT
 
 N, K = 30, 4
 
@@ -181,3 +183,20 @@ def test_rows_without_a_direction_are_left_to_torch() -> None:
     matrix = LazyGram.of(x, Report())
     value = matrix.topk(K).values
     assert torch.equal(value.isnan(), (x @ x.T).topk(K).values.isnan()) and matrix._dense is not None
+
+
+def test_a_cached_matrix_of_few_entries_is_read_as_edges(tmp_path: Path) -> None:
+    """Where the tree's own code reads it; anybody else gets what is in the file."""
+    n = 300
+    matrix = torch.zeros(n, n).scatter_(1, torch.arange(n)[:, None] // 2 + torch.arange(3), 0.5)
+    torch.save(matrix, tmp_path / "few.pt")
+    torch.save(torch.ones(n, n), tmp_path / "many.pt")
+    script = compile("import torch\nfew, many = (torch.load(path) for path in paths)", str(ROOT / "x.py"), "exec")
+    names: dict[str, Any] = {"paths": [tmp_path / "few.pt", tmp_path / "many.pt"]}
+    with mmrec.patch("knn", ROOT):
+        exec(script, names)
+        assert type(torch.load(tmp_path / "few.pt")) is Tensor
+    assert type(names["few"]) is LazySparse and type(names["many"]) is Tensor
+    x = torch.randn(n, 4)
+    torch.testing.assert_close(torch.mm(names["few"], x), matrix @ x)
+    assert torch.equal(names["few"] + 1, matrix + 1)

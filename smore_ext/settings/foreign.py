@@ -11,6 +11,7 @@ from smore_ext.settings.fields import ConfigError, Setting, aliases_of, settings
 GRIDS = "hyper_parameters"  # MMRec's list of the settings that it tries several values of: only its files have one
 _SCHEDULE = "learning_rate_scheduler"  # [decay, epochs]
 _SEEDS = "seed"
+_IMPLIED = ("is_multimodal_model", "use_neg_sampling")  # a model says so itself here
 
 
 def own_settings(cls: type, values: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _modality(name: str, own: str, setting: Setting) -> str:
 
 
 def _without_unread(values: Mapping[str, Any], cls: type) -> Iterator[tuple[str, Any]]:
-    unread = {GRIDS, *getattr(cls, "unread", ())}
+    unread = {GRIDS, *_IMPLIED, *getattr(cls, "unread", ())}
     return ((name, value) for name, value in values.items() if name not in unread)
 
 

@@ -19,6 +19,7 @@ from smore_ext.compat.mmrec.swaps import Swaps
 
 _WORDS = ("infonce", "info_nce", "contrast", "ssl", "cl_loss", "nce")  # in the names of such methods
 _TEMPERATURES = (0.2, 0.7)
+_OTHERS = "it takes other arguments than two views and a number"
 
 Loss = Callable[..., Any]
 
@@ -42,7 +43,7 @@ class Contrast:
     def _method(self, cls: type, name: str, original: Loss) -> None:
         where = f"{cls.__name__}.{name}"
         if len(inspect.signature(original).parameters) != 4:
-            self.report.add(self.piece, where, False, "it takes other arguments than two views and a number")
+            self.report.add(self.piece, where, False, _OTHERS)
             return
         reductions = (("mean", lambda n: 1.0), ("sum", float))
         scale: list[Callable[[int], float]] = []
@@ -61,7 +62,7 @@ class Contrast:
                 why = next((d for t in _TEMPERATURES if (d := _differs(cls, original, ours, t))), None)
                 if why is None:
                     return None
-            return why
+            return _OTHERS if why is not None and why.startswith("the original raised") else why
 
         def tell(why: str | None) -> None:
             self.report.add(self.piece, where, why is None, why or "")

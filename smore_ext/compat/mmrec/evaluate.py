@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from smore_ext import ops
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.proof import bare, classes_of, difference, own_functions, undisturbed
+from smore_ext.compat.mmrec.proof import bare, classes_of, difference, draws, own_functions, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.evaluation.metrics import user_metrics
@@ -127,10 +127,9 @@ class Evaluation:
         try:
             with undisturbed(), torch.no_grad():
                 batch = next(iter(_copy(few)))
-                before = torch.get_rng_state()
                 with _Unmultiplied((len(batch[0]), model.n_items)):
-                    scores = model.full_sort_predict(batch)
-                if not torch.equal(before, torch.get_rng_state()):
+                    scores, random = draws(lambda: model.full_sort_predict(batch))
+                if random:
                     return "it draws random numbers when it scores: one forward pass a batch, as it was"
                 if type(scores) is not _LazyScores:
                     return "its scores are no product of user and item embeddings"

@@ -17,11 +17,26 @@ from torch import Tensor
 TOLERANCE = 1e-5  # of the largest value: float32 sums of other order stay well below
 
 
+def _states() -> tuple[Any, Any, Tensor, list[Tensor]]:
+    """Of all generators that a tree draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def draws(run: Callable[[], Any]) -> tuple[Any, bool]:
+    """What `run` gives, and whether it drew random numbers."""
+    before = _states()
+    value = run()
+    after = _states()
+    numpy = all(np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True))
+    same = all(torch.equal(a, b) for a, b in zip([before[2], *before[3]], [after[2], *after[3]], strict=False))
+    return value, not (before[0] == after[0] and numpy and same)
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Nothing that is drawn inside changes what is drawn outside; warnings of what is tried are nobody's."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    states = _states()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -30,8 +45,8 @@ def undisturbed() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        if states[3]:
+            torch.cuda.set_rng_state_all(states[3])
 
 
 def difference(name: str, a: Any, b: Any, tolerance: float = TOLERANCE) -> str | None:

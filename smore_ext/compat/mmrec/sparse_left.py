@@ -32,7 +32,7 @@ class SparseLeft:
             if left.requires_grad:
                 self.report.add(self.piece, _named(original, left), False, "its values are trained")
             return NotImplemented
-        key = (id(original), left.layout, left.dtype, tuple(left.shape))
+        key = (id(original), left.layout, left.dtype, left.device.type, tuple(left.shape))
         if key not in self._proved:
             self._proved[key] = self._prove(original, left, right)
         return ops.spmm(left, right) if self._proved[key] else NotImplemented
