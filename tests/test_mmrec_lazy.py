@@ -200,3 +200,35 @@ def test_a_cached_matrix_of_few_entries_is_read_as_edges(tmp_path: Path) -> None
     x = torch.randn(n, 4)
     torch.testing.assert_close(torch.mm(names["few"], x), matrix @ x)
     assert torch.equal(names["few"] + 1, matrix + 1)
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_stacked_layers(parts: int) -> None:
+    x = [torch.randn(7, 3, generator=torch.Generator().manual_seed(i)) for i in range(parts)]
+    uses: list[Any] = [
+        lambda s: s.mean(dim=1),
+        lambda s: torch.mean(s, dim=1, keepdim=False),
+        lambda s: torch.mean(s, 1),
+        lambda s: s.sum(dim=-2),
+        lambda s: s.mean(dim=1, keepdim=True),
+        lambda s: s.mean(),
+        lambda s: s[:, 1],
+        lambda s: s * torch.ones(parts, 1),
+        lambda s: s.view(7, -1),
+        lambda s: torch.split(s, [3, 4])[1],
+    ]
+    for use in uses:
+        outcomes = []
+        for lazy in (False, True):
+            leaves = [part.clone().requires_grad_() for part in x]
+            with mmrec.patch("layers" if lazy else ()) as report:
+                stack = torch.stack(leaves, dim=1)
+                assert stack.shape == (7, parts, 3) and stack.requires_grad
+                assert (type(stack) is not Tensor) == lazy == bool(report.replaced)
+                out = use(stack)
+            grads = torch.autograd.grad((out * out).sum(), leaves, allow_unused=True)
+            outcomes.append((out, [torch.zeros(7, 3) if g is None else g for g in grads]))
+        torch.testing.assert_close(outcomes[1], outcomes[0])
+    with mmrec.patch("layers"):
+        assert type(torch.stack(x)) is Tensor and type(torch.stack([x[0][0], x[1][0]], dim=1)) is Tensor
+        assert type(torch.stack([x[0], x[1].double()[:, :3].float()], dim=1)) is not Tensor

@@ -11,6 +11,7 @@ from smore_ext.compat.mmrec.adam import Optimizer
 from smore_ext.compat.mmrec.contrast import Contrast
 from smore_ext.compat.mmrec.evaluate import Evaluation
 from smore_ext.compat.mmrec.graphs import Graphs
+from smore_ext.compat.mmrec.layers import Layers
 from smore_ext.compat.mmrec.loading import Batches, Sampler
 from smore_ext.compat.mmrec.matmul import Products
 from smore_ext.compat.mmrec.neighbours import Neighbours
@@ -19,7 +20,7 @@ from smore_ext.compat.mmrec.sparse_left import SparseLeft
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.compat.mmrec.tree import ImportWatch, Tree
 
-PIECES = ("evaluation", "sampler", "batches", "products", "knn", "graphs", "optimizer", "contrast")
+PIECES = ("evaluation", "sampler", "batches", "products", "layers", "knn", "graphs", "optimizer", "contrast")
 
 
 class Visitor(Protocol):
@@ -50,6 +51,8 @@ class Patch(Report):
             products.takers.append(neighbours.take)
             neighbours.install()
             self._visitors.append(neighbours)
+        if "layers" in pieces:
+            Layers(self, swaps).install()
         if products.takers:
             products.install(swaps)
         for name, visitor in (

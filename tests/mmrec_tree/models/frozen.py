@@ -46,7 +46,8 @@ class Frozen(Recommender):
         return torch.sparse_coo_tensor(torch.stack([rows, index.flatten()]), torch.full((rows.numel(),), 1 / 3), size)
 
     def views(self):
-        content = self.nodes() + torch.sparse.mm(self.adj, self.nodes())
+        layers = [self.nodes(), torch.sparse.mm(self.adj, self.nodes())]
+        content = torch.stack(layers, dim=1).mean(dim=1, keepdim=False)
         image = self.item.weight * torch.sigmoid(self.image_layer(self.image_table.weight))
         text = self.item.weight * torch.sigmoid(self.text_layer(self.text_table.weight))
         side = torch.sparse.mm(self.image_graph, image) + torch.sparse.mm(self.text_graph, text)
