@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmrec_tools import ROOT, load, names, run, tree
 
 from smore_ext.compat import mmrec
-from tests.mmrec_tools import ROOT, load, names, run, tree
 
 MODELS = ["propagating.Propagating", "frozen.Frozen", "relearning.Relearning", "noisy.Noisy", "noisy.Biased"]
 SAME_DRAWS = [piece for piece in mmrec.PIECES if piece != "sampler"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmrec_tools import ROOT
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +17,6 @@ from smore_ext.compat.mmrec.lazy_gram import LazyGram
 from smore_ext.compat.mmrec.lazy_sparse import LazySparse
 from smore_ext.compat.mmrec.matmul import NAMES
 from smore_ext.compat.mmrec.report import Report
-from tests.mmrec_tools import ROOT
 
 N, K = 30, 4
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from mmrec_tools import ROOT, load, run, tree
 
 from smore_ext.compat import mmrec
 from smore_ext.models import SMOREConfig
 from smore_ext.settings.fields import ConfigError
 from smore_ext.settings.foreign import own_settings
-from tests.mmrec_tools import ROOT, load, run, tree
 
 SETTINGS = {"embedding_size": 8, "n_layers": 1, "n_ui_layers": 2, "image_knn_k": 4, "text_knn_k": 3, "cl_loss": 0.02}
 
