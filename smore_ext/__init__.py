@@ -21,20 +21,24 @@ from smore_ext.version import __version__
 if TYPE_CHECKING:  # the names of _LAZY, for type checkers
     from smore_ext import data, models, testing
     from smore_ext.data import Dataset, ReadOptions, builtin_dataset, load_dataset
+    from smore_ext.evaluation.metrics import ranking_metrics
     from smore_ext.models import (
         SMORE,
         Batch,
+        FactoredAdam,
         LightGCN,
         LightGCNConfig,
         Popularity,
         PopularityConfig,
         Recommender,
         SMOREConfig,
+        TableLinear,
     )
 
 __all__ = [
     "Batch",
     "Dataset",
+    "FactoredAdam",
     "Graph",
     "LightGCN",
     "LightGCNConfig",
@@ -44,6 +48,7 @@ __all__ = [
     "Recommender",
     "SMORE",
     "SMOREConfig",
+    "TableLinear",
     "__version__",
     "backends",
     "build_info",
@@ -52,15 +57,18 @@ __all__ = [
     "load_dataset",
     "models",
     "ops",
+    "ranking_metrics",
     "reference",
     "testing",
 ]
 
-# Modules loaded on first use, each with its names that are public here.
+# Modules loaded on first use, each with its names that are public here; of those with a dot the names alone are.
 _LAZY = {
     "data": ("Dataset", "ReadOptions", "builtin_dataset", "load_dataset"),
+    "evaluation.metrics": ("ranking_metrics",),
     "models": (
         "Batch",
+        "FactoredAdam",
         "LightGCN",
         "LightGCNConfig",
         "Popularity",
@@ -68,6 +76,7 @@ _LAZY = {
         "Recommender",
         "SMORE",
         "SMOREConfig",
+        "TableLinear",
     ),
     "testing": (),
 }
