@@ -13,6 +13,7 @@ from smore_ext.ops._types import check_is, takes_tensors
 from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take
 from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
+from smore_ext.ops.tensor_like import TensorLike
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -52,10 +53,11 @@ def _bounds(name: str, span: Span, size: int) -> tuple[int, int]:
     return begin, end
 
 
-class Graph(CsrMatrix):
+class Graph(TensorLike):
     """Weighted directed graph as a sparse matrix [R, C]; see `CsrMatrix` for its parts.
 
-    `graph.t` is the transpose, built once; `from_edges` and `from_sparse` make a graph from what a user has.
+    `graph.t` is the transpose, built once; `from_edges` and `from_sparse` make a graph from what a user has. What is
+    done to torch sparse tensors can be done to it (`TensorLike`): graph @ x, torch.mm(graph, x), 0.5 * graph + other.
     """
 
     _sparse: dict[str, Tensor]  # by layout
@@ -105,24 +107,27 @@ class Graph(CsrMatrix):
         index = torch.stack([self.row.long(), self.col.long()])
         return torch.sparse_coo_tensor(index, self.weight, self.shape, is_coalesced=True, check_invariants=False)
 
-    def to(self, target: torch.device | str | torch.dtype) -> Self:
-        """On another device, or with weights of another floating dtype. The graph itself if nothing changes."""
-        if isinstance(target, torch.dtype):
-            if target not in (torch.float32, torch.float64):
-                raise TypeError(f"weights of a graph must be float32 or float64, got {target}")
-            if target == self.weight.dtype:
-                return self
-        elif torch.empty(0, device=target).device == self.col.device:
-            return self
-        return outside_modes(lambda: self._to(target), *self._made_of())[0]
+    def __add__(self, other: Graph) -> Self:
+        """The sum of two graphs of one shape: `weighted_sum` with weights of 1."""
+        return self._plus("graph + x", other, 1.0)
 
-    def _to(self, target: torch.device | str | torch.dtype) -> Self:
-        if isinstance(target, torch.dtype):
-            moved = self._of(self.structure, self.weight.to(target), self.scale)
-        else:
-            scale = None if self.scale is None else self.scale.to(target)
-            moved = self._of(self.structure.to(target), self.weight.to(target), scale)
-        return moved.paired(moved) if self._t is self else moved
+    def __radd__(self, other: int) -> Self:
+        """0 + graph, with which `sum([graph, ...])` begins."""
+        return self if isinstance(other, int) and other == 0 else self._plus("x + graph", other, 1.0)
+
+    def __sub__(self, other: Graph) -> Self:
+        return self._plus("graph - x", other, -1.0)
+
+    def __rsub__(self, other: Any) -> Self:
+        return self._plus("x - graph", other, -1.0)
+
+    def _plus(self, place: str, other: Any, sign: float) -> Self:
+        if not isinstance(other, Graph):
+            raise TypeError(
+                f"{place}: x must be a Graph, got {type(other).__name__}: graph.to_dense() adds to dense matrices, "
+                f"Graph.from_sparse(x) makes a graph of a torch sparse tensor"
+            )
+        return self.weighted_sum([self, other], [1.0, sign])
 
     @takes_tensors
     def rows(self, index: Tensor) -> Self:

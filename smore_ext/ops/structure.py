@@ -105,7 +105,7 @@ class CsrStructure:
         col = self.col.index_select(0, kept.nonzero()[:, 0])
         return CsrStructure(before.index_select(0, self.rowptr), col, self.shape)
 
-    def to(self, device: torch.device | str) -> CsrStructure:
+    def to(self, device: torch.device | str | int) -> CsrStructure:
         """On another device, with what is known of the transpose."""
         moved = CsrStructure(self.rowptr.to(device), self.col.to(device), self.shape)
         if self._t is self:
