@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -66,9 +67,20 @@ class Graph(TensorLike):
         super()._set(structure, weight, scale)
         self._sparse = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """With what it remembers, and what it shares with graphs that are copied along with it."""
+        memo[id(self)] = new = type(self).__new__(type(self))
         # Sparse tensors can be copied only in part (torch 2.11 to 2.14: no CSR); they are soon made again.
-        return {**vars(self), "_sparse": {}}
+        vars(new).update(copy.deepcopy({**vars(self), "_sparse": {}}, memo))
+        return new
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is stored is plain tensors, and what is read is checked: `stored` is the only function that is called,
+        so `torch.load` takes it with weights_only=True."""
+        if self.is_live_transpose:
+            return stored, (type(self), self.t)
+        parts = (self.rowptr, self.col, self.weight, self.shape, self.scale, self._t is self)
+        return stored, (type(self), *parts)
 
     @classmethod
     def from_scipy(cls, matrix: scipy.sparse.spmatrix | scipy.sparse.sparray) -> Self:
@@ -365,3 +377,36 @@ class Graph(TensorLike):
 
     def __repr__(self) -> str:
         return f"Graph({self.n_rows} x {self.n_cols}, {self.n_edges} edges, {self.weight.dtype}, {self.col.device})"
+
+
+def stored(cls: type[Graph], *parts: Any) -> Graph:
+    """A graph of what `Graph.__reduce__` wrote, all of it checked; of a graph alone its transpose.
+
+    Raises:
+        TypeError, ValueError, IndexError: as the constructor, or a claim about the graph that its edges do not hold.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Graph)):
+        raise TypeError(f"a stored graph must be of a class of graphs, got {cls!r}")
+    if len(parts) == 1:
+        check_is("stored", "what was transposed", parts[0], Graph)
+        return parts[0].t
+    rowptr, col, weight, shape, scale, symmetric = parts
+    graph = cls(rowptr, col, weight, shape)
+    if scale is not None:
+        check_is("stored", "scale", scale, Tensor)
+        fits = scale.shape == (graph.n_rows,) == (graph.n_cols,) and scale.dtype == torch.float32
+        if not fits or not torch.allclose(
+            scale[graph.row] * scale[graph.col], graph.weight.float(), 1e-5, equal_nan=True
+        ):
+            raise ValueError("stored: the weights of a graph must be what its scale says: the file is damaged")
+        graph.scale = scale.clone()
+    if symmetric:
+        own, t = graph.structure, graph.structure.t
+        same = own.shape == t.shape and torch.equal(own.rowptr, t.rowptr) and torch.equal(own.col, t.col)
+        if not same or not torch.allclose(graph.weight, take(graph.weight, own.t_order), 0, 0, equal_nan=True):
+            raise ValueError("stored: a graph must be its own transpose, as it says: the file is damaged")
+        graph.paired(graph)
+    return graph
+
+
+torch.serialization.add_safe_globals([Graph, stored])
