@@ -272,8 +272,8 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     return (scores.logsumexp(dim=1) - scores.diagonal()).mean()
 
 
-def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """table [N, D] @ weight [d, D]^T + bias [d] -> [N, d]."""
+def table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """table [N, D] @ weight [d, D]^T + bias [d], if any -> [N, d]."""
     return F.linear(table, weight, bias)
 
 

@@ -1,4 +1,4 @@
-"""Torch sparse tensors given to ops: converted once, and never stale, however they are changed."""
+"""Sparse matrices of torch and scipy given to ops: converted once, and never stale, however they are changed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor
 
-from smore_ext import ops, reference
+from smore_ext import Graph, ops, reference
 from smore_ext.ops import converted
 from smore_ext.ops.csr import CsrMatrix
 
@@ -202,3 +203,122 @@ def test_pointers_that_torch_did_not_check_are_refused(layout: str) -> None:
         pointers.numpy()[2] = wrong
         with pytest.raises(IndexError, match=r"_indices must ascend from 0 to the number of edges, 5"):
             ops.spmm(matrix, X)
+
+
+FORMATS = ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"]
+
+
+def of_scipy(form: str, dtype: str = "float32") -> scipy.sparse.sparray:
+    """[4, 4] with entries 0 to 8."""
+    dense = np.arange(16).reshape(4, 4) % 9 * (np.arange(16).reshape(4, 4) % 3 > 0)
+    return scipy.sparse.csr_array(dense.astype(dtype)).asformat(form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int8", "bool"])
+def test_scipy_matrices_are_taken(form: str, dtype: str, conversions: list[Tensor]) -> None:
+    for matrix in (of_scipy(form, dtype), scipy.sparse.csr_matrix(of_scipy("csr", dtype)).asformat(form)):
+        x = X.clone().requires_grad_()
+        wanted = torch.from_numpy(matrix.toarray().astype("float32"))
+        for _ in range(2):
+            y = ops.spmm(matrix, x)
+            torch.testing.assert_close(y, wanted @ X)
+        torch.testing.assert_close(ops.propagate(matrix, x, 2, "last"), wanted @ (wanted @ X))
+        torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], wanted.sum(0)[:, None].expand(4, 3))
+        assert type(Graph.from_scipy(matrix)) is Graph
+    assert len(conversions) == 1
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_a_changed_scipy_matrix_is_seen(form: str, conversions: list[Tensor]) -> None:
+    matrix = of_scipy(form)
+    ops.spmm(matrix, X)
+    matrix.data[1] = 77
+    torch.testing.assert_close(ops.spmm(matrix, X), torch.from_numpy(matrix.toarray()) @ X)
+    ops.spmm(matrix, X)
+    assert len(conversions) == 2
+    matrix.data.flags.writeable = False
+    ops.spmm(matrix, X)
+    ops.spmm(matrix.T, X)
+    assert len(conversions) == 2
+
+
+def test_seen_items_as_scipy() -> None:
+    seen = scipy.sparse.csr_array((np.ones(4, dtype=bool), ([0, 1, 2, 3], [1, 0, 2, 3])), shape=(4, 4))
+    assert ops.masked_topk(torch.ones(4, 2), torch.ones(4, 2), 3, seen)[1][0].tolist() == [0, 2, 3]
+
+
+def test_duplicates_in_a_scipy_matrix_are_summed() -> None:
+    matrix = scipy.sparse.coo_array((np.array([1.0, 2.0]), ([0, 0], [1, 1])), shape=(4, 4))
+    torch.testing.assert_close(ops.spmm(matrix, X)[0], 3 * X[1])
+    pointers = np.array([0, 2, 2, 2, 2]), np.array([1, 1])
+    matrix = scipy.sparse.csr_array((np.array([1.0, 2.0]), pointers[1], pointers[0]), shape=(4, 4))
+    torch.testing.assert_close(ops.spmm(matrix, X)[0], 3 * X[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("change", [through_data, through_numpy])
+def test_views_see_a_change_of_what_they_are_of(
+    layout: str, change: Callable[[Tensor, Tensor], None], conversions: list[Tensor]
+) -> None:
+    values = torch.from_numpy(np.array([1.0, 2, 3, 4, 5], dtype=np.float32))
+    matrix = sparse(layout, values)
+    views: list[Callable[[Tensor], Tensor]] = [Tensor.detach, Tensor.t, lambda m: m.t().detach(), lambda m: m]
+    for count in (1, 2):
+        for view in views:
+            torch.testing.assert_close(ops.spmm(view(matrix), X), view(matrix).to_dense() @ X)
+        assert len(conversions) == count
+        change(matrix, values)
+
+
+HELD = {
+    "dense": (lambda: X, TypeError, r"got layout torch.strided, 2-d: matrix.to_sparse_csr\(\) is one"),
+    "edge_index": (lambda: torch.ones(2, 9).long(), TypeError, r"of edges \[2, E\] give Graph.from_edge_index\(edge_i"),
+    "bsr": (lambda: torch.eye(4).to_sparse_bsr((2, 2)), TypeError, r"torch.sparse_bsr, 2-d: matrix.to_sparse_coo\(\)"),
+    "half": (lambda: torch.eye(4).half().to_sparse(), TypeError, r"got torch.float16: give matrix.float\(\)"),
+    "bfloat16": (lambda: torch.eye(4).bfloat16().to_sparse_csr(), TypeError, r"torch.bfloat16: give matrix.float\(\)"),
+    "int64": (lambda: torch.eye(4).long().to_sparse(), TypeError, r"got torch.int64: give matrix.float\(\)"),
+    "numpy": (lambda: X.numpy(), TypeError, "or a scipy sparse matrix, got ndarray: Graph.from_edges makes a graph of"),
+    "list": (lambda: [[0, 1], [1, 0]], TypeError, "got list: Graph.from_edges makes a graph of lists of edges"),
+    "1-d scipy": (
+        lambda: scipy.sparse.coo_array(np.ones(4)),
+        TypeError,
+        r"expected a 2-d sparse matrix, got shape \(4,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_is_no_sparse_matrix_names_the_way_to_one(name: str) -> None:
+    make, error, message = HELD[name]
+    with pytest.raises(error, match=message):
+        ops.spmm(make(), X)
+
+
+def test_the_ways_out_lead_there() -> None:
+    for matrix in (torch.eye(4).to_sparse_csr(), torch.eye(4).to_sparse_bsr((2, 2)).to_sparse_coo()):
+        assert torch.equal(ops.spmm(matrix, X), X)
+    assert torch.equal(ops.spmm(torch.eye(4).half().to_sparse().float(), X), X)
+
+
+def test_a_sparse_tensor_of_another_library_is_told_its_own_way() -> None:
+    class SparseTensor:  # as torch_sparse has it
+        def to_torch_sparse_csr_tensor(self) -> Tensor:
+            return torch.eye(4).to_sparse_csr()
+
+    with pytest.raises(TypeError, match=r"got SparseTensor: matrix.to_torch_sparse_csr_tensor\(\) is one"):
+        ops.spmm(SparseTensor(), X)
+
+
+def test_edges_as_pytorch_geometric_holds_them() -> None:
+    """out[i] is the sum over edges j -> i of weight * x[j]; the last nodes have no edges."""
+    edge_index, weight = torch.tensor([[0, 1, 3, 0], [1, 0, 1, 1]]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    summed = torch.zeros(4, 3).index_add(0, edge_index[1], weight[:, None] * X[edge_index[0]])
+    torch.testing.assert_close(ops.spmm(Graph.from_edge_index(edge_index, 4, weight), X), summed)
+    torch.testing.assert_close(ops.spmm(Graph.from_edge_index(edge_index.int(), (4, 4), weight), X), summed)
+    assert Graph.from_edge_index(edge_index, (4, 2)).shape == (2, 4)
+    torch.testing.assert_close(Graph.from_edge_index(edge_index, (4, 2)) @ X, torch.stack([X[1], 2 * X[0] + X[3]]))
+    with pytest.raises(ValueError, match=r"edge_index must have shape \[2, E\], got \(4, 2\)"):
+        Graph.from_edge_index(edge_index.T, 4)
+    with pytest.raises(IndexError, match=r"col must be in 0\.\.2, got 0\.\.3"):
+        Graph.from_edge_index(edge_index, 3)

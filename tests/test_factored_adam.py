@@ -306,3 +306,41 @@ def test_replicas_stay_together_under_distributed_data_parallel(tmp_path) -> Non
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not torch.equal(first["table"], Model().table)
+
+
+def read_by_the_op(model: Model) -> Tensor:
+    return ops.table_linear(model.table, model.projection.weight, model.projection.bias).square().mean()
+
+
+def test_a_table_that_its_layer_does_not_read_is_told_once() -> None:
+    model = Model()
+    optimizer = adam(model, factored=True)
+    with pytest.warns(
+        UserWarning, match=r"a table of shape \(20, 24\) has an ordinary gradient.* read it as linear\(table\)"
+    ) as told:
+        loop(read_by_the_op)(model, optimizer)
+    assert len(told) == 1 and told[0].filename == __file__
+    plain = Model()
+    loop(read_by_the_op)(plain, adam(plain, factored=False))
+    torch.testing.assert_close(model.table, plain.table)
+
+
+@pytest.mark.parametrize("loss", [Model.forward, lambda model: model() + 1e-3 * model.table.square().sum()])
+def test_a_table_that_its_layer_reads_is_not_told(
+    loss: Callable[[Model], Tensor], recwarn: pytest.WarningsRecorder
+) -> None:
+    model = Model()
+    loop(loss)(model, adam(model, factored=True))
+    assert not [w for w in recwarn if "FactoredAdam" in str(w.message)]
+
+
+def test_a_layer_without_bias() -> None:
+    models = [Model(), Model()]
+    for model in models:
+        model.projection = TableLinear(WIDTH, D, bias=False)
+        nn.init.ones_(model.projection.weight)
+        assert model.projection.bias is None
+        torch.testing.assert_close(model.projection(model.table), model.table @ model.projection.weight.T)
+    ours, plain = (loop()(model, adam(model, factored=n == 0)) for n, model in enumerate(models))
+    torch.testing.assert_close(ours.table, plain.table)
+    torch.testing.assert_close(ours.projection.weight, plain.projection.weight)

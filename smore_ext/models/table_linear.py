@@ -11,6 +11,7 @@ Adam as these two factors. Any model can use the pair:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,7 +27,7 @@ class _FactoredLinear(torch.autograd.Function):
     """table W^T + b, whose backward leaves the table's gradient as its factors."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, table: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(table, weight)
         return ops.table_linear(table, weight, bias)
 
@@ -40,7 +41,7 @@ class _FactoredLinear(torch.autograd.Function):
             of_table = FactoredGrad(grad.contiguous(), weight.detach().clone())
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             of_weight, of_bias = torch.ops.smore_ext.table_linear_backward(grad, table)
-        return of_table, of_weight, of_bias
+        return of_table, of_weight, of_bias if ctx.needs_input_grad[2] else None
 
 
 class TableLinear(nn.Linear):
@@ -49,13 +50,11 @@ class TableLinear(nn.Linear):
     Attributes:
         factored: whether the gradient of such a parameter is left as a `FactoredGrad`. `FactoredAdam` sets it; without,
             and for any other input (a slice, a masked or normalised table), gradients are ordinary tensors.
+        has_factored: whether it has left one.
     """
 
-    bias: nn.Parameter  # always there, unlike in nn.Linear
     factored: bool = False
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
+    has_factored: bool = False
 
     def forward(self, table: Tensor) -> Tensor:
         if (
@@ -65,6 +64,8 @@ class TableLinear(nn.Linear):
             and torch.is_grad_enabled()
             and not torch.compiler.is_compiling()  # a compiled step has ordinary gradients
         ):
+            if not self.has_factored:
+                self.has_factored = True
             return _FactoredLinear.apply(table, self.weight, self.bias)
         return ops.table_linear(table, self.weight, self.bias)
 
@@ -80,7 +81,9 @@ class FactoredAdam(torch.optim.Adam):
 
     State and state dict are those of `torch.optim.Adam`; results differ from its by rounding only. Whatever stands in a
     table's `.grad` counts: a factored gradient is stepped as its factors, any other (a penalty was added, elements were
-    clipped, replicas were averaged), or one under weight decay, amsgrad or maximize, as torch steps it.
+    clipped, replicas were averaged), or one under weight decay, amsgrad or maximize, as torch steps it. A warning tells
+    when a table is not read through its layer at all (but by `ops.table_linear`, or in compiled code): that is torch's
+    Adam on a gradient [N, D].
 
     Args:
         params: as for `torch.optim.Adam`, the tables included.
@@ -90,6 +93,8 @@ class FactoredAdam(torch.optim.Adam):
     Raises:
         ValueError: a table that is not among `params`, or whose shape does not fit its layer.
     """
+
+    _told = False
 
     def __init__(
         self,
@@ -119,9 +124,11 @@ class FactoredAdam(torch.optim.Adam):
             with torch.enable_grad():
                 loss = closure()
         kept: list[tuple[nn.Parameter, Tensor]] = []
-        for table, _ in self.tables:
+        for table, linear in self.tables:
             group, grad = self._group(table), table.grad
             if group is None or not isinstance(grad, FactoredGrad):
+                if grad is not None and not linear.has_factored:
+                    self._tell_once(table)
                 continue
             if grad.factors is not None and not (group["weight_decay"] or group["amsgrad"] or group["maximize"]):
                 self._step_table(table, group, *grad.factors)
@@ -135,6 +142,16 @@ class FactoredAdam(torch.optim.Adam):
             for table, grad in kept:
                 table.grad = grad
         return loss
+
+    def _tell_once(self, table: Tensor) -> None:
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"FactoredAdam: a table of shape {tuple(table.shape)} has an ordinary gradient and is stepped as by "
+                f"torch's Adam, with all of its memory: read it as linear(table), by the TableLinear given with it, "
+                f"outside torch.compile, and not by ops.table_linear or F.linear",
+                stacklevel=5,  # this, step, and torch's wrappers for hooks and no_grad
+            )
 
     def __getstate__(self) -> dict[str, Any]:  # copies and pickles: torch keeps its own attributes only
         return {**super().__getstate__(), "tables": self.tables}

@@ -1,9 +1,9 @@
-"""Torch sparse tensors as the ops take them: converted once, and never stale."""
+"""Sparse matrices of torch and scipy as the ops take them: converted once, and never stale."""
 
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from smore_ext.ops.modes import is_plain, outside_modes
 KEPT = 4  # conversions of tensors that are gone, as `adjacency.t()` is after each call
 
 
-def as_csr(matrix: CsrMatrix | Tensor) -> CsrMatrix:
-    """`matrix` itself, or the converted form of a torch sparse tensor, which is remembered.
+def as_csr(matrix: CsrMatrix | Tensor | Any) -> CsrMatrix:
+    """`matrix` itself, or the converted form of a sparse tensor or scipy matrix, which is remembered.
 
     It is known by its contents, not by the tensor: a change of values or indices is seen, whichever way it was made
     (`_version` knows nothing of `.data`, of the tensor that values were given by, or of a numpy array that shares their
@@ -27,11 +27,45 @@ def as_csr(matrix: CsrMatrix | Tensor) -> CsrMatrix:
     if isinstance(matrix, CsrMatrix):
         return matrix
     if not isinstance(matrix, Tensor):
-        raise TypeError(f"expected a Graph or a torch sparse tensor, got {type(matrix).__name__}")
+        if not hasattr(matrix, "tocoo"):
+            raise TypeError(_not_sparse(matrix))
+        if torch.compiler.is_dynamo_compiling():
+            raise TypeError("in torch.compile give Graph.from_scipy(matrix) in place of a scipy matrix")
+        return outside_modes(lambda: _remembered(_of_scipy(matrix)))[0]
     if torch.compiler.is_dynamo_compiling() or not is_plain(matrix):
         return CsrMatrix.from_sparse(matrix)
     CsrMatrix.check_sparse(matrix)
     return outside_modes(lambda: _remembered(matrix), matrix)[0]
+
+
+def _not_sparse(matrix: Any) -> str:
+    message = f"expected a Graph, a torch sparse tensor or a scipy sparse matrix, got {type(matrix).__name__}"
+    if hasattr(matrix, "to_torch_sparse_csr_tensor"):  # torch_sparse's SparseTensor
+        return f"{message}: matrix.to_torch_sparse_csr_tensor() is one"
+    return f"{message}: Graph.from_edges makes a graph of lists of edges"
+
+
+def _of_scipy(matrix: Any) -> Tensor:
+    """A scipy matrix or array as a torch sparse tensor, of the same memory if it is CSR or CSC in float32 or float64.
+
+    Other dtypes become float32, as in `Graph.from_scipy`. scipy itself is not needed.
+    """
+    if len(matrix.shape) != 2:
+        raise TypeError(f"expected a 2-d sparse matrix, got shape {tuple(matrix.shape)}")
+    compressed = matrix.format in ("csr", "csc")
+    matrix = matrix if compressed else matrix.tocoo()
+    data = matrix.data if matrix.data.dtype.name in ("float32", "float64") else matrix.data.astype("float32")
+    values = _shared(data)
+    if compressed:
+        make = torch.sparse_csr_tensor if matrix.format == "csr" else torch.sparse_csc_tensor
+        parts = (_shared(matrix.indptr), _shared(matrix.indices))
+        return make(*parts, values, matrix.shape, check_invariants=False)
+    index = torch.stack([_shared(matrix.row).long(), _shared(matrix.col).long()])
+    return torch.sparse_coo_tensor(index, values, matrix.shape, check_invariants=False)
+
+
+def _shared(array: Any) -> Tensor:
+    return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
 
 
 class _Contents(NamedTuple):

@@ -303,12 +303,40 @@ class CsrMatrix:
         dtype = index_dtype(n_rows + 1, n_cols + 1, row.shape[0])
         return cls._trusted(compress(row, n_rows, dtype), col.to(dtype), weight, (n_rows, n_cols))
 
+    @classmethod
+    @takes_tensors
+    def from_edge_index(cls, edge_index: Tensor, size: int | tuple[int, int], weight: Tensor | None = None) -> Self:
+        """From edges as PyTorch Geometric holds them: messages go from edge_index[0] to edge_index[1].
+
+        So row i of the matrix adds up what comes to node i: its entries are (edge_index[1], edge_index[0]), and
+        `ops.spmm` of it is what `MessagePassing` with aggr "add" makes of messages weight * x_j. Where edge_index[0] is
+        a row (as in torch_sparse's spmm, or in networkx), give `from_edges(*edge_index, weight, shape)`.
+
+        Args:
+            edge_index: [2, E], any integer dtype: source and target of each edge; weights of duplicates are summed.
+            size: N nodes, or (sources, targets). Not guessed: the last nodes may have no edges.
+            weight: [E], as in `from_edges`.
+
+        Returns:
+            [targets, sources].
+        """
+        if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+            raise ValueError(f"from_edge_index: edge_index must have shape [2, E], got {tuple(edge_index.shape)}")
+        sources, targets = (size, size) if isinstance(size, int) else size
+        return cls.from_edges(edge_index[1], edge_index[0], weight, (targets, sources))
+
     @staticmethod
     def check_sparse(tensor: Tensor) -> None:
         """That `from_sparse` takes it."""
         if tensor.layout not in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc) or tensor.ndim != 2:
             raise TypeError(
                 f"expected a 2-d sparse COO, CSR or CSC tensor, got layout {tensor.layout}, {tensor.ndim}-d"
+                f"{_made_sparse(tensor)}"
+            )
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"expected a sparse tensor of float32 or float64, got {tensor.dtype}: give matrix.float(); rows of "
+                f"bfloat16 go with it"
             )
         if tensor.dense_dim() > 0:
             raise TypeError(f"expected a sparse tensor without dense dimensions, got {tensor.dense_dim()}")
@@ -332,6 +360,15 @@ class CsrMatrix:
             row, col = tensor._indices()
         values = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
         return cls.from_edges(row, col, values, (n_rows, n_cols))
+
+
+def _made_sparse(tensor: Tensor) -> str:
+    """How what is not sparse becomes it, for an error."""
+    if tensor.layout != torch.strided:
+        return ": matrix.to_sparse_coo() is one" if tensor.ndim == 2 else ""
+    if tensor.shape[:1] == (2,) and not tensor.is_floating_point():
+        return ": of edges [2, E] give Graph.from_edge_index(edge_index, size), or Graph.from_edges(row, col, ...)"
+    return ": matrix.to_sparse_csr() is one" if tensor.ndim == 2 else ""
 
 
 def _expanded(name: str, pointers: Tensor, values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ _ops = torch.ops.smore_ext
 
 
 @takes_tensors
-def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """table @ weight^T + bias for a long, wide table and a narrow output (docs/spec.md, section 1, step 1).
 
     The function of `torch.nn.functional.linear`, with sums of fixed order: the same bits for any number of threads.
@@ -22,7 +22,7 @@ def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Args:
         table: [N, D], float32 or float64.
         weight: [d, D], same dtype, d >= 1.
-        bias: [d], same dtype.
+        bias: [d], same dtype; None: no bias.
 
     Returns:
         [N, d]. Differentiable once in all three; the table's gradient is formed only if the table requires one. Under
@@ -31,7 +31,7 @@ def table_linear(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: wrong dtype, shape or device.
     """
-    return _ops.table_linear(table, weight, bias)
+    return _ops.table_linear(table, weight, weight.new_zeros(weight.shape[:1]) if bias is None else bias)
 
 
 @takes_tensors
