@@ -1,4 +1,4 @@
-// Input checks. Every message reads "smore_ext::<op>: <what must hold>, got <what came>".
+// Input checks. Each message reads "smore_ext::<op>: <what must hold>, got <what came>", and a way out if there is one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,7 +15,7 @@ namespace smore {
 
 inline void check_floating(const char* op, const char* name, const at::Tensor& t) {
   SMORE_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, op, name,
-                   " must be float32 or float64, got ", t.scalar_type());
+                   " must be float32 or float64, got ", t.scalar_type(), ": ", name, ".float() is");
 }
 
 inline void check_index_type(const char* op, const char* name, const at::Tensor& t) {
@@ -24,7 +24,8 @@ inline void check_index_type(const char* op, const char* name, const at::Tensor&
 }
 
 inline void check_int64(const char* op, const char* name, const at::Tensor& t) {
-  SMORE_CHECK_TYPE(t.scalar_type() == at::kLong, op, name, " must be int64, got ", t.scalar_type());
+  SMORE_CHECK_TYPE(t.scalar_type() == at::kLong, op, name, " must be int64, got ", t.scalar_type(), ": ", name,
+                   ".long() is");
 }
 
 // Sizes may be symbolic: torch.compile traces the checks of ops with an Autograd kernel, and one graph serves for any

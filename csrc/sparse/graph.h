@@ -42,7 +42,8 @@ inline at::ScalarType accumulator_type(const at::Tensor& x) {
 inline void check_dense_rows(const char* op, const char* name, const at::Tensor& x) {
   const at::ScalarType type = x.scalar_type();
   SMORE_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16, op, name,
-                   " must be float32, float64 or bfloat16, got ", type);
+                   " must be float32, float64 or bfloat16, got ", type, ": ", name, ".float() is, and ", name,
+                   ".bfloat16()");
   check_dim(op, name, x, 2);
 }
 
