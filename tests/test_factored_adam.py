@@ -335,6 +335,12 @@ def test_a_table_that_its_layer_reads_is_not_told(
 
 
 def test_a_layer_without_bias() -> None:
+    table, weight = (torch.randn(n, WIDTH, requires_grad=True) for n in (N, D))
+    ours, plain = ops.table_linear(table, weight), torch.nn.functional.linear(table, weight)
+    torch.testing.assert_close(ours, plain)
+    assert torch.equal(ops.table_linear(table, weight, None), ours)
+    gradients = [torch.autograd.grad(y.square().sum(), (table, weight)) for y in (ours, plain)]
+    torch.testing.assert_close(*gradients)
     models = [Model(), Model()]
     for model in models:
         model.projection = TableLinear(WIDTH, D, bias=False)

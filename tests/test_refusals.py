@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-from smore_ext import Graph, ops
+from smore_ext import Graph, ops, reference
 from smore_ext.testing import CASES, OpCase, differentiable_tensors, map_tensors
 from smore_ext.testing.checks import is_empty
 
@@ -116,17 +117,27 @@ def test_forward_mode_is_refused(case: OpCase) -> None:
         case.call(ops, map_tensors(args, lambda t: forward_ad.make_dual(t, torch.ones_like(t))))
 
 
-@pytest.mark.parametrize("case", [case for case in ONE_EACH if case.differentiable], ids=str)
+LINEAR = {"spmm", "propagate", "poly_filter", "spectral_filter", "table_linear"}  # test_transforms.py
+OTHERS = [case for case in ONE_EACH if case.differentiable and case.op not in LINEAR]
+
+
+@pytest.mark.parametrize("case", OTHERS, ids=str)
 def test_function_transforms_are_refused(case: OpCase) -> None:
     args = case.make(torch.float32, torch.Generator().manual_seed(1))
     leaves = differentiable_tensors(case, args)
-    with pytest.raises(RuntimeError, match="functorch"):
 
-        def total(first: torch.Tensor) -> torch.Tensor:
-            given = map_tensors(args, lambda t: first if t is leaves[0] else t)
-            return sum(o.sum() for o in case.call(ops, given) if o.is_floating_point())
+    def total(first: torch.Tensor, of: ModuleType) -> torch.Tensor:
+        given = map_tensors(args, lambda t: first if t is leaves[0] else t)
+        return sum(o.sum() for o in case.call(of, given) if o.is_floating_point())
 
-        torch.func.grad(total)(leaves[0])
+    for transform in (torch.func.grad, lambda f: lambda x, of: torch.func.jvp(lambda x: f(x, of), (x,), (x,))[1]):
+        with pytest.raises(
+            RuntimeError, match=f"{case.op}: torch.func's grad, .*use torch.autograd.grad, or smore_ext.r"
+        ):
+            transform(total)(leaves[0], ops)
+    leaf = leaves[0].clone().requires_grad_()
+    ours = torch.autograd.grad(total(leaf, ops), leaf)[0]
+    torch.testing.assert_close(torch.func.grad(total)(leaves[0], reference), ours, rtol=1e-4, atol=1e-5)
 
 
 def test_a_learned_step_or_rate_is_refused() -> None:

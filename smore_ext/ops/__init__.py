@@ -3,7 +3,7 @@
 A family's file lists its ops in `__all__`; a new op edits nothing here.
 """
 
-from smore_ext.ops import losses, neighbours, ranking, sampling, sparse, spectral, tables
+from smore_ext.ops import losses, neighbours, ranking, sampling, sparse, spectral, tables, transforms  # noqa: F401
 from smore_ext.ops.losses import *
 from smore_ext.ops.neighbours import *
 from smore_ext.ops.ranking import *

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 _SINGLE = {"Tensor": False, "Tensor | None": True}  # annotation -> whether None will do
 _SEVERAL = "Sequence[Tensor]"
+_INSTEAD: dict[str, Callable[..., Any]] = {}  # what an op is under the transforms of torch.func
 
 
 def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
@@ -40,9 +41,34 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
             check(name, value)
         for name, value in kwargs.items():
             check(name, value)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if not is_op or "functorch transforms" not in str(error):
+                raise
+            refusal = error
+        return _under_transforms(function.__name__, refusal)(*args, **kwargs)
 
     return checked
+
+
+def instead_under_transforms(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Makes the decorated function what op `name` is under the transforms of torch.func."""
+
+    def register(function: Callable[..., T]) -> Callable[..., T]:
+        _INSTEAD[name] = function
+        return function
+
+    return register
+
+
+def _under_transforms(name: str, refusal: RuntimeError) -> Callable[..., Any]:
+    if name not in _INSTEAD:
+        raise RuntimeError(
+            f"smore_ext::{name}: torch.func's grad, vjp, jvp and what is made of them do not reach it: use "
+            f"torch.autograd.grad, or smore_ext.reference.{name}, which is plain PyTorch"
+        ) from refusal
+    return _INSTEAD[name]
 
 
 def check_is(place: str, name: str, value: Any, expected: type) -> None:

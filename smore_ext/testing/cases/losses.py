@@ -41,7 +41,13 @@ ERRORS = [
         IndexError,
         "negatives must be in 0..3, got 4 at position 1",
     ),
-    OpError("bpr_loss", "dtype", lambda: [X, X, IDS.int(), IDS, IDS], TypeError, "users must be int64, got Int"),
+    OpError(
+        "bpr_loss",
+        "dtype",
+        lambda: [X, X, IDS.int(), IDS, IDS],
+        TypeError,
+        r"users must be int64, got Int: users\.long\(\) is",
+    ),
     OpError(
         "bpr_loss",
         "length",

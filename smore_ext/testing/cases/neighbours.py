@@ -73,7 +73,9 @@ ERRORS = [
     OpError("cosine_at", "rows", lambda: [X, IDS], ValueError, r"one row per row of features \(4\), got 2"),
     OpError("cosine_at", "dim", lambda: [X[:2], IDS[:, 0]], ValueError, "index must have 2 dimensions, got shape"),
     OpError("cosine_at", "int", lambda: [X[:2], IDS.int()], TypeError, "index must be int64, got Int"),
-    OpError("cosine_at", "half", lambda: [X[:2].half(), IDS], TypeError, "must be float32 or float64, got Half"),
+    OpError(
+        "cosine_at", "half", lambda: [X[:2].half(), IDS], TypeError, r"or float64, got Half: features\.float\(\) is"
+    ),
     OpError("cosine_at", "width", lambda: [X[:2], IDS, X[:, :5]], ValueError, r"width of features \(6\), got 5"),
     OpError("cosine_at", "base-dtype", lambda: [X[:2], IDS, X.double()], TypeError, "the dtype of features"),
 ]

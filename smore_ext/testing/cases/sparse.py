@@ -199,7 +199,7 @@ WIDE = Graph.from_edges(torch.tensor([0, 1]), torch.tensor([0, 1]), None, (2, 4)
 ERRORS = [
     OpError("spmm", "rows", lambda: [GRAPH, X[:3]], ValueError, r"one row per column of the graph \(4\), got 3"),
     OpError("spmm", "dtype", lambda: [GRAPH, X.long()], TypeError, "x must be float32, float64 or bfloat16, got Long"),
-    OpError("spmm", "half", lambda: [GRAPH, X.half()], TypeError, "x must be float32, float64 or bfloat16, got Half"),
+    OpError("spmm", "half", lambda: [GRAPH, X.half()], TypeError, r"or bfloat16, got Half: x\.float\(\) is, and x\.bf"),
     OpError("spmm", "gate", lambda: [GRAPH, X, X[:3]], ValueError, r"gate must have shape \[4, 6\], got \[3, 6\]"),
     OpError(
         "spmm",
@@ -208,7 +208,7 @@ ERRORS = [
         TypeError,
         r"gate must have the dtype of x \(Float\), got Double",
     ),
-    OpError("spmm", "graph", lambda: ["graph", X], TypeError, "expected a Graph or a torch sparse tensor, got str"),
+    OpError("spmm", "graph", lambda: ["graph", X], TypeError, "torch sparse tensor or a scipy sparse matrix, got str"),
     OpError("spmm", "dense", lambda: [X, X], TypeError, "expected a 2-d sparse COO, CSR or CSC tensor"),
     OpError(
         "spmm",
