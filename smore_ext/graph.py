@@ -147,14 +147,16 @@ class Graph(TensorLike):
         return outside_modes(lambda: self._rows(index), *self._made_of(), index)[0]
 
     def _rows(self, index: Tensor) -> Self:
-        if index.shape[0] and (int(index.min()) < 0 or int(index.max()) >= self.n_rows):
+        checked = index.shape[0] and not torch.compiler.is_compiling()  # there by torch's indexing below
+        if checked and (int(index.min()) < 0 or int(index.max()) >= self.n_rows):
             raise IndexError(f"rows must be in 0..{self.n_rows - 1}, got {int(index.min())}..{int(index.max())}")
         start = self.rowptr[index].long()
         length = self.rowptr[index + 1].long() - start
         rowptr = torch.zeros(index.shape[0] + 1, dtype=torch.int64, device=index.device)
         torch.cumsum(length, dim=0, out=rowptr[1:])
-        edge = torch.arange(int(rowptr[-1]), device=index.device)
-        edge += (start - rowptr[:-1]).repeat_interleave(length)
+        n_edges: Any = rowptr[-1].item()  # not int(): torch.export takes it for a number that it will know
+        edge = torch.arange(n_edges, device=index.device)
+        edge += (start - rowptr[:-1]).repeat_interleave(length, output_size=n_edges)
         parts = (rowptr.to(self.rowptr.dtype), self.col[edge], take(self.weight, edge))
         return self._trusted(*parts, (index.shape[0], self.n_cols))
 

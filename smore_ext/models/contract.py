@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from itertools import chain
 from types import ModuleType
@@ -92,10 +92,11 @@ def check_backend(backend: str) -> None:
 def distinct(nodes: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct values of `nodes` [n], ascending, and the place of each node among them [n].
 
-    On a GPU the first is padded to n entries with its last value, so that no shape depends on values: reading their
-    number would make the host wait, which a captured step cannot.
+    On a GPU, and in `torch.compile`, the first is padded to n entries with its last value, so that no shape depends on
+    values: reading their number would make the host wait, which a captured step cannot, and break a compiled graph.
     """
-    return padded_distinct(nodes) if nodes.is_cuda else nodes.unique(return_inverse=True)
+    shapes_are_fixed = nodes.is_cuda or torch.compiler.is_compiling()
+    return padded_distinct(nodes) if shapes_are_fixed else nodes.unique(return_inverse=True)
 
 
 def padded_distinct(nodes: Tensor) -> tuple[Tensor, Tensor]:
@@ -334,6 +335,10 @@ class Recommender(nn.Module):
                 if name not in ("loss_parts", "_parameters", "_buffers", "_modules"):
                     yield from _tensors_of(f"{prefix}.{name}" if prefix else name, value)
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        _take_stored_shapes(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Graphs follow the parameters to another device. They are no buffers: a state dict does not hold them.
         super()._apply(fn, recurse)
@@ -344,6 +349,15 @@ class Recommender(nn.Module):
                 if _holds_graph(value):
                     setattr(module, name, _graphs_on(value, device))
         return self
+
+
+def _take_stored_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+    """Empty buffers take the shapes of what is loaded into them."""
+    for name, buffer in model.named_buffers():
+        stored = state_dict.get(prefix + name)
+        if not buffer.numel() and stored is not None:
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, buffer.new_empty(stored.shape))
 
 
 def _after_load(model: nn.Module, _: object) -> None:

@@ -139,7 +139,8 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
     def _of_nodes(self, views: Tensor, rows: Tensor | None) -> Tensor:
         """The views [R, W d] of nodes `rows`, ascending, from those of the items."""
         f = BACKENDS[self.config.backend]
-        if rows is None or rows.is_cuda:  # a GPU computes all users sooner than it tells the host which ones
+        # A GPU computes all users sooner than it tells the host which ones; a compiled graph cannot tell at all.
+        if rows is None or rows.is_cuda or torch.compiler.is_compiling():
             every = torch.cat([f.spmm(self.user_item, views), views])
             return every if rows is None else F.embedding(rows, every)
         users = rows[rows < self.n_users]

@@ -114,12 +114,8 @@ def unpack(
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """`load_state_dict` with one line of error instead of a list. A buffer that is empty takes the stored shape."""
+    """`load_state_dict` with one line of error instead of a list."""
     _check_weights(model, weights)
-    for name, buffer in model.named_buffers():
-        if not buffer.numel() and name in weights:
-            owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, torch.empty_like(weights[name], device=buffer.device))
     try:
         model.load_state_dict(weights)
     except (RuntimeError, ValueError, IndexError) as error:  # of what a model makes of its buffers
