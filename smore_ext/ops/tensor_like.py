@@ -7,7 +7,7 @@ error that names the way out. The ops themselves take a graph's tensors and neve
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -18,16 +18,29 @@ from smore_ext.ops.sparse import spmm
 
 Number = int | float  # the methods of that name hide the type
 
-_IN_PLACE = "a Graph is not changed in place: graph.with_weight(weight) has the same edges with other weights"
+
+_SPARSE = "graph.to_sparse() is a torch sparse tensor"
 _WAYS_OUT = {
+    "add_ sub_ mul_ div_ copy_ fill_ zero_ clamp_ data": "a Graph is not changed in place: graph.with_weight(weight) "
+    "has the same edges with other weights",
     "requires_grad_": "give weights that do: graph.with_weight(weight.requires_grad_())",
-    "grad": "the weights that were given have it",
-    "backward": "the weights that were given have gradients",
-    "data": _IN_PLACE,
-    "clone": "a Graph is never changed in place, so it serves as it is; copy.deepcopy(graph) copies it",
+    "grad backward": "the weights that were given have gradients",
+    "clone": "it is never changed in place, so it serves as it is; copy.deepcopy(graph) copies it",
     "numpy": "graph.to_scipy() is a scipy matrix",
-    "sum": "ops.spmm(graph, ones) has the sums over rows, ops.spmm(graph.t, ones) those over columns",
+    "sum mean": "ops.spmm(graph, ones) has the sums over rows, ops.spmm(graph.t, ones) those over columns",
+    "abs pow sqrt exp": "graph.with_weight(f(graph.weight)) has other weights",
+    "to_sparse_csr to_sparse_coo to_sparse_csc softmax": _SPARSE,
 }
+
+
+class _Missing:
+    """An attribute that a tensor has and a graph has not. (`__getattr__` would slow the access to all others.)"""
+
+    def __init__(self, name: str, way_out: str) -> None:
+        self.name, self.way_out = name, way_out
+
+    def __get__(self, graph: object, owner: type) -> NoReturn:
+        raise AttributeError(f"a Graph has no {self.name}, unlike a tensor: {self.way_out}")
 
 
 class TensorLike(CsrMatrix):
@@ -225,16 +238,15 @@ class TensorLike(CsrMatrix):
         if ours is None or kwargs:
             name = getattr(func, "__name__", str(func)) + (f" with {', '.join(kwargs)}" if kwargs else "")
             raise TypeError(
-                f"torch's {name} does not take a Graph: graph.to_sparse() is a torch sparse tensor, graph.weight its "
+                f"torch's {name} does not take a Graph: {_SPARSE}, graph.weight its "
                 f"weights, and smore_ext.ops has what graphs are for"
             )
         return ours(*args)
 
-    def __getattr__(self, name: str) -> Any:  # of what is nowhere else
-        if name.startswith("__") or name not in dir(Tensor):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        way = _WAYS_OUT.get(name, _IN_PLACE if name.endswith("_") else "graph.to_sparse() is a torch sparse tensor")
-        raise AttributeError(f"a Graph has no {name}, unlike a tensor: {way}")
+
+for _names, _way_out in _WAYS_OUT.items():
+    for _name in _names.split():
+        setattr(TensorLike, _name, _Missing(_name, _way_out))
 
 
 def _dense(place: str, x: Any) -> Tensor:
