@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import torch
 from torch import Tensor
@@ -11,10 +11,16 @@ from torch import Tensor
 from smore_ext.ops.csr import CsrMatrix
 from smore_ext.ops.modes import is_plain, outside_modes
 
+if TYPE_CHECKING:
+    import scipy.sparse
+
+# What ops take for a graph.
+Matrix: TypeAlias = Union[CsrMatrix, Tensor, "scipy.sparse.spmatrix", "scipy.sparse.sparray"]
+
 KEPT = 4  # conversions of tensors that are gone, as `adjacency.t()` is after each call
 
 
-def as_csr(matrix: CsrMatrix | Tensor | Any) -> CsrMatrix:
+def as_csr(matrix: Matrix) -> CsrMatrix:
     """`matrix` itself, or the converted form of a sparse tensor or scipy matrix, which is remembered.
 
     It is known by its contents, not by the tensor: a change of values or indices is seen, whichever way it was made

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
-from smore_ext.ops.converted import as_csr
-from smore_ext.ops.csr import CsrMatrix
+from smore_ext.ops.converted import Matrix, as_csr
 
 __all__ = ["masked_topk"]
 
@@ -16,14 +15,14 @@ _ops = torch.ops.smore_ext
 
 
 @takes_tensors
-def masked_topk(users: Tensor, items: Tensor, k: int, seen: CsrMatrix | Tensor | None = None) -> tuple[Tensor, Tensor]:
+def masked_topk(users: Tensor, items: Tensor, k: int, seen: Matrix | None = None) -> tuple[Tensor, Tensor]:
     """The k items of highest dot product for each user, without those already seen.
 
     Args:
         users: [U, d], float32 or float64.
         items: [I, d], same dtype.
         k: 1 <= k <= I.
-        seen: `Graph` [U, I] (or torch sparse tensor) whose row r lists what to leave out for users[r]; None: nothing.
+        seen: `Graph` [U, I] (or a matrix as in `spmm`) whose row r lists what to leave out for users[r]; None: nothing.
 
     Returns:
         (score [U, k], index [U, k] int64): score descending, then index ascending. Places with nothing left hold -inf

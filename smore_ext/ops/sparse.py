@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
-from smore_ext.ops.converted import as_csr
+from smore_ext.ops.converted import Matrix, as_csr
 from smore_ext.ops.csr import CsrMatrix
 
 __all__ = ["edge_dot", "edge_softmax", "poly_filter", "propagate", "spmm"]
@@ -24,7 +24,7 @@ def _sums(x: Tensor) -> torch.dtype:
     return x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
 
 
-def _parts(graph: CsrMatrix | Tensor, x: Tensor) -> tuple[Tensor, ...]:
+def _parts(graph: Matrix, x: Tensor) -> tuple[Tensor, ...]:
     """A graph of constant weights as the ops take it."""
     graph = as_csr(graph)
     dtype = _sums(x)
@@ -51,12 +51,12 @@ def _scale(graph: CsrMatrix, x: Tensor) -> Tensor | None:
 
 
 @takes_tensors
-def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+def spmm(graph: Matrix, x: Tensor, gate: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
     """A x, or A (x * gate), for a sparse matrix A and dense rows x.
 
     Args:
-        graph: `Graph` [R, C], or a torch sparse COO, CSR or CSC tensor (converted once; its contents
-            are compared at each call, a quarter to a third of the time of a product of width 64).
+        graph: `Graph` [R, C], or a torch sparse COO, CSR or CSC tensor or a scipy sparse matrix (converted once; its
+            contents are compared at each call, a quarter to a third of the time of a product of width 64).
         x: [C, d], float32, float64 or bfloat16, any d >= 0. bfloat16 is a way to hold x and the result in memory: sums
             are made in float32.
         gate: like x. Gating here instead of before spares backward a pass over z = A^T dL/dy, as dL/dx = z * gate and
@@ -83,7 +83,7 @@ def spmm(graph: CsrMatrix | Tensor, x: Tensor, gate: Tensor | None = None, weigh
 
 @takes_tensors
 def propagate(
-    graph: CsrMatrix | Tensor,
+    graph: Matrix,
     x: Tensor,
     n_layers: int,
     reduce: Literal["mean", "last"] = "mean",
@@ -93,7 +93,7 @@ def propagate(
     """Repeated products: mean of A^0 x, A^1 x, ..., A^L x, or A^L x alone; with a gate, of x * gate.
 
     Args:
-        graph: square `Graph` [N, N] or torch sparse tensor, as in `spmm`.
+        graph: square `Graph` [N, N] or another sparse matrix, as in `spmm`.
         x: [N, d], float32, float64 or bfloat16, as in `spmm`. In bfloat16, what a layer hands to the next is rounded.
         n_layers: L >= 0.
         reduce: "mean" (LightGCN's layer combination) or "last".
@@ -120,7 +120,7 @@ def propagate(
 
 @takes_tensors
 def poly_filter(
-    graph: CsrMatrix | Tensor,
+    graph: Matrix,
     x: Tensor,
     coefficients: Tensor | Sequence[float],
     weight: Tensor | None = None,
@@ -128,7 +128,7 @@ def poly_filter(
     """A polynomial of a graph: sum_l coefficients[l] A^l x (ChebNet's and GPRGNN's filters, arXiv 2006.07988, eq. 2).
 
     Args:
-        graph: square `Graph` [N, N] or torch sparse tensor, as in `spmm`.
+        graph: square `Graph` [N, N] or another sparse matrix, as in `spmm`.
         x: [N, d], float32, float64 or bfloat16, as in `spmm`. In bfloat16, what a layer hands to the next is rounded.
         coefficients: [L+1], at least one, of the type of x, or float32 for bfloat16, on its device; or numbers,
             or tensors of one each.
@@ -160,11 +160,11 @@ def poly_filter(
 
 
 @takes_tensors
-def edge_dot(graph: CsrMatrix | Tensor, u: Tensor, v: Tensor) -> Tensor:
+def edge_dot(graph: Matrix, u: Tensor, v: Tensor) -> Tensor:
     """<u[row], v[col]> for each edge (row, col) of a graph: scores of edges; also the gradient of weights in `spmm`.
 
     Args:
-        graph: `Graph` [R, C], or a torch sparse COO, CSR or CSC tensor. Its weights do not matter.
+        graph: `Graph` [R, C], or a sparse matrix as in `spmm`. Its weights do not matter.
         u: [R, d], float32, float64 or bfloat16 (summed in float32).
         v: [C, d], like u.
 
@@ -182,11 +182,11 @@ def edge_dot(graph: CsrMatrix | Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 @takes_tensors
-def edge_softmax(graph: CsrMatrix | Tensor, logits: Tensor) -> Tensor:
+def edge_softmax(graph: Matrix, logits: Tensor) -> Tensor:
     """Softmax over the edges of each row of a graph: attention over neighbours (GAT, arXiv 1710.10903, eq. 3).
 
     Args:
-        graph: `Graph` [R, C], or a torch sparse COO, CSR or CSC tensor. Its weights do not matter.
+        graph: `Graph` [R, C], or a sparse matrix as in `spmm`. Its weights do not matter.
         logits: [E], in the order of `graph.col`, float32 or float64. Minus infinity gives 0.
 
     Returns:
