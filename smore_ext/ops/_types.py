@@ -44,7 +44,7 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:
-            if not is_op or "functorch transforms" not in str(error):
+            if not is_op or "C++ torch::autograd::Function with functorch" not in str(error):
                 raise
             refusal = error
         return _under_transforms(function.__name__, refusal)(*args, **kwargs)
