@@ -102,7 +102,7 @@ class TensorLike(CsrMatrix):
 
     def to(
         self,
-        *target: Any,
+        *target: torch.device | str | int | torch.dtype | None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
