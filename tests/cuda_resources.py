@@ -28,7 +28,10 @@ ARCHS = (80, 90, 120)
 MAX_REGISTERS = 128  # a thread; with 128, blocks of 256 threads still come two to a multiprocessor
 # Kernels that may use more: pattern of the name -> (registers, reason). Fewer would mean spills or other algorithms.
 EXCEPTIONS: dict[str, tuple[int, str]] = {
-    r"nce_gradient_kernel<.*": (168, "two 8 x 8 accumulators a thread; shared memory limits its blocks, not registers"),
+    r"(nce|lse)_gradient_kernel<.*": (
+        168,
+        "two 8 x 8 accumulators a thread; shared memory limits its blocks, not registers",
+    ),
     r"spectral_rows_backward_kernel<float, \d+, 3>": (168, "spectra and gradients of three modalities at a time"),
     r"spectral_rows_(forward|backward)_kernel<double, .*": (168, "a row's spectra in double take two registers each"),
     r"spectral_dft_backward_kernel<double, \d+, true>": (168, "shared memory limits its blocks, not registers"),

@@ -59,6 +59,12 @@ CASES = {
         "run = lambda x, y: torch.autograd.grad(ops.info_nce(x, y, 0.2), x)",
         32,
     ),
+    # 2,048 x 60,000 scores would take 492 MB.
+    "info_nce with keys": (
+        "prepare = lambda n: (torch.randn(n or 2048, 64), torch.randn(n or 60000, 64, requires_grad=True))\n"
+        "run = lambda x, k: torch.autograd.grad(ops.info_nce(x, x, 0.2, k), k)",
+        96,
+    ),
 }
 
 

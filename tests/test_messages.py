@@ -76,6 +76,8 @@ OPS = {
     "spectrum_fusion": (lambda x: ops.spectrum_fusion([F], [F], x), "fusion_weight"),
     "bpr_loss": (lambda x: ops.bpr_loss(F, F, T, x, T), "positives"),
     "info_nce": (lambda x: ops.info_nce(x, F, 0.2), "x"),
+    "info_nce keys": (lambda x: ops.info_nce(F, F, 0.2, x), "keys"),
+    "row_logsumexp": (lambda x: ops.row_logsumexp(F, x), "b"),
     "table_linear": (lambda x: ops.table_linear(x, F, None), "table"),
 }
 GRAPHS = {

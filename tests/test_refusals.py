@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
+from torch import nn
 
 from smore_ext import Graph, ops, reference
 from smore_ext.testing import CASES, OpCase, differentiable_tensors, map_tensors
@@ -159,8 +160,12 @@ def test_learned_coefficients_in_a_list_get_their_gradient() -> None:
     assert torch.autograd.grad(mixed.sum(), learned)[0].tolist() == [0.0, plain[1].item()]
 
 
-def test_a_learned_temperature_is_refused() -> None:
-    temperature = torch.tensor(0.2, requires_grad=True)
-    with pytest.raises(ValueError, match="temperature must be a constant, got a tensor that requires grad"):
-        ops.info_nce(ROWS, ROWS, temperature)
+def test_a_learned_temperature_gets_its_gradient() -> None:
+    for temperature in (torch.tensor(0.2, requires_grad=True), nn.Parameter(torch.tensor([0.2]))):
+        loss = ops.info_nce(ROWS, 2 - ROWS, temperature)
+        loss.backward()
+        plain = temperature.detach().clone().requires_grad_()
+        reference.info_nce(ROWS, 2 - ROWS, plain).backward()
+        torch.testing.assert_close(temperature.grad, plain.grad)
+        torch.testing.assert_close(loss, ops.info_nce(ROWS, 2 - ROWS, 0.2))
     assert torch.equal(ops.info_nce(ROWS, ROWS, temperature.detach()), ops.info_nce(ROWS, ROWS, 0.2))

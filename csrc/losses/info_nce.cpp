@@ -1,8 +1,12 @@
 #include "losses/info_nce.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include "losses/row_logsumexp.h"
 
 namespace smore {
 namespace {
@@ -35,10 +39,33 @@ std::tuple<Tensor, Tensor> info_nce_autograd(const Tensor& x, const Tensor& y, d
   return {outputs[0], outputs[1]};
 }
 
+// Rows of length one, as the fused op divides them. Copied first, for torch sums in the order of the memory.
+Tensor unit_rows(const Tensor& x) {
+  const Tensor rows = x.contiguous();
+  return rows / at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, true).clamp_min(1e-12);
+}
+
+// 1 / temperature for each of n rows, [n, 1]. Expanded twice, so that the gradient is summed up in two steps, too short
+// for torch to share them out over threads: its bits do not depend on these. What is traced for any n sums as it likes.
+Tensor inverse_of_rows(const Tensor& temperature, const c10::SymInt& n) {
+  constexpr int64_t kStep = 128;
+  const Tensor inverse = temperature.reshape({1, 1}).reciprocal();
+  if (!n.maybe_as_int()) return inverse.expand_symint({n, 1});
+  const int64_t rows = *n.maybe_as_int(), steps = (rows + kStep - 1) / kStep;
+  return inverse.expand({steps, 1}).expand({steps, kStep}).reshape({-1, 1}).narrow(0, 0, rows);
+}
+
+Tensor info_nce_rows(const Tensor& x, const Tensor& y, const std::optional<Tensor>& keys, const Tensor& temperature) {
+  check_info_nce_rows(x, y, keys, temperature);
+  const Tensor v = unit_rows(y), scaled = unit_rows(x) * inverse_of_rows(temperature, x.sym_size(0));
+  return row_logsumexp_op::call(scaled, keys ? unit_rows(*keys) : v) - (scaled * v).sum(1);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
   m.def("info_nce(Tensor x, Tensor y, float temperature) -> (Tensor, Tensor)");
+  m.def("info_nce.rows(Tensor x, Tensor y, Tensor? keys, Tensor temperature) -> Tensor", &info_nce_rows);
   m.def(
       "info_nce_backward(Tensor grad, Tensor x, Tensor y, Tensor log_sum, float temperature) -> (Tensor, "
       "Tensor)");

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
 
-__all__ = ["bpr_loss", "info_nce"]
+__all__ = ["bpr_loss", "info_nce", "row_logsumexp"]
 
 _ops = torch.ops.smore_ext
+_STEP = 128
 
 
 @takes_tensors
@@ -36,27 +39,72 @@ def bpr_loss(
 
 
 @takes_tensors
-def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """InfoNCE between rows of the same index, against all rows of the batch.
+def info_nce(
+    x: Tensor,
+    y: Tensor,
+    temperature: float | Tensor,
+    keys: Tensor | None = None,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> Tensor:
+    """InfoNCE between rows of the same index, against all rows of the batch or against `keys`.
 
-    mean_i(log sum_j exp(u_i.v_j / t) - u_i.v_i / t), with u, v the rows of x, y divided by max(norm, 1e-12).
+    log sum_j exp(u_i.w_j / t) - u_i.v_i / t for each row i, with u, v, w the rows of x, y, keys divided by
+    max(norm, 1e-12); w = v without keys. A row's own positive counts in the sum only where it is among the keys: with
+    all items as keys (LGMRec) it is, with queues of earlier batches it is not.
 
     Args:
-        x, y: [B, d], float32 or float64. Duplicate rows count as often as they occur.
-        temperature: t > 0, a constant.
+        x, y: [B, d], float32 or float64.
+        temperature: t > 0. A tensor of one element that requires grad is learned; its value is not looked at.
+        keys: [M, d], same dtype, M >= 1. Duplicate rows count as often as they occur.
+        reduction: "mean" (0 for an empty batch), "sum", or "none" for the rows' losses [B].
 
     Returns:
-        Scalar, 0 for an empty batch. Differentiable once in both; no B x B matrix is formed in either direction. Under
-        autocast it computes in float32.
+        Scalar, or [B]. Differentiable once in x, y, keys and a learned temperature; neither B x B nor B x M numbers
+        are held in either direction. Under autocast it computes in float32.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shapes that differ, temperature not positive or one that requires grad.
+        TypeError, ValueError: wrong dtype, device, shapes that differ, temperature not positive, an unknown reduction.
     """
-    if isinstance(temperature, Tensor) and temperature.requires_grad:
-        raise ValueError(
-            "info_nce: temperature must be a constant, got a tensor that requires grad; it receives no gradient here"
-        )
-    return _ops.info_nce(x, y, temperature)[0]
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'smore_ext::info_nce: reduction must be "mean", "sum" or "none", got {reduction!r}')
+    learned = isinstance(temperature, Tensor) and temperature.requires_grad
+    if keys is None and reduction == "mean" and not learned:
+        return _ops.info_nce(x, y, temperature)[0]
+    if not learned:
+        if not temperature > 0:
+            raise ValueError(f"smore_ext::info_nce: temperature must be greater than 0, got {float(temperature)}")
+        temperature = torch.full((), float(temperature), dtype=x.dtype, device=x.device)
+    rows = _ops.info_nce.rows(x, y, keys, temperature)
+    if reduction == "none":
+        return rows
+    if (
+        not torch.compiler.is_compiling()
+    ):  # in two steps, too short for torch to share out: the same bits for any threads
+        total = torch.nn.functional.pad(rows, (0, -rows.shape[0] % _STEP)).view(-1, _STEP).sum(1).sum()
+    else:
+        total = rows.sum()
+    return total if reduction == "sum" or rows.shape[0] == 0 else total / rows.shape[0]
+
+
+@takes_tensors
+def row_logsumexp(a: Tensor, b: Tensor) -> Tensor:
+    """log sum_j exp(a_i.b_j) for each row of a: logsumexp of a @ b^T over its columns, which is never held.
+
+    The general form of contrastive losses, and the normaliser of a softmax over all items (full cross entropy):
+    `ops.row_logsumexp(users, items) - (users * items[positives]).sum(1)`.
+
+    Args:
+        a: [N, d], float32 or float64, finite.
+        b: [M, d], same dtype.
+
+    Returns:
+        [N]; -infinity for M = 0. Differentiable once in both, in memory of a few times a and b. Under autocast it
+        computes in float32.
+
+    Raises:
+        TypeError, ValueError: wrong dtype, shape or device.
+    """
+    return _ops.row_logsumexp(a, b)
 
 
 @fake("bpr_loss")
@@ -91,4 +139,14 @@ def _(grad: Tensor, x: Tensor, y: Tensor, log_sum: Tensor, temperature: float) -
     return x.new_empty(x.shape), y.new_empty(y.shape)
 
 
-autocast_float32("bpr_loss", "info_nce")
+@fake("row_logsumexp")
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0])
+
+
+@fake("row_logsumexp_backward")
+def _(grad: Tensor, a: Tensor, b: Tensor, log_sum: Tensor) -> tuple[Tensor, Tensor]:
+    return a.new_empty(a.shape), b.new_empty(b.shape)
+
+
+autocast_float32("bpr_loss", "info_nce", "info_nce.rows", "row_logsumexp")

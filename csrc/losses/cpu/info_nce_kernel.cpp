@@ -15,8 +15,8 @@ void nce_normalise(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_t b
 }
 
 template <typename T>
-void nce_pack(const T* unit, int64_t n, int64_t d, T* panels, int64_t begin, int64_t end) {
-  SMORE_DISPATCH(nce_pack_at<T>)(unit, n, d, panels, begin, end);
+void nce_pack(const T* rows, int64_t n, int64_t d, T* panels, int64_t begin, int64_t end) {
+  SMORE_DISPATCH(nce_pack_at<T>)(rows, n, d, panels, begin, end);
 }
 
 template <typename T>

@@ -11,14 +11,17 @@ namespace smore {
 inline constexpr int64_t kNceBlock = 64;
 inline int64_t nce_padded(int64_t n) { return (n + kNceBlock - 1) / kNceBlock * kNceBlock; }
 
+// Exponents in 0..-kNceRange keep their precision in float32.
+inline constexpr double kNceRange = 80.0;
+
 // Rows [begin, end) of x [n, d], divided by max(norm, 1e-12), into unit [nce_padded(n), nce_padded(d)], zeros
 // behind.
 template <typename T>
 void nce_normalise(const T* x, int64_t n, int64_t d, T* unit, T* norm, int64_t begin, int64_t end);
 
-// unit rows transposed into register panels: nce_padded(n) * d elements. Blocks [begin, end).
+// Padded rows transposed into register panels: nce_padded(n) * d elements. Blocks [begin, end).
 template <typename T>
-void nce_pack(const T* unit, int64_t n, int64_t d, T* panels, int64_t begin, int64_t end);
+void nce_pack(const T* rows, int64_t n, int64_t d, T* panels, int64_t begin, int64_t end);
 
 template <typename T>
 struct NceForward {

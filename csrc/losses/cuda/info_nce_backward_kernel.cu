@@ -1,116 +1,29 @@
 // InfoNCE backward. With P_ij = exp(s_ij - log_sum_i) - [i = j], the gradient in u_i is sum_j P_ij v_j, and in v_j it
-// is sum_i P_ij u_i. One launch does both sides: a block owns a tile of rows of one side, goes through a range of the
-// other's, computes the scores again and adds up in registers. So scores are computed twice; computing them once would
-// mean a partial sum for one of the sides from every block, memory that grows with batch x batch.
+// is sum_i P_ij u_i. One launch does both sides.
 #include "losses/cuda/info_nce_kernel.h"
 
-#include "losses/cuda/info_nce_tile.cuh"
 #include "losses/cuda/info_nce_unit.cuh"
+#include "losses/cuda/score_gradient.cuh"
 
 namespace smore::cuda {
 namespace {
 
-constexpr int64_t kSlots = 2 * 132;  // blocks that an H100 runs at a time
-constexpr double kOverhead = 0.6;    // the tile of rows and the sums' way out and back, in tiles
 constexpr int kFinishThreads = 256;
 
 template <typename T>
 int backward_splits(const NceShape<T>& shape) {
-  return nce_splits(2 * shape.row_tiles * (shape.width / kPanel<T>), shape.panels, kSlots, kOverhead);
+  return score_gradient_splits(2 * shape.row_tiles, shape, shape);
 }
 
-// Unit rows of one side.
-template <typename T>
-struct Unit {
-  const T* panels;
-  const T* rows;
-};
-
-template <typename T>
-struct GradientTile {
-  static constexpr int P = kPanel<T>, R = kTileRows<T>;
-  static constexpr int kStep = R + 4;  // the packs of P that a quarter of a warp writes fall into different banks
-  static constexpr int kElements = P * R + P * P + P * P + P * kStep + R + P;
-};
-
-// partial[side][split][rows][width]. Block z is side + 2 * the piece of the width that it sums up. kOnePiece: width =
-// kPanel.
+// Block z is side + 2 * the piece of the width that it sums up. partial[side][split][rows][width].
 template <typename T, bool kOnePiece>
 __global__ void __launch_bounds__(kNceThreads, 3)
-    nce_gradient_kernel(Unit<T> x, Unit<T> y, NceShape<T> shape, const T* __restrict__ log_sum, T inverse,
+    nce_gradient_kernel(ScoreSide<T> x, ScoreSide<T> y, NceShape<T> shape, const T* __restrict__ log_sum, T inverse,
                         T* __restrict__ partial) {
-  using Layout = GradientTile<T>;
-  constexpr int P = kPanel<T>, R = kTileRows<T>, E = kEdge<T>, V = kFullPack<T>;
-  constexpr int kAtOnce = kOnePiece ? 4 : 2, kSteps = 2;  // as many as fit the registers
-  SMORE_DYNAMIC_SHARED(T, own);                           // [P][R]: own rows, transposed
-  T* other = own + P * R;                                 // [P][P]: the other side's, transposed
-  T* other_rows = other + P * P;                          // [P][P]: a piece of them, plain
-  T* probability = other_rows + P * P;                    // [P][R], as [other][own]
-  T* own_shift = probability + P * Layout::kStep;
-  T* other_shift = own_shift + R;
-
-  const bool of_x = blockIdx.z % 2 == 0;  // log_sum belongs to rows of x
-  const T* own_panels = of_x ? x.panels : y.panels;
-  const T* other_panels = of_x ? y.panels : x.panels;
-  const T* plain = of_x ? y.rows : x.rows;
-  const int width = kOnePiece ? P : shape.width, piece = kOnePiece ? 0 : static_cast<int>(blockIdx.z / 2) * P;
-  const int n = static_cast<int>(shape.n), first_own = static_cast<int>(blockIdx.x) * R;
-  const int t = static_cast<int>(threadIdx.x);
-  for (int r = t; r < R; r += kNceThreads) own_shift[r] = of_x && first_own + r < n ? log_sum[first_own + r] : T(0);
-
-  if (kOnePiece) copy_row_tile<kAtOnce>(own_panels, width, blockIdx.x, 0, own);
-
-  const NceThread thread;
-  T gradient[E][E] = {};
-  const int begin = range_begin(shape.panels, blockIdx.y), end = range_begin(shape.panels, blockIdx.y + 1);
-  for (int panel = begin; panel < end; ++panel) {
-    T s[E][E] = {};
-    for (int first = 0; first < width; first += P) {
-      __syncthreads();
-      if (!kOnePiece) copy_row_tile<kAtOnce>(own_panels, width, blockIdx.x, first, own);
-      copy_panel<kAtOnce>(other_panels, width, panel, first, other);
-      if (first == 0) {
-        copy_panel_rows<kAtOnce>(plain, width, panel, piece, other_rows);
-        const int row = panel * P + t;
-        if (t < P) {
-          other_shift[t] = row >= n ? -kLowest<T> : of_x ? T(0) : log_sum[row];
-        }
-      }
-      __syncthreads();
-      multiply_tiles<kSteps>(thread, own, R, other, s);
-    }
-    const int ahead = panel * P - first_own;
-    const bool diagonal = ahead < R && ahead > -P;  // it passes through the tile
-#pragma unroll
-    for (int c = 0; c < E; ++c) {
-      const int column = thread.column<T>(c);
-      const T shift = other_shift[column];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        Pack<T, V> pack = load_pack<V>(own_shift + thread.row<T>(half * V));
-#pragma unroll
-        for (int v = 0; v < V; ++v) {  // one of the two shifts is 0
-          const T score = s[half * V + v][c] * inverse;
-          pack.at[v] = exponential(score - (pack.at[v] + shift));
-          if (diagonal && thread.row<T>(half * V + v) == column + ahead) pack.at[v] -= T(1);
-        }
-        store_pack(probability + column * Layout::kStep + thread.row<T>(half * V), pack);
-      }
-    }
-    __syncthreads();
-    multiply_tiles<kSteps>(thread, probability, Layout::kStep, other_rows, gradient);
-  }
-  T* to = partial + (static_cast<int64_t>(of_x ? 0 : gridDim.y) + blockIdx.y) * shape.rows * width + piece;
-#pragma unroll
-  for (int r = 0; r < E; ++r) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      Pack<T, V> pack;
-#pragma unroll
-      for (int v = 0; v < V; ++v) pack.at[v] = gradient[r][half * V + v];
-      store_pack(to + static_cast<int64_t>(first_own + thread.row<T>(r)) * width + thread.column<T>(half * V), pack);
-    }
-  }
+  const bool of_x = blockIdx.z % 2 == 0;
+  score_gradient<T, kOnePiece, true>(of_x ? x : y, of_x ? y : x, shape, shape, of_x, log_sum, inverse,
+                                     static_cast<int>(blockIdx.z / 2) * kPanel<T>,
+                                     partial + (of_x ? 0 : gridDim.y * shape.elements()));
 }
 
 // What a row's gradient needs beyond the sums.
@@ -171,8 +84,8 @@ void nce_backward(const NceInput<T>& input, const T* grad, const T* log_sum, T* 
   nce_unit_rows<T>({input.x, x_panels, x_rows, x_norm}, {input.y, y_panels, y_rows, y_norm}, shape, nullptr, stream);
   const dim3 grid(static_cast<unsigned>(shape.row_tiles), static_cast<unsigned>(splits),
                   static_cast<unsigned>(2 * shape.width / kPanel<T>));
-  const Launch at{grid, kNceThreads, stream, static_cast<size_t>(GradientTile<T>::kElements) * sizeof(T)};
-  const Unit<T> x{x_panels, x_rows}, y{y_panels, y_rows};
+  const Launch at{grid, kNceThreads, stream, kScoreGradientShared<T>};
+  const ScoreSide<T> x{x_panels, x_rows}, y{y_panels, y_rows};
   const T inverse = static_cast<T>(1.0 / input.temperature);
   if (shape.width == kPanel<T>) {
     SMORE_LAUNCH((nce_gradient_kernel<T, true>), at, x, y, shape, log_sum, inverse, x_sums);

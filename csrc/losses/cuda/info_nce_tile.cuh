@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "common/host_device.h"
 #include "cuda/launch.cuh"
 #include "cuda/pack.cuh"
 
@@ -45,7 +46,7 @@ struct NceShape {
     if (rows > INT32_MAX || width > INT32_MAX / kPanel<T>)
       throw std::length_error("smore_ext: info_nce: more than 2^31 rows");
   }
-  int64_t elements() const { return rows * width; }
+  SMORE_HOST_DEVICE int64_t elements() const { return rows * width; }
 };
 
 struct NceThread {

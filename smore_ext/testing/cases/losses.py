@@ -1,4 +1,4 @@
-"""Cases and errors of bpr_loss and info_nce."""
+"""Cases and errors of bpr_loss, info_nce and row_logsumexp."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from smore_ext.testing.case import Args, OpCase, OpError, rand, randint
 
-__all__ = ["bpr_case", "nce_case"]
+__all__ = ["bpr_case", "keys_case", "nce_case", "row_logsumexp_case"]
 
 
 def bpr_case(users: int, items: int, d: int, size: int) -> OpCase:
@@ -24,10 +24,54 @@ def nce_case(size: int, d: int, temperature: float) -> OpCase:
     return OpCase("info_nce", f"{size}x{d}-{temperature}", make, (0, 1), small=size <= 5, autocast="float32")
 
 
+def keys_case(size: int, keys: int, d: int, temperature: float, reduction: str) -> OpCase:
+    """InfoNCE against other keys (0: the batch) with a learned temperature."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        others = rand(g, dtype, keys, d) if keys else None
+        learned = torch.tensor([temperature], dtype=dtype)
+        return [rand(g, dtype, size, d), rand(g, dtype, size, d), learned, others, reduction]
+
+    name = f"{size}x{keys}x{d}-{temperature}-{reduction}"
+    differentiable = (0, 1, 2, 3) if keys else (0, 1, 2)
+    return OpCase("info_nce", name, make, differentiable, small=size <= 5, autocast="float32")
+
+
+def row_logsumexp_case(n: int, m: int, d: int, scale: float = 1.0) -> OpCase:
+    """Scores of about scale^2 sqrt(d): large ones leave the range of a fixed shift."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        return [rand(g, dtype, n, d) * scale, rand(g, dtype, m, d) * scale]
+
+    return OpCase("row_logsumexp", f"{n}x{m}x{d}-{scale}", make, (0, 1), small=0 < n <= 5, autocast="float32")
+
+
 CASES = [
     *(bpr_case(*size) for size in ((4, 5, 3, 7), (3, 3, 2, 0), (60, 90, 64, 600), (60, 90, 65, 90))),
     *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
     nce_case(130, 100, 1.0),
+    *(
+        keys_case(*case)
+        for case in (
+            (4, 6, 3, 0.5, "none"),
+            (3, 0, 4, 0.7, "mean"),
+            (70, 300, 33, 0.2, "sum"),
+            (130, 65, 64, 0.02, "mean"),
+            (0, 5, 3, 0.2, "mean"),
+        )
+    ),
+    *(
+        row_logsumexp_case(*case)
+        for case in (
+            (4, 5, 3),
+            (5, 2, 3),
+            (0, 4, 3),
+            (3, 4, 0),
+            (70, 700, 64, 0.5),
+            (700, 70, 33, 0.5),
+            (130, 257, 65, 3.0),
+        )
+    ),
 ]
 
 X = torch.arange(24.0).view(4, 6)
@@ -65,4 +109,31 @@ ERRORS = [
         TypeError,
         r"y must have the dtype of x \(Float\), got Double",
     ),
+    OpError(
+        "info_nce",
+        "keys",
+        lambda: [X, X, 0.2, X[:, :5]],
+        ValueError,
+        r"info_nce: keys must have the width of x \(6\), got 5",
+    ),
+    OpError("info_nce", "no keys", lambda: [X, X, 0.2, X[:0]], ValueError, "keys must have at least one row, got none"),
+    OpError("info_nce", "keys' dtype", lambda: [X, X, 0.2, X.double()], TypeError, "keys must have the dtype of x"),
+    OpError(
+        "info_nce",
+        "reduction",
+        lambda: [X, X, 0.2, None, "max"],
+        ValueError,
+        'reduction must be "mean", "sum" or "none", got \'max\'',
+    ),
+    OpError("info_nce", "cold", lambda: [X, X, -0.5, X], ValueError, "temperature must be greater than 0, got -0.5"),
+    OpError(
+        "info_nce",
+        "temperatures",
+        lambda: [X, X, torch.ones(4, requires_grad=True), X],
+        ValueError,
+        r"temperature must have one element, got shape \[4\]",
+    ),
+    OpError("row_logsumexp", "width", lambda: [X, X[:, :5]], ValueError, "same width, got 6 and 5"),
+    OpError("row_logsumexp", "dtype", lambda: [X, X.double()], TypeError, "b must have the dtype of a"),
+    OpError("row_logsumexp", "rows", lambda: [X, X[0]], ValueError, "b must have 2 dimensions, got shape"),
 ]
