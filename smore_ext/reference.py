@@ -225,9 +225,13 @@ def _scale(high: Tensor, low: Tensor, n: int) -> Tensor:
     return (high * n + ((low * n) >> 32)) >> 32
 
 
-def sample_negatives(users: Tensor, seen: Any, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
-    """A uniform unseen candidate for each position. users [B], seen [U, I], candidates [C] -> [B] int64."""
-    position = torch.arange(users.shape[0], device=users.device)
+def sample_negatives(
+    users: Tensor, seen: Any, candidates: Tensor, seed: int, offset: int = 0, first: int = 0, n: int | None = None
+) -> Tensor:
+    """A uniform unseen candidate for each position. users [B], seen [U, I], candidates [C] -> [B], or [B, n] int64."""
+    if n is not None:
+        return sample_negatives(users.repeat_interleave(n), seen, candidates, seed, offset, first * n).view(-1, n)
+    position = first + torch.arange(users.shape[0], device=users.device)
     matrix = _sparse(seen, torch.zeros(0)).to_sparse_coo().coalesce()
     keys = matrix.indices()[0] * matrix.shape[1] + matrix.indices()[1]  # ascending
 
@@ -263,13 +267,30 @@ def bpr_loss(
     return -F.logsigmoid((u * p).sum(dim=1) - (u * n).sum(dim=1)).mean(), l2
 
 
-def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """mean_i(log sum_j exp(u_i.v_j / t) - u_i.v_i / t) for unit rows u, v of x, y; 0 for no rows."""
-    if x.shape[0] == 0:
-        return (x.sum() + y.sum()) * 0
+def info_nce(
+    x: Tensor, y: Tensor, temperature: float | Tensor, keys: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """mean_i(log sum_j exp(u_i.w_j / t) - u_i.v_i / t) for unit rows u, v, w of x, y, keys; 0 for no rows.
+
+    Without keys w = v. reduction: "mean", "sum", or "none" for the terms of the rows [B].
+    """
+    if isinstance(temperature, Tensor):
+        temperature = temperature.reshape(())
     u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)  # [B, d]
-    scores = u @ v.T / temperature  # [B, B]
-    return (scores.logsumexp(dim=1) - scores.diagonal()).mean()
+    if keys is None:
+        scores = u @ v.T / temperature  # [B, B]
+        rows = scores.logsumexp(dim=1) - scores.diagonal()
+    else:
+        scores = u @ F.normalize(keys, dim=1).T / temperature  # [B, M]
+        rows = scores.logsumexp(dim=1) - (u * v).sum(dim=1) / temperature
+    if reduction == "none":
+        return rows
+    return rows.mean() if reduction == "mean" and len(rows) > 0 else rows.sum()
+
+
+def row_logsumexp(a: Tensor, b: Tensor) -> Tensor:
+    """log sum_j exp(a_i.b_j). a [N, d], b [M, d] -> [N]."""
+    return (a @ b.T).logsumexp(dim=1)
 
 
 def table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -100,3 +100,17 @@ def test_none_draws_nothing() -> None:
 def test_streams_of_an_epoch_differ() -> None:
     seeds = {stream_seed(seed, epoch, stream) for seed in range(3) for epoch in range(3) for stream in range(3)}
     assert len(seeds) == 27
+
+
+def test_batches_of_an_epoch_get_its_draws() -> None:
+    """Batch by batch with `first`: what the whole epoch draws at once, not the first batch again and again."""
+    data = tiny.tiny_dataset()
+    users = data.train.users
+    whole = ops.sample_negatives(users, data.seen, data.candidates, seed=1, offset=5)
+    starts = range(0, len(users), 7)
+    batches = [
+        ops.sample_negatives(users[at : at + 7], data.seen, data.candidates, seed=1, offset=5, first=at)
+        for at in starts
+    ]
+    assert torch.equal(torch.cat(batches), whole)
+    assert len(torch.unique(torch.stack([batch[:3] for batch in batches if len(batch) > 3]), dim=0)) > 1

@@ -1,4 +1,5 @@
-// Negative sampling from a counter-based generator: a draw depends on (seed, offset, position) alone. What every device
+// Negative sampling from a counter-based generator: a draw depends on (seed, offset, position) alone, and what is
+// drawn on the candidates besides. What every device
 // shares of it. No torch here.
 #pragma once
 
@@ -23,9 +24,10 @@ struct SampleJob {
   const I* seen_rowptr;  // [n_users + 1]
   const I* seen_col;     // [n_seen], ascending within a row
   int64_t n_seen;
-  const int64_t* candidates;  // [n_candidates], ascending
+  const int64_t* candidates;  // [n_candidates]
   int64_t n_candidates;
   uint64_t seed, offset;
+  int64_t first;       // position of users[0]
   int64_t* negatives;  // [size]
 };
 

@@ -16,29 +16,59 @@ _ops = torch.ops.smore_ext
 
 
 @takes_tensors
-def sample_negatives(users: Tensor, seen: CsrMatrix | Tensor, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
+def sample_negatives(
+    users: Tensor,
+    seen: CsrMatrix | Tensor,
+    candidates: Tensor,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+    n: int | None = None,
+) -> Tensor:
     """For each position a uniformly drawn candidate that its user has not seen.
 
-    The draw at position b depends on (seed, offset, b) alone (Philox4x32-10, counter based): it is the same for any
-    number of threads, and one (seed, epoch) pair reproduces an epoch.
+    The draw at a position depends on (seed, offset, position) alone (Philox4x32-10, counter based), whatever the number
+    of threads. Positions are those of an epoch: `users` may be all of it, or a batch, whose place `first` says:
+
+        sample_negatives(epoch_users, seen, candidates, seed, offset=epoch)  # once an epoch, or, the same bits,
+        sample_negatives(batch_users, seen, candidates, seed, offset=epoch, first=start)  # for each of its batches
+
+    Without its `first` each batch of an epoch would get the draws of the first one.
 
     Args:
         users: [B] int64.
         seen: `Graph` [U, I] (or torch sparse tensor): row u lists what user u has interacted with.
-        candidates: [C] int64, ascending item ids to draw from, C >= 1.
+        candidates: [C] int64 item ids to draw from, C >= 1, in any order; one that is listed twice is twice as likely.
         seed: at least 0.
-        offset: at least 0, for example the epoch.
+        offset: at least 0: the epoch.
+        first: at least 0: position of users[0] in the epoch.
+        n: draws for each user, independent of each other. The same bits as for each user n times in a row.
 
     Returns:
-        [B] int64.
+        [B] int64, or [B, n].
 
     Raises:
-        TypeError, ValueError, IndexError: wrong dtype, shape, order or range; a user who has seen every candidate.
+        TypeError, ValueError, IndexError: wrong dtype, shape or range; a user who has seen every candidate.
     """
     graph = as_csr(seen)
-    return _ops.sample_negatives(users, graph.rowptr, graph.col, candidates, seed, offset)
+    if n is None:
+        return _ops.sample_negatives(users, graph.rowptr, graph.col, candidates, seed, offset, first)
+    if n < 1:
+        raise ValueError(f"smore_ext::sample_negatives: n must be at least 1, got {n}")
+    drawn = _ops.sample_negatives(
+        users.repeat_interleave(n), graph.rowptr, graph.col, candidates, seed, offset, first * n
+    )
+    return drawn.view(-1, n)
 
 
 @fake("sample_negatives")
-def _(users: Tensor, seen_rowptr: Tensor, seen_col: Tensor, candidates: Tensor, seed: int, offset: int = 0) -> Tensor:
+def _(
+    users: Tensor,
+    seen_rowptr: Tensor,
+    seen_col: Tensor,
+    candidates: Tensor,
+    seed: int,
+    offset: int = 0,
+    first: int = 0,
+) -> Tensor:
     return users.new_empty(users.shape)

@@ -49,9 +49,8 @@ class UniformSampler:
         self.seed, self.n = seed, n
 
     def __call__(self, users: Tensor, epoch: int) -> Tensor:
-        positions = users if self.n == 1 else users.repeat_interleave(self.n)
-        drawn = ops.sample_negatives(positions, self.seen, self.candidates, seed=self.seed, offset=epoch)
-        return drawn if self.n == 1 else drawn.view(-1, self.n)
+        n = None if self.n == 1 else self.n
+        return ops.sample_negatives(users, self.seen, self.candidates, seed=self.seed, offset=epoch, n=n)
 
 
 class PopularitySampler:

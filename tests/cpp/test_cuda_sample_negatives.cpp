@@ -49,20 +49,20 @@ struct Drawn {
 
 template <typename I>
 Drawn on_device(const std::vector<int64_t>& users, const Seen<I>& seen, const std::vector<int64_t>& candidates,
-                uint64_t seed, uint64_t offset, bool report = true) {
+                uint64_t seed, uint64_t offset, bool report = true, int64_t first = 0) {
   const harness::Array<int64_t> u(users), c(candidates);
   const harness::Array<I> rowptr(seen.rowptr), col(seen.col);
   harness::Array<int64_t> negatives(static_cast<int64_t>(users.size()));
   harness::Array<SampleVerdict> verdict(1);
-  const smore::SampleJob<I> job{u.data(), rowptr.data(), col.data(), col.size(),      c.data(),
-                                c.size(), seed,          offset,     negatives.data()};
+  const smore::SampleJob<I> job{u.data(), rowptr.data(), col.data(), col.size(), c.data(),
+                                c.size(), seed,          offset,     first,      negatives.data()};
   smore::cuda::sample_negatives(job, u.size(), seen.users(), report ? verdict.data() : nullptr, nullptr);
   return {negatives.values(), verdict[0]};
 }
 
 template <typename I>
 std::vector<int64_t> on_cpu(const std::vector<int64_t>& users, const Seen<I>& seen,
-                            const std::vector<int64_t>& candidates, uint64_t seed, uint64_t offset) {
+                            const std::vector<int64_t>& candidates, uint64_t seed, uint64_t offset, int64_t first = 0) {
   std::vector<int64_t> negatives(users.size());
   const smore::SampleJob<I> job{users.data(),
                                 seen.rowptr.data(),
@@ -72,6 +72,7 @@ std::vector<int64_t> on_cpu(const std::vector<int64_t>& users, const Seen<I>& se
                                 static_cast<int64_t>(candidates.size()),
                                 seed,
                                 offset,
+                                first,
                                 negatives.data()};
   CHECK(smore::sample_range(job, 0, static_cast<int64_t>(users.size())) == -1);
   return negatives;
@@ -105,6 +106,26 @@ TEST(the_draws_of_the_cpu) {
     compare<int64_t>(90, 2, size);
   }
   compare<int32_t>(300, 3, 300);
+}
+
+TEST(parts_of_an_epoch_are_drawn_as_the_whole) {
+  const std::vector<int64_t> candidates{9, 4, 4, 1, 7};  // in any order, one of them twice
+  Seen<int32_t> seen;
+  seen.add({1, 4});
+  seen.add({});
+  const int64_t far = (int64_t{1} << 32) - 20;  // the lower word of the counter overflows on the way
+  std::vector<int64_t> users(50);
+  for (size_t b = 0; b < users.size(); ++b) users[b] = static_cast<int64_t>(b % 2);
+  for (const int64_t first : {int64_t{0}, far}) {
+    const std::vector<int64_t> whole = on_cpu(users, seen, candidates, 3, 1, first);
+    for (size_t cut = 0; cut < users.size(); cut += 7) {
+      const std::vector<int64_t> rest(users.begin() + static_cast<int64_t>(cut), users.end());
+      const std::vector<int64_t> wanted(whole.begin() + static_cast<int64_t>(cut), whole.end());
+      const int64_t at = first + static_cast<int64_t>(cut);
+      CHECK(on_cpu(rest, seen, candidates, 3, 1, at) == wanted);
+      CHECK(on_device(rest, seen, candidates, 3, 1, true, at).negatives == wanted);
+    }
+  }
 }
 
 TEST(no_positions_or_no_seen_items) {
@@ -146,8 +167,8 @@ TEST(what_is_wrong_is_reported_with_its_first_position) {
     std::vector<int64_t> many(500);
     for (int64_t c = 0; c < 500; ++c) many[static_cast<size_t>(c)] = c;
     CHECK(on_device({}, seen, many, 0, 0).verdict.bad_candidate > kNone);
-    many[301] = 300;
-    many[450] = 3;
+    many[301] = -300;
+    many[450] = -3;
     CHECK(on_device({}, seen, many, 0, 0).verdict.bad_candidate == 301);
     CHECK(on_device({0}, seen, {-1, 0}, 0, 0).verdict.bad_candidate == 0);
   });

@@ -29,8 +29,8 @@ TEST(draws_are_unseen_even_and_the_same_for_any_threads) {
   for (int64_t b = 0; b < kSize; ++b) users[b] = b % 3;
   const auto run = [&](uint64_t seed, uint64_t offset, std::vector<int64_t>& out, int threads) {
     const smore::SampleJob<int32_t> job{
-        users.data(), rowptr.data(), col.data(), 9, candidates.data(), static_cast<int64_t>(candidates.size()),
-        seed,         offset,        out.data()};
+        users.data(), rowptr.data(), col.data(), 9,         candidates.data(), static_cast<int64_t>(candidates.size()),
+        seed,         offset,        0,          out.data()};
     harness::run_ranges(kSize, threads,
                         [&](int64_t begin, int64_t end) { CHECK(smore::sample_range(job, begin, end) == -1); });
   };
@@ -52,7 +52,7 @@ TEST(draws_are_unseen_even_and_the_same_for_any_threads) {
 TEST(a_user_who_has_seen_all_is_reported) {
   const std::vector<int64_t> rowptr{0, 1, 3}, col{0, 0, 1}, candidates{0, 1}, users{0, 1, 0, 1};
   std::vector<int64_t> negatives(4);
-  const smore::SampleJob<int64_t> job{users.data(),    rowptr.data(), col.data(), 3, candidates.data(), 2, 0, 0,
+  const smore::SampleJob<int64_t> job{users.data(),    rowptr.data(), col.data(), 3, candidates.data(), 2, 0, 0, 0,
                                       negatives.data()};
   CHECK(smore::sample_range(job, 0, 4) == 1);
   CHECK(smore::sample_range(job, 2, 4) == 3);

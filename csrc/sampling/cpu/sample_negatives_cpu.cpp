@@ -19,7 +19,7 @@ constexpr const char* kOp = "sample_negatives";
 
 template <typename I>
 Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const Tensor& candidates, int64_t seed,
-           int64_t offset) {
+           int64_t offset, int64_t first) {
   const int64_t n_users = rowptr.size(0) - 1, size = users.size(0);
   const int64_t* ids = users.const_data_ptr<int64_t>();
   const int64_t* items = candidates.const_data_ptr<int64_t>();
@@ -29,8 +29,7 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
   for (int64_t b = 0; b < size; ++b) known &= static_cast<uint64_t>(ids[b]) < static_cast<uint64_t>(n_users);
   for (int64_t b = 0; !known && b < size; ++b) check_id(kOp, "users", ids[b], n_users, b);
   for (int64_t c = 0; c < candidates.size(0); ++c) {
-    SMORE_CHECK_INDEX(items[c] >= 0 && (c == 0 || items[c] > items[c - 1]), kOp,
-                      "candidates must be at least 0 and ascend strictly, got ", items[c], " at position ", c);
+    SMORE_CHECK_INDEX(items[c] >= 0, kOp, "candidates must be at least 0, got ", items[c], " at position ", c);
   }
   Tensor negatives = at::empty(users.sizes(), users.options());
   const SampleJob<I> job{ids,
@@ -41,6 +40,7 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
                          candidates.size(0),
                          static_cast<uint64_t>(seed),
                          static_cast<uint64_t>(offset),
+                         first,
                          negatives.mutable_data_ptr<int64_t>()};
   int64_t stuck = -1;
   std::mutex mutex;
@@ -56,11 +56,11 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
 }
 
 Tensor sample_negatives_cpu(const Tensor& users, const Tensor& seen_rowptr, const Tensor& seen_col,
-                            const Tensor& candidates, int64_t seed, int64_t offset) {
-  check_sample_negatives(users, seen_rowptr, seen_col, candidates, seed, offset);
+                            const Tensor& candidates, int64_t seed, int64_t offset, int64_t first) {
+  check_sample_negatives(users, seen_rowptr, seen_col, candidates, seed, offset, first);
   const Tensor u = users.contiguous(), c = candidates.contiguous();
   const Tensor rowptr = seen_rowptr.contiguous(), col = seen_col.contiguous();
-  return dispatch_index(rowptr, [&](auto i) { return run<decltype(i)>(u, rowptr, col, c, seed, offset); });
+  return dispatch_index(rowptr, [&](auto i) { return run<decltype(i)>(u, rowptr, col, c, seed, offset, first); });
 }
 
 }  // namespace

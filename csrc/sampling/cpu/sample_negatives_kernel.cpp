@@ -32,7 +32,7 @@ int64_t draw(const SampleJob<I>& job, int64_t b) {
   const I* row = job.seen_col + job.seen_rowptr[job.users[b]];
   const I* row_end = job.seen_col + job.seen_rowptr[job.users[b] + 1];
   for (int call = 0; call < kSampleTries / 2; ++call) {
-    const Philox r = sample_words(job.seed, job.offset, b, call);
+    const Philox r = sample_words(job.seed, job.offset, job.first + b, call);
     for (int half = 0; half < 4; half += 2) {
       const int64_t item = job.candidates[scale_draw(r.out[half], r.out[half + 1], job.n_candidates)];
       if (!saw(row, row_end, item)) return item;
@@ -42,7 +42,7 @@ int64_t draw(const SampleJob<I>& job, int64_t b) {
   const auto unseen = [&](int64_t item) { return !contains(row, row_end, item); };
   for (int64_t c = 0; c < job.n_candidates; ++c) open += unseen(job.candidates[c]) ? 1 : 0;
   if (open == 0) return -1;
-  const Philox r = sample_words(job.seed, job.offset, b, kSampleTries / 2);
+  const Philox r = sample_words(job.seed, job.offset, job.first + b, kSampleTries / 2);
   int64_t rank = scale_draw(r.out[0], r.out[1], open);
   for (int64_t c = 0;; ++c) {
     if (unseen(job.candidates[c]) && rank-- == 0) return job.candidates[c];
@@ -56,13 +56,13 @@ int64_t sample_range(const SampleJob<I>& job, int64_t begin, int64_t end) {
   for (int64_t first = begin; first < end; first += kPhiloxBlock) {
     const int64_t count = std::min<int64_t>(kPhiloxBlock, end - first);
     uint32_t low[kPhiloxBlock];
-    for (int l = 0; l < kPhiloxBlock; ++l) low[l] = static_cast<uint32_t>(first + l);
+    for (int l = 0; l < kPhiloxBlock; ++l) low[l] = static_cast<uint32_t>(job.first + first + l);
     // Positions of a block share their upper half, unless the lower one overflows in it: then one by one.
     const bool together = low[0] <= low[kPhiloxBlock - 1];
     PhiloxBlock r;
     if (together) {
       SMORE_DISPATCH(philox_block_at)
-      (job.seed, low, static_cast<uint32_t>(static_cast<uint64_t>(first) >> 32), job.offset, r);
+      (job.seed, low, static_cast<uint32_t>(static_cast<uint64_t>(job.first + first) >> 32), job.offset, r);
     }
     // Everything is far apart in memory: the next block's row pointers and this block's rows are asked for ahead.
     const I *row[kPhiloxBlock], *row_end[kPhiloxBlock];

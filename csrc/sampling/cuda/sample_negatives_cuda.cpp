@@ -27,7 +27,7 @@ void raise(const Tensor& verdict, const Tensor& users, const Tensor& candidates,
   const int64_t* first = on_host.const_data_ptr<int64_t>();
   if (first[0] < kNone) cuda::check_ids_cuda(kOp, "users", users, n_users);
   const int64_t candidate = first[1], position = first[2];
-  SMORE_CHECK_INDEX(candidate > kNone, kOp, "candidates must be at least 0 and ascend strictly, got ",
+  SMORE_CHECK_INDEX(candidate > kNone, kOp, "candidates must be at least 0, got ",
                     candidates[candidate].item<int64_t>(), " at position ", candidate);
   SMORE_CHECK_VALUE(position > kNone, kOp, "every user must leave at least one candidate unseen, got user ",
                     users[position].item<int64_t>(), " who has seen all ", candidates.size(0));
@@ -35,7 +35,7 @@ void raise(const Tensor& verdict, const Tensor& users, const Tensor& candidates,
 
 template <typename I>
 Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const Tensor& candidates, int64_t seed,
-           int64_t offset) {
+           int64_t offset, int64_t first) {
   const int64_t n_users = rowptr.size(0) - 1;
   cuda::check_csr_cuda(kOp, "seen", rowptr, col, std::numeric_limits<I>::max(), true);
   Tensor negatives = at::empty(users.sizes(), users.options());
@@ -47,6 +47,7 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
                          candidates.size(0),
                          static_cast<uint64_t>(seed),
                          static_cast<uint64_t>(offset),
+                         first,
                          negatives.mutable_data_ptr<int64_t>()};
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   // A graph that is being captured runs later: nothing can be read back, and positions without a draw keep -1.
@@ -62,12 +63,12 @@ Tensor run(const Tensor& users, const Tensor& rowptr, const Tensor& col, const T
 }
 
 Tensor sample_negatives_cuda(const Tensor& users, const Tensor& seen_rowptr, const Tensor& seen_col,
-                             const Tensor& candidates, int64_t seed, int64_t offset) {
-  check_sample_negatives(users, seen_rowptr, seen_col, candidates, seed, offset);
+                             const Tensor& candidates, int64_t seed, int64_t offset, int64_t first) {
+  check_sample_negatives(users, seen_rowptr, seen_col, candidates, seed, offset, first);
   const c10::cuda::CUDAGuard guard(users.device());
   const Tensor u = users.contiguous(), c = candidates.contiguous();
   const Tensor rowptr = seen_rowptr.contiguous(), col = seen_col.contiguous();
-  return dispatch_index(rowptr, [&](auto i) { return run<decltype(i)>(u, rowptr, col, c, seed, offset); });
+  return dispatch_index(rowptr, [&](auto i) { return run<decltype(i)>(u, rowptr, col, c, seed, offset, first); });
 }
 
 }  // namespace

@@ -66,8 +66,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t b = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (verdict != nullptr) {
     for (int64_t c = b; c < job.n_candidates; c += static_cast<int64_t>(gridDim.x) * kThreads) {
-      const int64_t before = c > 0 ? job.candidates[c - 1] : -1, item = job.candidates[c];
-      if (item < 0 || item <= before) note(&verdict->bad_candidate, c);
+      if (job.candidates[c] < 0) note(&verdict->bad_candidate, c);
     }
   }
   const int64_t user = b < size ? job.users[b] : -1;
@@ -79,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
 
   int64_t drawn = -1;
   for (int call = 0; known && drawn < 0 && call < kSampleTries / 2; ++call) {
-    const Philox r = sample_words(job.seed, job.offset, b, call);
+    const Philox r = sample_words(job.seed, job.offset, job.first + b, call);
     const int64_t first = job.candidates[scale_draw(r.out[0], r.out[1], job.n_candidates)];
     const int64_t second = job.candidates[scale_draw(r.out[2], r.out[3], job.n_candidates)];
     if (!saw(row, length, first)) {
@@ -92,7 +91,7 @@ __global__ void __launch_bounds__(kThreads)
   for (unsigned left = __ballot_sync(kAllLanes, static_cast<int>(known && drawn < 0)); left != 0; left &= left - 1) {
     const int owner = __ffs(static_cast<int>(left)) - 1;
     const int64_t position = __shfl_sync(kAllLanes, b, owner);
-    const Philox r = sample_words(job.seed, job.offset, position, kSampleTries / 2);
+    const Philox r = sample_words(job.seed, job.offset, job.first + position, kSampleTries / 2);
     const int64_t item =
         draw_exactly(job.candidates, job.n_candidates, job.seen_col + __shfl_sync(kAllLanes, begin, owner),
                      __shfl_sync(kAllLanes, length, owner), r.out[0], r.out[1]);

@@ -9,7 +9,7 @@ namespace smore::cuda {
 // What a launch found wrong: the first position each, or more than INT64_MAX / 2 if there is none.
 struct SampleVerdict {
   int64_t unknown_user;   // not in 0..n_users-1
-  int64_t bad_candidate;  // negative, or not above the one before
+  int64_t bad_candidate;  // negative
   int64_t no_choice;      // its user has seen every candidate
 };
 

@@ -8,19 +8,22 @@ from torch import Tensor
 from smore_ext.graph import Graph
 from smore_ext.testing.case import Args, OpCase, OpError, randint, random_graph
 
-__all__ = ["epoch_case", "sample_case"]
+__all__ = ["epoch_case", "sample_case", "unordered_case"]
 
 
-def sample_case(users: int, items: int, edges: int, size: int, step: int = 1) -> OpCase:
+def sample_case(
+    users: int, items: int, edges: int, size: int, step: int = 1, first: int = 0, n: int | None = None
+) -> OpCase:
     """Candidates are every step-th item; users who have seen them all are left out of the batch."""
 
     def make(dtype: torch.dtype, g: torch.Generator) -> Args:
         seen = random_graph(g, users, items, edges)
         ids, candidates = randint(g, users, size), torch.arange(0, items, step)
         known = torch.bincount(seen.row[seen.col % step == 0], minlength=users)
-        return [ids[known[ids] < candidates.shape[0]], seen, candidates, 2**40 + 5, 2**33 + 1]
+        return [ids[known[ids] < candidates.shape[0]], seen, candidates, 2**40 + 5, 2**33 + 1, first, n]
 
-    return OpCase("sample_negatives", f"{users}x{items}-{size}", make)
+    part = "" if (first, n) == (0, None) else f"-from-{first}x{n}"
+    return OpCase("sample_negatives", f"{users}x{items}-{size}{part}", make)
 
 
 def epoch_case(name: str, users: Tensor, seen: Graph, candidates: Tensor) -> OpCase:
@@ -28,7 +31,22 @@ def epoch_case(name: str, users: Tensor, seen: Graph, candidates: Tensor) -> OpC
     return OpCase("sample_negatives", name, lambda dtype, g: [users, seen, candidates, 1, 0])
 
 
-CASES = [sample_case(20, 40, 100, 500, step=2), sample_case(5, 12, 70, 3000), sample_case(1, 3, 0, 0)]
+def unordered_case(size: int) -> OpCase:
+    """Candidates in no order, some of them more than once."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        return [randint(g, 9, size), random_graph(g, 9, 30, 40), randint(g, 30, 25), 7, 0, 2**32 - 100]
+
+    return OpCase("sample_negatives", f"unordered-{size}", make)
+
+
+CASES = [
+    sample_case(20, 40, 100, 500, step=2),
+    sample_case(5, 12, 70, 3000),
+    sample_case(1, 3, 0, 0),
+    sample_case(20, 40, 100, 300, first=77, n=3),
+    unordered_case(400),
+]
 
 SEEN = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, (4, 4))
 IDS = torch.tensor([0, 1])
@@ -53,11 +71,22 @@ ERRORS = [
     ),
     OpError(
         "sample_negatives",
-        "order",
-        lambda: [IDS, SEEN, IDS.flip(0), 1],
+        "candidate",
+        lambda: [IDS, SEEN, -IDS, 1],
         IndexError,
-        "ascend strictly, got 0 at position 1",
+        "candidates must be at least 0, got -1 at position 1",
     ),
     OpError("sample_negatives", "seed", lambda: [IDS, SEEN, IDS, -1], ValueError, "seed must be at least 0, got -1"),
+    OpError("sample_negatives", "n", lambda: [IDS, SEEN, IDS, 1, 0, 0, 0], ValueError, "n must be at least 1, got 0"),
+    OpError(
+        "sample_negatives", "first", lambda: [IDS, SEEN, IDS, 1, 0, -1], ValueError, "minus the number of users, got -1"
+    ),
+    OpError(
+        "sample_negatives",
+        "last",
+        lambda: [IDS, SEEN, IDS, 1, 0, 2**48 - 1],
+        ValueError,
+        "first must be in 0..281474976710656 minus the number of users, got 281474976710655",
+    ),
     OpError("sample_negatives", "dtype", lambda: [IDS.int(), SEEN, IDS, 1], TypeError, "users must be int64, got Int"),
 ]

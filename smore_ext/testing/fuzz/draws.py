@@ -110,7 +110,8 @@ def _topk(rng: random.Random) -> OpCase:
 
 def _sample(rng: random.Random) -> OpCase:
     users, items = size(rng, 1), size(rng, 2)
-    return sampling.sample_case(users, items, _edges(rng, users, items), size(rng), rng.randint(1, 3))
+    first, n = rng.choice((0, 5, 2**32 - 3)), rng.choice((None, None, 1, 4))
+    return sampling.sample_case(users, items, _edges(rng, users, items), size(rng), rng.randint(1, 3), first, n)
 
 
 def _bpr(rng: random.Random) -> OpCase:
@@ -118,9 +119,20 @@ def _bpr(rng: random.Random) -> OpCase:
 
 
 def _nce(rng: random.Random) -> OpCase:
+    if flag(rng, 0.4):
+        return _keys(rng)
     return losses.nce_case(
         rng.choice((0, size(rng, 2), size(rng, 2))), width(rng), rng.choice((0.01, 0.2, 0.5, 1.0, rng.uniform(0.02, 2)))
     )
+
+
+def _keys(rng: random.Random) -> OpCase:
+    keys, reduction = rng.choice((0, size(rng, 1))), rng.choice(("mean", "sum", "none"))
+    return losses.keys_case(size(rng, 1), keys, width(rng), rng.uniform(0.02, 2), reduction)
+
+
+def _row_logsumexp(rng: random.Random) -> OpCase:
+    return losses.row_logsumexp_case(size(rng), size(rng, 1), width(rng), rng.choice((0.3, 1.0, 4.0)))
 
 
 def _adam(rng: random.Random) -> OpCase:
@@ -143,6 +155,7 @@ DRAWS: dict[str, Case] = {
     "masked_topk": _topk,
     "poly_filter": _poly,
     "propagate": _propagate,
+    "row_logsumexp": _row_logsumexp,
     "sample_negatives": _sample,
     "spectral_filter": _filter,
     "spectrum_fusion": _fusion,
