@@ -257,14 +257,30 @@ def sample_negatives(
 
 
 def bpr_loss(
-    user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Tensor,
+    positives: Tensor | None = None,
+    negatives: Tensor | None = None,
+    gamma: float = 0.0,
+    norms: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """-mean(log sigmoid(u.p - u.n)) and (|u|^2 + |p|^2 + |n|^2) / 2 summed over the batch; both 0 for no rows."""
-    u, p, n = user_embeddings[users], item_embeddings[positives], item_embeddings[negatives]  # [B, d] each
-    l2 = (u.square().sum() + p.square().sum() + n.square().sum()) / 2
-    if users.shape[0] == 0:
-        return l2 * 0, l2
-    return -F.logsigmoid((u * p).sum(dim=1) - (u * n).sum(dim=1)).mean(), l2
+    """-mean(log(gamma + sigmoid(u.p - u.n))) and (|u|^2 + |p|^2 + |n|^2) / 2 summed over the batch; 0 for no rows.
+
+    negatives [B] or [B, n]. Without ids the first three are rows, [B, d], [B, d] and [B, d] or [B, n, d]. `norms`: the
+    three sums of squares apart, [3].
+    """
+    if positives is None or negatives is None:
+        u, p, n = user_embeddings, item_embeddings, users
+    else:
+        u, p, n = user_embeddings[users], item_embeddings[positives], item_embeddings[negatives]  # [B, d] each
+    sums = u.square().sum(), p.square().sum(), n.square().sum()
+    second = torch.stack(sums) if norms else (sums[0] + sums[1] + sums[2]) / 2
+    if u.shape[0] == 0:
+        return second.sum() * 0, second
+    better, worse = (u * p).sum(dim=1), (u[:, None] * n if n.ndim == 3 else u * n).sum(dim=-1)
+    margin = (better[:, None] if n.ndim == 3 else better) - worse
+    return -(torch.log(gamma + margin.sigmoid()) if gamma > 0 else F.logsigmoid(margin)).mean(), second
 
 
 def info_nce(

@@ -75,6 +75,7 @@ OPS = {
     "spectral_filter": (lambda x: ops.spectral_filter(x, F), "x"),
     "spectrum_fusion": (lambda x: ops.spectrum_fusion([F], [F], x), "fusion_weight"),
     "bpr_loss": (lambda x: ops.bpr_loss(F, F, T, x, T), "positives"),
+    "bpr_loss rows": (lambda x: ops.bpr_loss(F, F, x), "users"),
     "info_nce": (lambda x: ops.info_nce(x, F, 0.2), "x"),
     "info_nce keys": (lambda x: ops.info_nce(F, F, 0.2, x), "keys"),
     "row_logsumexp": (lambda x: ops.row_logsumexp(F, x), "b"),

@@ -25,12 +25,15 @@ struct Op<Self, Result(Args...)> {
 
   static Result call(Args... args) {
     static const auto handle = c10::Dispatcher::singleton()
-                                   .findSchemaOrThrow((std::string("smore_ext::") + Self::name).c_str(), "")
+                                   .findSchemaOrThrow((std::string("smore_ext::") + Self::name).c_str(), Self::overload)
                                    .template typed<Result(Args...)>();
     return handle.call(std::forward<Args>(args)...);
   }
 
-  static void bind(torch::Library& library, Kernel kernel) { library.impl(Self::name, kernel); }
+  static void bind(torch::Library& library, Kernel kernel) {
+    const std::string suffix = *Self::overload ? std::string(".") + Self::overload : "";
+    library.impl((Self::name + suffix).c_str(), kernel);
+  }
 };
 
 }  // namespace smore
@@ -38,4 +41,12 @@ struct Op<Self, Result(Args...)> {
 #define SMORE_OP(id, ...)                              \
   struct id##_op : ::smore::Op<id##_op, __VA_ARGS__> { \
     static constexpr const char* name = #id;           \
+    static constexpr const char* overload = "";        \
+  }
+
+// The overload `which` of an op: a type id_which_op.
+#define SMORE_OVERLOAD(id, which, ...)                                     \
+  struct id##_##which##_op : ::smore::Op<id##_##which##_op, __VA_ARGS__> { \
+    static constexpr const char* name = #id;                               \
+    static constexpr const char* overload = #which;                        \
   }

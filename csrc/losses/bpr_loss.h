@@ -4,9 +4,14 @@
 // [B] int64. Returns two scalars, 0 for B = 0: bpr = -mean(log sigmoid(u.p - u.n)), l2 = sum(|u|^2 + |p|^2 +
 // |n|^2) / 2. The margins u.p - u.n [B] are a third output, kept for backward. Gradients are dense, [U, d]
 // and [I, d].
+//
+// bpr_loss.apart is the general form: -mean(log(gamma + sigmoid(u.p - u.n))), gamma >= 0, and in place of l2 the sums
+// of |u|^2, of |p|^2 and of |n|^2, [3].
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <cmath>
 
 #include "common/check.h"
 #include "common/op.h"
@@ -22,6 +27,17 @@ SMORE_OP(bpr_loss_backward,
                                             const at::Tensor& user_embeddings, const at::Tensor& item_embeddings,
                                             const at::Tensor& users, const at::Tensor& positives,
                                             const at::Tensor& negatives, const at::Tensor& margin));
+
+SMORE_OVERLOAD(bpr_loss, apart,
+               std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor& user_embeddings,
+                                                              const at::Tensor& item_embeddings,
+                                                              const at::Tensor& users, const at::Tensor& positives,
+                                                              const at::Tensor& negatives, double gamma));
+SMORE_OVERLOAD(bpr_loss_backward, apart,
+               std::tuple<at::Tensor, at::Tensor>(const at::Tensor& grad_bpr, const at::Tensor& grad_squares,
+                                                  const at::Tensor& user_embeddings, const at::Tensor& item_embeddings,
+                                                  const at::Tensor& users, const at::Tensor& positives,
+                                                  const at::Tensor& negatives, const at::Tensor& margin, double gamma));
 
 inline void check_bpr_loss(const char* op, const at::Tensor& user_embeddings, const at::Tensor& item_embeddings,
                            const at::Tensor& users, const at::Tensor& positives, const at::Tensor& negatives) {
@@ -43,16 +59,27 @@ inline void check_bpr_loss(const char* op, const at::Tensor& user_embeddings, co
   }
 }
 
-inline void check_bpr_loss_backward(const at::Tensor& grad_bpr, const at::Tensor& grad_l2,
+inline void check_bpr_gamma(const char* op, double gamma) {
+  SMORE_CHECK_VALUE(gamma >= 0 && std::isfinite(gamma), op, "gamma must be at least 0, got ", gamma);
+}
+
+// grad_squares: of l2, or of the three sums of squares.
+inline void check_bpr_loss_backward(const at::Tensor& grad_bpr, const at::Tensor& grad_squares, bool apart,
                                     const at::Tensor& user_embeddings, const at::Tensor& item_embeddings,
                                     const at::Tensor& users, const at::Tensor& positives, const at::Tensor& negatives,
                                     const at::Tensor& margin) {
   constexpr const char* op = "bpr_loss_backward";
   check_bpr_loss(op, user_embeddings, item_embeddings, users, positives, negatives);
   const std::pair<const char*, const at::Tensor*> values[] = {
-      {"grad_bpr", &grad_bpr}, {"grad_l2", &grad_l2}, {"margin", &margin}};
+      {"grad_bpr", &grad_bpr}, {apart ? "grad_squares" : "grad_l2", &grad_squares}, {"margin", &margin}};
+  check_shape(op, "grad_bpr", grad_bpr, {});
+  check_shape(op, "margin", margin, users.sym_sizes());
+  if (apart) {
+    check_shape(op, "grad_squares", grad_squares, {3});
+  } else {
+    check_shape(op, "grad_l2", grad_squares, {});
+  }
   for (const auto& [name, tensor] : values) {
-    check_shape(op, name, *tensor, tensor == &margin ? users.sym_sizes() : c10::SymIntArrayRef{});
     check_same_type(op, name, *tensor, "user_embeddings", user_embeddings);
     check_same_device(op, name, *tensor, "user_embeddings", user_embeddings);
   }

@@ -18,24 +18,97 @@ _STEP = 128
 
 @takes_tensors
 def bpr_loss(
-    user_embeddings: Tensor, item_embeddings: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Tensor,
+    positives: Tensor | None = None,
+    negatives: Tensor | None = None,
+    gamma: float = 0.0,
+    norms: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """BPR and L2 terms of a batch of (user, positive, negative).
 
+    With ids, gathers and the scatters of their gradients are fused:
+
+        bpr, l2 = ops.bpr_loss(user_embeddings, item_embeddings, users, positives, negatives)
+
+    Rows that are gathered already come without ids:
+
+        bpr, l2 = ops.bpr_loss(user_rows, positive_rows, negative_rows)
+
     Args:
-        user_embeddings: [U, d], float32 or float64.
-        item_embeddings: [I, d], same dtype.
-        users, positives, negatives: [B] int64 row numbers.
+        user_embeddings: [U, d], float32 or float64. Without ids: the users' rows [B, d].
+        item_embeddings: [I, d], same dtype. Without ids: the positives' rows [B, d].
+        users, positives: [B] int64 row numbers. Without ids, the third argument is the negatives' rows, [B, d] or
+            [B, n, d], and the next two are left out.
+        negatives: [B] or [B, n] int64.
+        gamma: at least 0. bpr is -mean(log(gamma + sigmoid(m))); with 0 it does not overflow for any margin.
+        norms: whether the sums of squares are returned apart.
 
     Returns:
-        (bpr, l2), scalars: bpr = -mean(log sigmoid(u.p - u.n)), l2 = sum over the batch of (|u|^2 + |p|^2 + |n|^2) / 2.
-        Both are 0 for an empty batch. Differentiable once in the embeddings; gradients add in batch order.
+        (bpr, l2), scalars: bpr = -mean(log sigmoid(u.p - u.n)) over all pairs of a positive and a negative, l2 =
+        sum over the batch of (|u|^2 + |p|^2 + |n|^2) / 2. With `norms`, l2 is instead [3]: the sums of |u|^2, |p|^2
+        and |n|^2, whose roots are the norms of EmbLoss. All are 0 for an empty batch. Differentiable once in the
+        embeddings; gradients add in batch order.
 
     Raises:
         TypeError, ValueError, IndexError: wrong dtype, shape or device; an id out of range (named with its position).
     """
-    bpr, l2, _ = _ops.bpr_loss(user_embeddings, item_embeddings, users, positives, negatives)
-    return bpr, l2
+    if positives is None or negatives is None:
+        if positives is not None or negatives is not None:
+            raise TypeError("smore_ext::bpr_loss: positives and negatives must be given both or not at all, got one")
+        user_embeddings, item_embeddings, users, positives, negatives = _gathered(
+            user_embeddings, item_embeddings, users
+        )
+    elif negatives.ndim == 1 and gamma == 0 and not norms:
+        bpr, l2, _ = _ops.bpr_loss(user_embeddings, item_embeddings, users, positives, negatives)
+        return bpr, l2
+    n = 1
+    if negatives.ndim == 2:
+        if negatives.shape[0] != users.shape[0] or negatives.shape[1] == 0:
+            raise ValueError(
+                f"smore_ext::bpr_loss: negatives must have shape [{users.shape[0]}] or [{users.shape[0]}, n], got "
+                f"{list(negatives.shape)}"
+            )
+        n = negatives.shape[1]
+        users, positives = users.repeat_interleave(n), positives.repeat_interleave(n)
+        negatives = negatives.reshape(-1)
+    bpr, squares, _ = _ops.bpr_loss.apart(user_embeddings, item_embeddings, users, positives, negatives, gamma)
+    if n > 1:  # users and positives were counted once for each of their negatives
+        squares = torch.cat([squares[:2] / n, squares[2:]])
+    return bpr, squares if norms else squares.sum() / 2
+
+
+def _gathered(users: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Rows as the two tables that they are, and their ids."""
+    for name, rows in (
+        ("the users' rows", users),
+        ("the positives' rows", positives),
+        ("the negatives' rows", negatives),
+    ):
+        if not users.is_floating_point() or rows.dtype != users.dtype:
+            raise TypeError(
+                f"smore_ext::bpr_loss: rows must be all float32 or all float64, got {rows.dtype} for {name}"
+            )
+        if rows.device != users.device:
+            raise ValueError(
+                f"smore_ext::bpr_loss: {name} must be on the device of the users' ({users.device}), got {rows.device}"
+            )
+    size = users.shape[0] if users.ndim else 0
+    several = negatives.ndim == 3 and negatives.shape[1] > 0
+    if (
+        users.ndim != 2
+        or positives.shape != users.shape
+        or (negatives[:, 0] if several else negatives).shape != users.shape
+    ):
+        raise ValueError(
+            "smore_ext::bpr_loss: without ids, rows must have shapes [B, d], [B, d] and [B, d] or [B, n, d], got "
+            f"{list(users.shape)}, {list(positives.shape)} and {list(negatives.shape)}"
+        )
+    ids = torch.arange(size, device=users.device)
+    items = torch.cat([positives, negatives.reshape(-1, users.shape[1])])
+    of_negatives = torch.arange(size, items.shape[0], device=users.device)
+    return users, items, ids, ids, of_negatives.view(size, -1) if several else of_negatives
 
 
 @takes_tensors
@@ -129,6 +202,34 @@ def _(
     return user_embeddings.new_empty(user_embeddings.shape), item_embeddings.new_empty(item_embeddings.shape)
 
 
+@fake("bpr_loss.apart")
+def _(
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    gamma: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    new = user_embeddings.new_empty
+    return new(()), new(3), new(users.shape)
+
+
+@fake("bpr_loss_backward.apart")
+def _(
+    grad_bpr: Tensor,
+    grad_squares: Tensor,
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    margin: Tensor,
+    gamma: float,
+) -> tuple[Tensor, Tensor]:
+    return user_embeddings.new_empty(user_embeddings.shape), item_embeddings.new_empty(item_embeddings.shape)
+
+
 @fake("info_nce")
 def _(x: Tensor, y: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return x.new_empty(()), x.new_empty(x.shape[0])
@@ -149,4 +250,4 @@ def _(grad: Tensor, a: Tensor, b: Tensor, log_sum: Tensor) -> tuple[Tensor, Tens
     return a.new_empty(a.shape), b.new_empty(b.shape)
 
 
-autocast_float32("bpr_loss", "info_nce", "info_nce.rows", "row_logsumexp")
+autocast_float32("bpr_loss", "bpr_loss.apart", "info_nce", "info_nce.rows", "row_logsumexp")

@@ -21,10 +21,12 @@ void compare(int64_t n_users, int64_t n_items, int64_t d, int64_t size) {
       smore::bpr_scores(batch, out[0].data(), out[1].data(), begin, end);
     });
     harness::run_ranges(n_users, threads, [&](int64_t begin, int64_t end) {
-      smore::bpr_user_gradient(batch, out[0].data(), kBpr, kL2, out[2].data(), begin, end);
+      smore::bpr_user_gradient(batch, out[0].data(), smore::BprGradient{kBpr, kL2, kL2, kL2, 0}, out[2].data(), begin,
+                               end);
     });
     harness::run_ranges(n_items, threads, [&](int64_t begin, int64_t end) {
-      smore::bpr_item_gradient(batch, out[0].data(), kBpr, kL2, out[3].data(), begin, end);
+      smore::bpr_item_gradient(batch, out[0].data(), smore::BprGradient{kBpr, kL2, kL2, kL2, 0}, out[3].data(), begin,
+                               end);
     });
     return out;
   };
@@ -66,4 +68,15 @@ TEST(softplus_does_not_overflow) {
   CHECK_NEAR(smore::bpr_softplus(0), std::log(2.0), 1e-15);
   CHECK_NEAR(smore::bpr_softplus(-1e6), 1e6, 1e-6);
   CHECK_NEAR(smore::bpr_softplus(1e6), 0, 1e-300);
+}
+
+TEST(gamma_is_a_continuous_change_of_the_loss) {
+  for (const double margin : {-800.0, -30.0, -1.0, 0.0, 2.0, 30.0, 800.0}) {
+    const double gamma = 0.2, h = 1e-5;
+    CHECK_NEAR(smore::bpr_gamma_loss(margin, gamma), -std::log(gamma + 1 / (1 + std::exp(-margin))), 1e-15);
+    const double above = smore::bpr_gamma_loss(margin + h, gamma), below = smore::bpr_gamma_loss(margin - h, gamma);
+    CHECK_NEAR(smore::bpr_gamma_slope(margin, gamma), (above - below) / (2 * h), 1e-9);
+    CHECK_NEAR(smore::bpr_gamma_loss(std::max(margin, -30.0), 1e-300), smore::bpr_softplus(std::max(margin, -30.0)),
+               1e-12);
+  }
 }

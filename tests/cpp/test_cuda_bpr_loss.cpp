@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr double kBpr = 0.75, kL2 = 0.125;
+constexpr double kBpr = 0.75, kL2 = 0.125, kApart[3] = {0.125, -0.5, 0.25};
 
 template <typename T>
 struct Case {
@@ -50,7 +50,7 @@ struct Result {
 
 // `shift` elements before the rows, to have them where packs cannot be loaded.
 template <typename T>
-Result<T> on_device(const Case<T>& in, int64_t shift) {
+Result<T> on_device(const Case<T>& in, int64_t shift, const smore::BprRule& rule = {}) {
   const auto shifted = [&](const std::vector<T>& values) {
     std::vector<T> out(static_cast<size_t>(shift));
     out.insert(out.end(), values.begin(), values.end());
@@ -65,22 +65,24 @@ Result<T> on_device(const Case<T>& in, int64_t shift) {
                                  negatives.data(),
                                  in.size,
                                  in.d};
-  harness::Array<T> margin(in.size), bpr(1), l2(1), grad_user(in.n_users * in.d), grad_item(in.n_items * in.d),
-      slope(in.size);
+  harness::Array<T> margin(in.size), bpr(1), l2(rule.squares()), grad_user(in.n_users * in.d),
+      grad_item(in.n_items * in.d), slope(in.size);
   harness::Array<int64_t> outside(1);
-  harness::Array<double> sums(smore::cuda::bpr_loss_scratch(in.size));
+  harness::Array<double> sums(smore::cuda::bpr_loss_scratch(in.size, rule));
   smore::cuda::bpr_loss(batch, in.n_users, in.n_items, margin.data(), bpr.data(), l2.data(), outside.data(),
-                        sums.data(), nullptr);
-  const harness::Array<T> grad_bpr(std::vector<T>{T(kBpr)}), grad_l2(std::vector<T>{T(kL2)});
-  harness::Array<int32_t> lists(smore::cuda::bpr_backward_scratch(in.size, in.n_users, in.n_items));
+                        sums.data(), nullptr, rule);
+  const harness::Array<T> grad_bpr(std::vector<T>{T(kBpr)});
+  const harness::Array<T> grad_l2(rule.apart ? std::vector<T>{T(kApart[0]), T(kApart[1]), T(kApart[2])}
+                                             : std::vector<T>{T(kL2)});
+  harness::Array<int32_t> lists(smore::cuda::bpr_backward_scratch(in.size, in.n_users, in.n_items, rule));
   smore::cuda::bpr_backward<T>({batch, in.n_users, in.n_items, margin.data(), grad_bpr.data(), grad_l2.data(),
-                                grad_user.data(), grad_item.data(), lists.data(), slope.data()},
+                                grad_user.data(), grad_item.data(), lists.data(), slope.data(), rule},
                                nullptr);
   return {margin.values(), bpr.values(), l2.values(), grad_user.values(), grad_item.values(), outside[0]};
 }
 
 // In double whatever the type, so that the tolerance is the device's alone.
-Result<double> on_cpu(const Case<double>& in) {
+Result<double> on_cpu(const Case<double>& in, const smore::BprRule& rule = {}) {
   using T = double;
   const smore::BprBatch<T> batch{in.user_rows.data(),
                                  in.item_rows.data(),
@@ -91,18 +93,27 @@ Result<double> on_cpu(const Case<double>& in) {
                                  in.d};
   Result<T> out{std::vector<T>(in.size),           {}, {}, std::vector<T>(in.n_users * in.d),
                 std::vector<T>(in.n_items * in.d), 0};
-  std::vector<T> square(in.size);
-  smore::bpr_scores(batch, out.margin.data(), square.data(), 0, in.size);
-  double bpr = 0, l2 = 0;
+  std::vector<T> square(rule.squares() * in.size);
+  if (rule.apart) {
+    smore::bpr_scores_apart(batch, out.margin.data(), square.data(), 0, in.size);
+  } else {
+    smore::bpr_scores(batch, out.margin.data(), square.data(), 0, in.size);
+  }
+  double bpr = 0;
+  out.l2.resize(rule.squares());
   for (int64_t b = 0; b < in.size; ++b) {
-    bpr += smore::bpr_softplus(double(out.margin[b]));
-    l2 += double(square[b]);
+    bpr += rule.gamma > 0 ? smore::bpr_gamma_loss(out.margin[b], rule.gamma) : smore::bpr_softplus(out.margin[b]);
+    for (int side = 0; side < rule.squares(); ++side) {
+      out.l2[side] += square[side * in.size + b] * (rule.apart ? 1 : 0.5);
+    }
   }
   out.bpr = {T(bpr / double(in.size))};
-  out.l2 = {T(0.5 * l2)};
   const double scale = kBpr / double(in.size);
-  smore::bpr_user_gradient(batch, out.margin.data(), scale, kL2, out.grad_user.data(), 0, in.n_users);
-  smore::bpr_item_gradient(batch, out.margin.data(), scale, kL2, out.grad_item.data(), 0, in.n_items);
+  const smore::BprGradient grad =
+      rule.apart ? smore::BprGradient{scale, 2 * kApart[0], 2 * kApart[1], 2 * kApart[2], rule.gamma}
+                 : smore::BprGradient{scale, kL2, kL2, kL2, 0};
+  smore::bpr_user_gradient(batch, out.margin.data(), grad, out.grad_user.data(), 0, in.n_users);
+  smore::bpr_item_gradient(batch, out.margin.data(), grad, out.grad_item.data(), 0, in.n_items);
   return out;
 }
 
@@ -115,16 +126,16 @@ void near(const std::vector<T>& got, const std::vector<double>& wanted) {
 }
 
 template <typename T>
-void compare(const Case<T>& in, int64_t shift = 0, bool orders = true) {
-  const Result<double> wanted = on_cpu(Case<double>(in));
-  const Result<T> first = on_device(in, shift);
+void compare(const Case<T>& in, int64_t shift = 0, bool orders = true, const smore::BprRule& rule = {}) {
+  const Result<double> wanted = on_cpu(Case<double>(in), rule);
+  const Result<T> first = on_device(in, shift, rule);
   near(first.margin, wanted.margin);
   near(first.bpr, wanted.bpr);
   near(first.l2, wanted.l2);
   near(first.grad_user, wanted.grad_user);
   near(first.grad_item, wanted.grad_item);
   CHECK(first.outside == 0);
-  if (orders) harness::each_order([&] { CHECK(on_device(in, shift) == first); });
+  if (orders) harness::each_order([&] { CHECK(on_device(in, shift, rule) == first); });
 }
 
 }  // namespace
@@ -158,6 +169,14 @@ TEST(more_triples_than_the_blocks_of_the_forward_hold_at_once) {
   near(bpr.values(), wanted.bpr);
   near(l2.values(), wanted.l2);
   CHECK(outside[0] == 0);
+}
+
+TEST(squares_apart_and_gamma) {
+  for (const double gamma : {0.0, 1e-10, 0.3}) {
+    compare(Case<float>(7, 15, 65, 30), 0, true, {gamma, true});
+    compare(Case<double>(30, 9, 64, 90), 0, true, {gamma, true});
+  }
+  compare(Case<float>(1, 2, 20, 1100), 1, false, {0.3, true});  // long rows
 }
 
 TEST(an_item_may_be_positive_and_negative_at_once_and_both_sides_one_matrix) {

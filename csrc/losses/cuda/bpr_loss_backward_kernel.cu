@@ -25,22 +25,24 @@ struct Lists {
   int32_t* long_rows;  // rows of more than kListed entries, in any order
   int32_t* entries;    // [rows, kListed]
   int32_t* row;        // [3, size] rows of user, positive and negative; -1 for a triple out of range
+  int32_t* negatives;  // [rows] how many entries are negatives, where squares are apart; behind count, zeroed with it
 };
 
 int64_t most_long_rows(int64_t size) { return 3 * size / (kListed + 1); }
 
-Lists lists_in(int32_t* scratch, int64_t size, int64_t rows) {
+Lists lists_in(int32_t* scratch, int64_t size, int64_t rows, bool apart) {
   Lists lists{};
   lists.entries = scratch;  // first, since it is to be aligned
   lists.count = lists.entries + rows * kListed;
-  lists.long_rows = lists.count + rows + 1;
+  lists.negatives = lists.count + rows + 1;
+  lists.long_rows = lists.negatives + (apart ? rows : 0);
   lists.row = lists.long_rows + most_long_rows(size);
   return lists;
 }
 
-template <typename T>
+template <typename T, bool kApart>
 __global__ void __launch_bounds__(kBprThreads)
-    bpr_collect_kernel(BprBatch<T> batch, int n_users, int n_items, const T* __restrict__ margin,
+    bpr_collect_kernel(BprBatch<T> batch, int n_users, int n_items, double gamma, const T* __restrict__ margin,
                        const T* __restrict__ grad_bpr, Lists lists, T* __restrict__ slope) {
   const int64_t b = static_cast<int64_t>(blockIdx.x) * kBprThreads + threadIdx.x;
   if (b >= batch.size) return;
@@ -48,12 +50,14 @@ __global__ void __launch_bounds__(kBprThreads)
   const bool known = id[0] >= 0 && id[0] < n_users && id[1] >= 0 && id[1] < n_items && id[2] >= 0 && id[2] < n_items;
   // d(-log sigmoid(m))/dm = -sigmoid(-m)
   const double grad = static_cast<double>(*grad_bpr) / static_cast<double>(batch.size);
-  slope[b] = static_cast<T>(-grad / (1.0 + exp(static_cast<double>(margin[b]))));
+  const double m = static_cast<double>(margin[b]);
+  slope[b] = static_cast<T>(kApart && gamma > 0 ? grad * bpr_gamma_slope(m, gamma) : -grad / (1.0 + exp(m)));
 #pragma unroll
   for (int side = 0; side < 3; ++side) {
     const int row = known ? static_cast<int>(id[side]) + (side > 0 ? n_users : 0) : -1;
     lists.row[side * batch.size + b] = row;
     if (!known) continue;
+    if (kApart && side == 2) atomicAdd(lists.negatives + row, 1);
     const int32_t before = atomicAdd(lists.count + row, 1);
     if (before < kListed) {
       lists.entries[static_cast<int64_t>(row) * kListed + before] =
@@ -147,9 +151,23 @@ __device__ int find_entries(const Row<T, V>& of, int64_t base, int* __restrict__
   return total;
 }
 
+// The row's embedding times this is what its squares add to its gradient.
+template <typename T, bool kApart>
+__device__ __forceinline__ T squares_share(const T* __restrict__ grad_squares, const Lists& lists, bool is_user,
+                                           int64_t row, int count) {
+  if constexpr (kApart) {
+    if (is_user) return static_cast<T>(count) * (T(2) * grad_squares[0]);
+    const int negatives = lists.negatives[row];
+    return static_cast<T>(count - negatives) * (T(2) * grad_squares[1]) +
+           static_cast<T>(negatives) * (T(2) * grad_squares[2]);
+  } else {
+    return static_cast<T>(count) * *grad_squares;
+  }
+}
+
 // A whole block on one row: group g adds up every kGroups-th entry from g on, then the groups' sums are added in order.
 template <typename T, int V>
-__device__ void long_row(const Row<T, V>& of, T l2, int count, T* __restrict__ to, int* list, int (*totals)[kWarps],
+__device__ void long_row(const Row<T, V>& of, T share, T* __restrict__ to, int* list, int (*totals)[kWarps],
                          T (*sums)[kPiece]) {
   const int64_t d = of.batch.d;
   for (int64_t first = 0; first < d; first += kPiece) {
@@ -164,7 +182,7 @@ __device__ void long_row(const Row<T, V>& of, T l2, int count, T* __restrict__ t
     __syncthreads();
     const int t = static_cast<int>(threadIdx.x);
     if (t < kPiece && first + t < d) {
-      T total = static_cast<T>(count) * l2 * of.embedding()[first + t];
+      T total = share * of.embedding()[first + t];
       for (int g = 0; g < kGroups; ++g) total += sums[g][t];
       to[first + t] = total;
     }
@@ -172,13 +190,12 @@ __device__ void long_row(const Row<T, V>& of, T l2, int count, T* __restrict__ t
   }
 }
 
-template <typename T, int V>
+template <typename T, int V, bool kApart>
 __global__ void __launch_bounds__(kBprThreads, 4)
-    bpr_gradient_kernel(BprBatch<T> batch, int n_users, int n_rows, const T* __restrict__ grad_l2, Lists lists,
+    bpr_gradient_kernel(BprBatch<T> batch, int n_users, int n_rows, const T* __restrict__ grad_squares, Lists lists,
                         const T* __restrict__ slope, int long_blocks, T* __restrict__ grad_user,
                         T* __restrict__ grad_item) {
   const int64_t d = batch.d;
-  const T l2 = *grad_l2;
   const auto output = [&](int row) {
     return row < n_users ? grad_user + row * d : grad_item + static_cast<int64_t>(row - n_users) * d;
   };
@@ -190,7 +207,8 @@ __global__ void __launch_bounds__(kBprThreads, 4)
     const int n_long = lists.count[n_rows];
     for (int i = block; i < n_long; i += long_blocks) {
       const int row = lists.long_rows[i];
-      long_row(Row<T, V>{batch, lists.row, slope, n_users, row}, l2, lists.count[row], output(row), list, totals, sums);
+      const T share = squares_share<T, kApart>(grad_squares, lists, row < n_users, row, lists.count[row]);
+      long_row(Row<T, V>{batch, lists.row, slope, n_users, row}, share, output(row), list, totals, sums);
     }
     return;
   }
@@ -204,7 +222,7 @@ __global__ void __launch_bounds__(kBprThreads, 4)
   for (int64_t first = 0; first < d; first += kPiece) {
     T sum[kGroupElements] = {};
     if (count > 0) {
-      const T share = static_cast<T>(count) * l2;
+      const T share = squares_share<T, kApart>(grad_squares, lists, of.is_user(), at, count);
       load_piece<T, V>(of.embedding(), first, d, sum);
 #pragma unroll
       for (int e = 0; e < kGroupElements; ++e) sum[e] *= share;
@@ -214,33 +232,45 @@ __global__ void __launch_bounds__(kBprThreads, 4)
   }
 }
 
+template <typename T, bool kApart>
+void gradients(const BprBackward<T>& job, const Lists& lists, cudaStream_t stream) {
+  const BprBatch<T>& batch = job.batch;
+  const int64_t rows = job.n_users + job.n_items;
+  SMORE_LAUNCH((bpr_collect_kernel<T, kApart>), (Launch{blocks_for(batch.size, kBprThreads), kBprThreads, stream}),
+               batch, static_cast<int>(job.n_users), static_cast<int>(job.n_items), job.rule.gamma, job.margin,
+               job.grad_bpr, lists, job.slope);
+  const int long_blocks = static_cast<int>(std::min(kMostLongBlocks, most_long_rows(batch.size)));
+  const Launch at{blocks_for(rows, kGroups) + static_cast<unsigned>(long_blocks), kBprThreads, stream};
+  if (packs_fit<T>(batch.d, batch.user_rows, batch.item_rows, job.grad_user, job.grad_item)) {
+    SMORE_LAUNCH((bpr_gradient_kernel<T, kFullPack<T>, kApart>), at, batch, static_cast<int>(job.n_users),
+                 static_cast<int>(rows), job.grad_squares, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
+  } else {
+    SMORE_LAUNCH((bpr_gradient_kernel<T, 1, kApart>), at, batch, static_cast<int>(job.n_users), static_cast<int>(rows),
+                 job.grad_squares, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
+  }
+}
+
 }  // namespace
 
-int64_t bpr_backward_scratch(int64_t size, int64_t n_users, int64_t n_items) {
+int64_t bpr_backward_scratch(int64_t size, int64_t n_users, int64_t n_items, const BprRule& rule) {
   const int64_t rows = n_users + n_items;
-  return rows * (kListed + 1) + 1 + most_long_rows(size) + 3 * size;
+  return rows * (kListed + (rule.apart ? 2 : 1)) + 1 + most_long_rows(size) + 3 * size;
 }
 
 template <typename T>
 void bpr_backward(const BprBackward<T>& job, cudaStream_t stream) {
-  const BprBatch<T>& batch = job.batch;
-  const int64_t rows = job.n_users + job.n_items;
-  if (rows >= INT32_MAX || batch.size >= INT32_MAX / 2) {
+  const int64_t rows = job.n_users + job.n_items, size = job.batch.size;
+  const bool apart = job.rule.apart;
+  if (rows >= INT32_MAX || size >= INT32_MAX / 2) {
     throw std::length_error("smore_ext: bpr_loss_backward: more than 2^31 rows or 2^30 triples");
   }
-  const Lists lists = lists_in(job.scratch, batch.size, rows);
-  check("bpr_loss_backward", cudaMemsetAsync(lists.count, 0, static_cast<size_t>(rows + 1) * sizeof(int32_t), stream));
-  SMORE_LAUNCH((bpr_collect_kernel<T>), (Launch{blocks_for(batch.size, kBprThreads), kBprThreads, stream}), batch,
-               static_cast<int>(job.n_users), static_cast<int>(job.n_items), job.margin, job.grad_bpr, lists,
-               job.slope);
-  const int long_blocks = static_cast<int>(std::min(kMostLongBlocks, most_long_rows(batch.size)));
-  const Launch at{blocks_for(rows, kGroups) + static_cast<unsigned>(long_blocks), kBprThreads, stream};
-  if (packs_fit<T>(batch.d, batch.user_rows, batch.item_rows, job.grad_user, job.grad_item)) {
-    SMORE_LAUNCH((bpr_gradient_kernel<T, kFullPack<T>>), at, batch, static_cast<int>(job.n_users),
-                 static_cast<int>(rows), job.grad_l2, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
+  const Lists lists = lists_in(job.scratch, size, rows, apart);
+  const size_t counters = static_cast<size_t>(rows + 1 + (apart ? rows : 0));
+  check("bpr_loss_backward", cudaMemsetAsync(lists.count, 0, counters * sizeof(int32_t), stream));
+  if (apart) {
+    gradients<T, true>(job, lists, stream);
   } else {
-    SMORE_LAUNCH((bpr_gradient_kernel<T, 1>), at, batch, static_cast<int>(job.n_users), static_cast<int>(rows),
-                 job.grad_l2, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
+    gradients<T, false>(job, lists, stream);
   }
 }
 

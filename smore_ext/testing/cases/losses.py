@@ -6,15 +6,39 @@ import torch
 
 from smore_ext.testing.case import Args, OpCase, OpError, rand, randint
 
-__all__ = ["bpr_case", "keys_case", "nce_case", "row_logsumexp_case"]
+__all__ = ["bpr_case", "bpr_rows_case", "keys_case", "nce_case", "row_logsumexp_case"]
 
 
-def bpr_case(users: int, items: int, d: int, size: int) -> OpCase:
+def bpr_case(
+    users: int, items: int, d: int, size: int, n: int | None = None, gamma: float = 0.0, norms: bool = False
+) -> OpCase:
+    """`n` negatives for each positive, [size, n]; None: one, [size]."""
+
     def make(dtype: torch.dtype, g: torch.Generator) -> Args:
-        ids = [randint(g, users, size), randint(g, items, size), randint(g, items, size)]
-        return [rand(g, dtype, users, d), rand(g, dtype, items, d), *ids]
+        of_negatives = (size,) if n is None else (size, n)
+        ids = [randint(g, users, size), randint(g, items, size), randint(g, items, *of_negatives)]
+        further = [] if gamma == 0 and not norms else [gamma, norms]
+        return [rand(g, dtype, users, d), rand(g, dtype, items, d), *ids, *further]
 
-    return OpCase("bpr_loss", f"{users}x{items}x{d}-{size}", make, (0, 1), small=size <= 7, autocast="float32")
+    name = f"{users}x{items}x{d}-{size}" + _form(n, gamma, norms)
+    return OpCase("bpr_loss", name, make, (0, 1), small=size <= 7, autocast="float32")
+
+
+def bpr_rows_case(size: int, d: int, n: int | None = None, gamma: float = 0.0, norms: bool = False) -> OpCase:
+    """Rows that are gathered already."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        of_negatives = (size, d) if n is None else (size, n, d)
+        rows = [rand(g, dtype, size, d), rand(g, dtype, size, d), rand(g, dtype, *of_negatives)]
+        return [*rows, None, None, gamma, norms]
+
+    name = f"rows-{size}x{d}" + _form(n, gamma, norms)
+    return OpCase("bpr_loss", name, make, (0, 1, 2), small=size <= 7, autocast="float32")
+
+
+def _form(n: int | None, gamma: float, norms: bool) -> str:
+    parts = (f"x{n}" if n else "", f"-gamma{gamma}" if gamma else "", "-norms" if norms else "")
+    return "".join(parts)
 
 
 def nce_case(size: int, d: int, temperature: float) -> OpCase:
@@ -48,6 +72,13 @@ def row_logsumexp_case(n: int, m: int, d: int, scale: float = 1.0) -> OpCase:
 
 CASES = [
     *(bpr_case(*size) for size in ((4, 5, 3, 7), (3, 3, 2, 0), (60, 90, 64, 600), (60, 90, 65, 90))),
+    bpr_case(4, 5, 3, 6, 3, 0.3, True),
+    bpr_case(60, 20, 65, 400, 2),
+    bpr_case(30, 9, 64, 300, None, 1e-10, True),
+    bpr_case(60, 90, 33, 200, 4, 0.01),
+    bpr_rows_case(5, 4, 2, 0.1, True),
+    bpr_rows_case(0, 4),
+    bpr_rows_case(130, 33),
     *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
     nce_case(130, 100, 1.0),
     *(
@@ -99,6 +130,25 @@ ERRORS = [
         ValueError,
         r"positives must have shape \[2\], got \[1\]",
     ),
+    OpError(
+        "bpr_loss",
+        "negatives",
+        lambda: [X, X, IDS, IDS, IDS[:, None].expand(2, 3)[:1]],
+        ValueError,
+        r"negatives must have shape \[2\] or \[2, n\], got \[1, 3\]",
+    ),
+    OpError("bpr_loss", "gamma", lambda: [X, X, IDS, IDS, IDS, -0.1], ValueError, "gamma must be at least 0, got -0.1"),
+    OpError(
+        "bpr_loss", "half of the ids", lambda: [X, X, IDS, IDS], TypeError, "must be given both or not at all, got one"
+    ),
+    OpError(
+        "bpr_loss",
+        "rows",
+        lambda: [X, X, X[:3]],
+        ValueError,
+        r"rows must have shapes .* got \[4, 6\], \[4, 6\] and \[3, 6\]",
+    ),
+    OpError("bpr_loss", "rows of ids", lambda: [X, X, IDS], TypeError, "got torch.int64 for the negatives' rows"),
     OpError("bpr_loss", "width", lambda: [X, X[:, :5], IDS, IDS, IDS], ValueError, "same width, got 6 and 5"),
     OpError("info_nce", "temperature", lambda: [X, X, 0.0], ValueError, "temperature must be greater than 0, got 0"),
     OpError("info_nce", "shape", lambda: [X, X[:3], 0.2], ValueError, r"y must have shape \[4, 6\], got \[3, 6\]"),

@@ -115,7 +115,10 @@ def _sample(rng: random.Random) -> OpCase:
 
 
 def _bpr(rng: random.Random) -> OpCase:
-    return losses.bpr_case(size(rng, 1), size(rng, 1), width(rng), size(rng))
+    form = rng.choice((None, None, 1, 3)), rng.choice((0.0, 0.0, 1e-10, 0.2)), flag(rng, 0.3)
+    if flag(rng, 0.3):
+        return losses.bpr_rows_case(size(rng), width(rng), *form)
+    return losses.bpr_case(size(rng, 1), size(rng, 1), width(rng), size(rng), *form)
 
 
 def _nce(rng: random.Random) -> OpCase:
