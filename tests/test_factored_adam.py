@@ -308,8 +308,8 @@ def test_replicas_stay_together_under_distributed_data_parallel(tmp_path) -> Non
     assert not torch.equal(first["table"], Model().table)
 
 
-def read_by_the_op(model: Model) -> Tensor:
-    return ops.table_linear(model.table, model.projection.weight, model.projection.bias).square().mean()
+def read_by_torch(model: Model) -> Tensor:
+    return nn.functional.linear(model.table, model.projection.weight, model.projection.bias).square().mean()
 
 
 def test_a_table_that_its_layer_does_not_read_is_told_once() -> None:
@@ -318,10 +318,10 @@ def test_a_table_that_its_layer_does_not_read_is_told_once() -> None:
     with pytest.warns(
         UserWarning, match=r"a table of shape \(20, 24\) has an ordinary gradient.* read it as linear\(table\)"
     ) as told:
-        loop(read_by_the_op)(model, optimizer)
+        loop(read_by_torch)(model, optimizer)
     assert len(told) == 1 and told[0].filename == __file__
     plain = Model()
-    loop(read_by_the_op)(plain, adam(plain, factored=False))
+    loop(read_by_torch)(plain, adam(plain, factored=False))
     torch.testing.assert_close(model.table, plain.table)
 
 
@@ -350,3 +350,26 @@ def test_a_layer_without_bias() -> None:
     ours, plain = (loop()(model, adam(model, factored=n == 0)) for n, model in enumerate(models))
     torch.testing.assert_close(ours.table, plain.table)
     torch.testing.assert_close(ours.projection.weight, plain.projection.weight)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_op_called_directly_leaves_factors_too(copied: bool) -> None:
+    model = Model()
+    optimizer = FactoredAdam(model.parameters(), [(model.table, model.projection)])
+    if copied:
+        model, optimizer = copy.deepcopy((model, optimizer))
+    layer = model.projection
+
+    def read(table: Tensor) -> Tensor:
+        return ops.table_linear(table, layer.weight, layer.bias)
+
+    assert torch.equal(read(model.table), layer(model.table))
+    read(model.table).square().sum().backward()
+    assert isinstance(model.table.grad, FactoredGrad) and model.table.grad.factors is not None
+    optimizer.step()
+    assert model.table.grad.factors is not None  # it was not formed
+    for other in (model.table[1:], model.table * 1, model.table.detach().clone().requires_grad_()):
+        grad = torch.autograd.grad(read(other).sum(), other)[0]
+        assert type(grad) is Tensor
+    with torch.no_grad():
+        assert not read(model.table).requires_grad

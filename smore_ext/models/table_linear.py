@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from smore_ext import ops
 from smore_ext.models.factored_grad import FactoredGrad
+from smore_ext.ops.tables import read_table_by
 
 
 class _FactoredLinear(torch.autograd.Function):
@@ -116,6 +117,7 @@ class FactoredAdam(torch.optim.Adam):
                     f"{tuple(table.shape)}"
                 )
             linear.factored = True
+        self._claim_tables()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -155,6 +157,15 @@ class FactoredAdam(torch.optim.Adam):
 
     def __getstate__(self) -> dict[str, Any]:  # copies and pickles: torch keeps its own attributes only
         return {**super().__getstate__(), "tables": self.tables}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._claim_tables()
+
+    def _claim_tables(self) -> None:
+        """`ops.table_linear` called directly leaves the tables' gradients as their factors, too."""
+        for table, _ in self.tables:
+            read_table_by(table, _FactoredLinear.apply)
 
     def _group(self, table: nn.Parameter) -> dict[str, Any] | None:
         """The parameter group of a table; looked up each time, for loading a state dict replaces the groups."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
+
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
@@ -11,6 +14,14 @@ from smore_ext.ops._types import takes_tensors
 __all__ = ["factored_adam_", "table_linear"]
 
 _ops = torch.ops.smore_ext
+
+# Table -> the differentiable function that leaves its gradient in another form than dense, as an optimizer wants it.
+_READ_BY: MutableMapping[Tensor, Callable[[Tensor, Tensor, Tensor], Tensor]] = WeakIdKeyDictionary()
+
+
+def read_table_by(table: Tensor, read: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """From now on `table_linear` of this very tensor, where its gradient is recorded, is read(table, weight, bias)."""
+    _READ_BY[table] = read
 
 
 @takes_tensors
@@ -25,13 +36,19 @@ def table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
         bias: [d], same dtype; None: no bias.
 
     Returns:
-        [N, d]. Differentiable once in all three; the table's gradient is formed only if the table requires one. Under
-        autocast it computes in float32.
+        [N, d]. Differentiable once in all three; the table's gradient is formed only if the table requires one, and
+        left as its factors if the table is one of a `FactoredAdam`. Under autocast it computes in float32.
 
     Raises:
         TypeError, ValueError: wrong dtype, shape or device.
     """
-    return _ops.table_linear(table, weight, weight.new_zeros(weight.shape[:1]) if bias is None else bias)
+    if bias is None:
+        bias = weight.new_zeros(weight.shape[:1])
+    if not torch.compiler.is_compiling():  # a compiled step has ordinary gradients
+        read = _READ_BY.get(table)
+        if read is not None and table.requires_grad and table.is_leaf and torch.is_grad_enabled():
+            return read(table, weight, bias)
+    return _ops.table_linear(table, weight, bias)
 
 
 @takes_tensors
