@@ -256,6 +256,14 @@ def sample_negatives(
     return result
 
 
+def dropout(x: Tensor, p: float, seed: int, offset: int | Tensor = 0) -> Tensor:
+    """x / (1 - p) where the element's word of the generator is at least p 2^32, 0 elsewhere."""
+    index = torch.arange(x.numel(), device=x.device)
+    words = torch.stack(_philox(seed, index // 64 * 16 + index % 16, 1 << 15, int(offset)))  # [4, size]
+    word = words.gather(0, (index % 64 // 16)[None])[0].view(x.shape)
+    return torch.where(word >= int(p * 2**32), x * (1 / (1 - p)), torch.zeros_like(x))
+
+
 def bpr_loss(
     user_embeddings: Tensor,
     item_embeddings: Tensor,

@@ -15,6 +15,7 @@ from smore_ext.testing.cases import (
     adam_case,
     bpr_case,
     cosine_case,
+    dropout_case,
     edge_dot_case,
     edge_softmax_case,
     filter_case,
@@ -36,6 +37,7 @@ SIZES = (12, 17, 23, 31, 40)
 RESIZED: dict[str, Callable[[int], OpCase]] = {
     "bpr_loss": lambda n: bpr_case(n, n + 3, 8, n + 5),
     "cosine_at": lambda n: cosine_case(n, 8, 5),
+    "dropout": lambda n: dropout_case(n, 8),
     "edge_dot": lambda n: edge_dot_case(n, n + 5, 6 * n, 8),
     "edge_softmax": lambda n: edge_softmax_case(n, n + 5, 6 * n),
     "factored_adam_": lambda n: adam_case(n, 8, 4, 3),
@@ -118,6 +120,7 @@ def ids(n: int) -> Tensor:
 EXPORTED: dict[str, tuple[Callable[..., object], Callable[[int], tuple[Tensor, ...]]]] = {
     "bpr_loss": (lambda u, p, n: ops.bpr_loss(ITEMS, ITEMS, u, p, n), lambda n: (ids(n), ids(n), ids(n))),
     "cosine_at": (lambda x, i: ops.cosine_at(x, i, ITEMS), lambda n: (torch.randn(n, 8), ids(n)[:, None])),
+    "dropout": (lambda x: ops.dropout(x, 0.5, 1, 2), lambda n: (torch.randn(n, 8),)),
     "edge_dot": (lambda u, v: ops.edge_dot(GRAPH, u, v), lambda n: (torch.randn(4, n), torch.randn(4, n))),
     "edge_softmax": (lambda e, x: (ops.edge_softmax(GRAPH, e), x + 1), lambda n: (torch.randn(3), torch.randn(n))),
     "info_nce": (lambda x, y: ops.info_nce(x, y, 0.2), lambda n: (torch.randn(n, 8), torch.randn(n, 8))),

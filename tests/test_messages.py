@@ -74,6 +74,7 @@ OPS = {
     "sample_negatives": (lambda x: ops.sample_negatives(T, GRAPH, x, seed=1), "candidates"),
     "spectral_filter": (lambda x: ops.spectral_filter(x, F), "x"),
     "spectrum_fusion": (lambda x: ops.spectrum_fusion([F], [F], x), "fusion_weight"),
+    "dropout": (lambda x: ops.dropout(x, 0.5, 1), "x"),
     "bpr_loss": (lambda x: ops.bpr_loss(F, F, T, x, T), "positives"),
     "bpr_loss rows": (lambda x: ops.bpr_loss(F, F, x), "users"),
     "info_nce": (lambda x: ops.info_nce(x, F, 0.2), "x"),

@@ -169,3 +169,12 @@ def test_a_learned_temperature_gets_its_gradient() -> None:
         torch.testing.assert_close(temperature.grad, plain.grad)
         torch.testing.assert_close(loss, ops.info_nce(ROWS, 2 - ROWS, 0.2))
     assert torch.equal(ops.info_nce(ROWS, ROWS, temperature.detach()), ops.info_nce(ROWS, ROWS, 0.2))
+
+
+def test_a_step_of_dropout_that_is_changed_before_backward_is_noticed() -> None:
+    step, x = torch.tensor(3), ROWS.clone().requires_grad_()
+    y = ops.dropout(x, 0.5, 1, step)
+    assert torch.equal(y, ops.dropout(x, 0.5, 1, 3)) and not torch.equal(y, ops.dropout(x, 0.5, 1, 4))
+    step += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

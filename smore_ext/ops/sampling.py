@@ -1,4 +1,4 @@
-"""Negative sampling."""
+"""Negative sampling and dropout: random numbers that a counter makes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,40 @@ from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.converted import as_csr
 from smore_ext.ops.csr import CsrMatrix
 
-__all__ = ["sample_negatives"]
+__all__ = ["dropout", "sample_negatives"]
 
 _ops = torch.ops.smore_ext
+
+
+@takes_tensors
+def dropout(x: Tensor, p: float, seed: int, offset: int | Tensor = 0) -> Tensor:
+    """x / (1 - p) where an element is kept, with probability 1 - p, and 0 elsewhere.
+
+    Whether an element is kept depends on (seed, offset, its index) alone (Philox4x32-10, counter based): not on the
+    dtype, the device or the number of threads, and backward finds it again, so no mask is kept.
+
+    Args:
+        x: one dimension or more, float32, float64 or bfloat16.
+        p: at least 0, less than 1.
+        seed: at least 0.
+        offset: at least 0, another one for each call: the step, for example. As a tensor (int64, one element, on the
+            device of x) it is read when the op runs, at each replay of a CUDA graph as well, and a compiled step is not
+            compiled anew for another one; it must not change before backward.
+
+    Returns:
+        The shape and dtype of x. Differentiable any number of times; autocast does not apply.
+
+    Raises:
+        TypeError, ValueError: wrong dtype or device, p, seed or offset out of range.
+    """
+    if isinstance(offset, Tensor):
+        return _ops.dropout(x, p, seed, 0, offset)
+    return _ops.dropout(x, p, seed, offset)
+
+
+@fake("dropout")
+def _(x: Tensor, p: float, seed: int, offset: int = 0, step: Tensor | None = None) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 @takes_tensors

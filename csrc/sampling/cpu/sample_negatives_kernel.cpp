@@ -1,17 +1,9 @@
 #include "sampling/cpu/sample_negatives_kernel.h"
 
 #include "cpu/sorted_row.h"
+#include "sampling/cpu/philox_block.h"
 
-namespace smore {
-
-inline constexpr int kPhiloxBlock = 16;
-struct PhiloxBlock {
-  uint32_t out[4][kPhiloxBlock];
-};
-
-}  // namespace smore
-
-#define SMORE_KERNEL_FILE "sampling/cpu/sample_negatives_kernel.inl"
+#define SMORE_KERNEL_FILE "sampling/cpu/philox_block.inl"
 #include "cpu/simd/foreach_level.h"
 
 namespace smore {

@@ -1,14 +1,16 @@
-"""Cases and errors of sample_negatives."""
+"""Cases and errors of sample_negatives and dropout."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from smore_ext.graph import Graph
-from smore_ext.testing.case import Args, OpCase, OpError, randint, random_graph
+from smore_ext.testing.case import Args, OpCase, OpError, rand, randint, random_graph
 
-__all__ = ["epoch_case", "sample_case", "unordered_case"]
+__all__ = ["dropout_case", "epoch_case", "sample_case", "unordered_case"]
 
 
 def sample_case(
@@ -40,7 +42,21 @@ def unordered_case(size: int) -> OpCase:
     return OpCase("sample_negatives", f"unordered-{size}", make)
 
 
+def dropout_case(*shape: int, p: float = 0.3, by_tensor: bool = False) -> OpCase:
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        return [rand(g, dtype, *shape), p, 2**40 + 7, torch.tensor(2**33 + 3) if by_tensor else 2**33 + 3]
+
+    name = "x".join(map(str, shape)) + f"-{p}" + ("-tensor" if by_tensor else "")
+    small = math.prod(shape) <= 20
+    return OpCase("dropout", name, make, (0,), small=small, twice=True)
+
+
 CASES = [
+    dropout_case(4, 5, p=0.5),
+    dropout_case(3, 0),
+    dropout_case(70, 33, by_tensor=True),
+    dropout_case(2, 3, 67, p=0.0),
+    dropout_case(130, 64, p=0.9),
     sample_case(20, 40, 100, 500, step=2),
     sample_case(5, 12, 70, 3000),
     sample_case(1, 3, 0, 0),
@@ -52,6 +68,13 @@ SEEN = Graph.from_edges(torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), None, 
 IDS = torch.tensor([0, 1])
 
 ERRORS = [
+    OpError("dropout", "p", lambda: [IDS.float(), 1.0, 1], ValueError, "p must be at least 0 and less than 1, got 1"),
+    OpError("dropout", "seed", lambda: [IDS.float(), 0.5, -1], ValueError, "seed must be at least 0, got -1"),
+    OpError("dropout", "offset", lambda: [IDS.float(), 0.5, 1, -2], ValueError, "offset must be at least 0, got -2"),
+    OpError("dropout", "dtype", lambda: [IDS, 0.5, 1], TypeError, "x must be float32, float64 or bfloat16, got Long"),
+    OpError(
+        "dropout", "offsets", lambda: [IDS.float(), 0.5, 1, IDS], ValueError, r"offset must have one element, got shape"
+    ),
     OpError(
         "sample_negatives",
         "user",

@@ -114,6 +114,11 @@ def _sample(rng: random.Random) -> OpCase:
     return sampling.sample_case(users, items, _edges(rng, users, items), size(rng), rng.randint(1, 3), first, n)
 
 
+def _dropout(rng: random.Random) -> OpCase:
+    shape = tuple(size(rng) for _ in range(rng.randint(1, 3)))
+    return sampling.dropout_case(*shape, p=rng.choice((0.0, 0.1, 0.5, rng.uniform(0, 0.99))), by_tensor=flag(rng, 0.3))
+
+
 def _bpr(rng: random.Random) -> OpCase:
     form = rng.choice((None, None, 1, 3)), rng.choice((0.0, 0.0, 1e-10, 0.2)), flag(rng, 0.3)
     if flag(rng, 0.3):
@@ -150,6 +155,7 @@ def _table(rng: random.Random) -> OpCase:
 DRAWS: dict[str, Case] = {
     "bpr_loss": _bpr,
     "cosine_at": _cosine,
+    "dropout": _dropout,
     "edge_dot": _edge_dot,
     "edge_softmax": _edge_softmax,
     "factored_adam_": _adam,
