@@ -209,7 +209,7 @@ def _philox(seed: int, position: Tensor, block: int, offset: int) -> list[Tensor
         position & _MASK32,
         (position >> 32) | (block << 16),
         torch.full_like(position, offset & _MASK32),
-        torch.full_like(position, offset >> 32),
+        torch.full_like(position, offset >> 32 & _MASK32),
     ]
     key = [seed & _MASK32, seed >> 32]
     for _ in range(10):

@@ -56,7 +56,7 @@ def test_a_wrong_op_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process: a bit of a result that is another one."""
     real = ops.spmm
     monkeypatch.setattr(ops, "spmm", lambda *args: real(*args) * 1.001)
-    outcomes = Counter(attempt(draw, 7, number)["outcome"] for number in range(120))
+    outcomes = Counter(attempt(draw, 9, number)["outcome"] for number in range(200))
     assert outcomes["fault"] >= 1 and outcomes["error"] == 0
 
 

@@ -106,9 +106,9 @@ def _gathered(users: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tens
             f"{list(users.shape)}, {list(positives.shape)} and {list(negatives.shape)}"
         )
     ids = torch.arange(size, device=users.device)
-    items = torch.cat([positives, negatives.reshape(-1, users.shape[1])])
+    items = torch.cat([positives, negatives.flatten(0, 1) if several else negatives])
     of_negatives = torch.arange(size, items.shape[0], device=users.device)
-    return users, items, ids, ids, of_negatives.view(size, -1) if several else of_negatives
+    return users, items, ids, ids, of_negatives.view(size, negatives.shape[1]) if several else of_negatives
 
 
 @takes_tensors

@@ -28,7 +28,7 @@ def dropout(x: Tensor, p: float, seed: int, offset: int | Tensor = 0) -> Tensor:
         seed: at least 0.
         offset: at least 0, another one for each call: the step, for example. As a tensor (int64, one element, on the
             device of x) it is read when the op runs, at each replay of a CUDA graph as well, and a compiled step is not
-            compiled anew for another one; it must not change before backward.
+            compiled anew for another one; it must not change before backward. Its value is not looked at.
 
     Returns:
         The shape and dtype of x. Differentiable any number of times; autocast does not apply.

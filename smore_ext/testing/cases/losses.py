@@ -78,6 +78,8 @@ CASES = [
     bpr_case(60, 90, 33, 200, 4, 0.01),
     bpr_rows_case(5, 4, 2, 0.1, True),
     bpr_rows_case(0, 4),
+    bpr_rows_case(0, 3, 2),
+    bpr_rows_case(6, 0, 3),
     bpr_rows_case(130, 33),
     *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
     nce_case(130, 100, 1.0),

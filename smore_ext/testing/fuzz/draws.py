@@ -176,7 +176,7 @@ DRAWS: dict[str, Case] = {
 def changed_values(rng: random.Random, t: Tensor) -> Tensor:
     """Ties, zero rows, rows that occur again and other sizes of numbers, in some of the draws."""
     kind = rng.random()
-    if kind < 0.6 or t.numel() == 0 or t.ndim == 0:
+    if kind < 0.6 or t.numel() == 0 or t.ndim == 0 or t.shape == (1,):  # none of a number, such as a temperature
         return t
     if kind < 0.7:
         return t.round()
