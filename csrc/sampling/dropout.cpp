@@ -1,9 +1,9 @@
 // Contract of dropout, for every device (Srivastava et al., JMLR 15, 2014; scaled while training).
 //
-// x of any shape but [], float32, float64 or bfloat16; 0 <= p < 1. y = x / (1 - p) where the element's word of Philox4x32-10
-// with key `seed` and an offset is at least p 2^32, 0 elsewhere (dropout_kernel.h says which word). The offset is
-// `offset`, or what the tensor `step` holds when the kernel runs. Backward is the same function of the gradient:
-// nothing of the size of x is saved.
+// x of any shape but [], float32, float64 or bfloat16; 0 <= p < 1. y = x / (1 - p) where the element's word of
+// Philox4x32-10 with key `seed` and an offset is at least p 2^32, 0 elsewhere (dropout_kernel.h says which word). The
+// offset is `offset`, or what the tensor `step` holds when the kernel runs. Backward is the same function of the
+// gradient: nothing of the size of x is saved.
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
