@@ -83,8 +83,8 @@ class FactoredAdam(torch.optim.Adam):
     State and state dict are those of `torch.optim.Adam`; results differ from its by rounding only. Whatever stands in a
     table's `.grad` counts: a factored gradient is stepped as its factors, any other (a penalty was added, elements were
     clipped, replicas were averaged), or one under weight decay, amsgrad or maximize, as torch steps it. A warning tells
-    when a table is not read through its layer at all (but by `ops.table_linear`, or in compiled code): that is torch's
-    Adam on a gradient [N, D].
+    when a table is read neither by its layer nor by `ops.table_linear` (but by `F.linear`, or in compiled code): that is
+    torch's Adam on a gradient [N, D].
 
     Args:
         params: as for `torch.optim.Adam`, the tables included.
@@ -151,7 +151,7 @@ class FactoredAdam(torch.optim.Adam):
             warnings.warn(
                 f"FactoredAdam: a table of shape {tuple(table.shape)} has an ordinary gradient and is stepped as by "
                 f"torch's Adam, with all of its memory: read it as linear(table), by the TableLinear given with it, "
-                f"outside torch.compile, and not by ops.table_linear or F.linear",
+                f"or by ops.table_linear, outside torch.compile",
                 stacklevel=5,  # this, step, and torch's wrappers for hooks and no_grad
             )
 
