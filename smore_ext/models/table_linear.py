@@ -83,8 +83,8 @@ class FactoredAdam(torch.optim.Adam):
     State and state dict are those of `torch.optim.Adam`; results differ from its by rounding only. Whatever stands in a
     table's `.grad` counts: a factored gradient is stepped as its factors, any other (a penalty was added, elements were
     clipped, replicas were averaged), or one under weight decay, amsgrad or maximize, as torch steps it. A warning tells
-    when a table is read neither by its layer nor by `ops.table_linear` (but by `F.linear`, or in compiled code): that is
-    torch's Adam on a gradient [N, D].
+    when a table is read neither by its layer nor by `ops.table_linear`, or is in compiled code: that is torch's Adam on
+    a gradient [N, D].
 
     Args:
         params: as for `torch.optim.Adam`, the tables included.
