@@ -17,7 +17,14 @@ from mmrec_tools import ROOT, load, names, run, tree
 
 from smore_ext.compat import mmrec
 
-MODELS = ["propagating.Propagating", "frozen.Frozen", "relearning.Relearning", "noisy.Noisy", "noisy.Biased"]
+MODELS = [
+    "propagating.Propagating",
+    "frozen.Frozen",
+    "relearning.Relearning",
+    "noisy.Noisy",
+    "noisy.Biased",
+    "noisy.Contrasted",
+]
 SAME_DRAWS = [piece for piece in mmrec.PIECES if piece != "sampler"]
 TORCH_NAMES = {
     "torch.sparse.mm",
@@ -230,6 +237,25 @@ def test_forks_that_do_something_else_keep_it() -> None:
         "TopKEvaluator.evaluate",
         "Trainer.evaluate of Frozen",
     }
+
+
+def test_a_loss_against_keys_is_tried_with_the_temperature_that_the_model_holds() -> None:
+    views = [torch.randn(n, 8, requires_grad=True) for n in (20, 20, 33)]
+    trainer, _ = run("noisy.Contrasted", epochs=1)
+    model = trainer.model
+
+    def results() -> list[torch.Tensor]:
+        loss, margin = model.ssl_all(*views), model.ssl_margin(*views)
+        return [loss, margin, *torch.autograd.grad(loss + margin, views)]
+
+    theirs = results()
+    report = mmrec.patch("contrast", ROOT)
+    torch.testing.assert_close(results(), theirs)
+    model.tau = 0.5  # it is read at each call
+    with_other = results()
+    assert report.replaced == ["Contrasted.ssl_all"] and "Contrasted.ssl_margin" in report.left
+    mmrec.undo()
+    torch.testing.assert_close(with_other, results())
 
 
 def test_what_is_asked_wrongly() -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ from smore_ext.compat.mmrec.swaps import Swaps
 _WORDS = ("infonce", "info_nce", "contrast", "ssl", "cl_loss", "nce")  # in the names of such methods
 _TEMPERATURES = (0.2, 0.7)
 _OTHERS = "it takes other arguments than two views and a number"
+_NO_KEYED = "it is no InfoNCE of two views against keys, with a temperature that the model holds"
 
 Loss = Callable[..., Any]
+Reduction = Literal["sum", "mean"]
 
 
 class Contrast:
-    """Methods `(self, view1, view2, temperature)` of models; the mean over rows, or the sum."""
+    """Methods `(self, view1, view2, temperature)` of models, and `(self, view1, view2, keys)`, where an attribute holds
+    the temperature; the mean over rows, or the sum."""
 
     piece = "contrast"
 
@@ -67,7 +70,49 @@ class Contrast:
         def tell(why: str | None) -> None:
             self.report.add(self.piece, where, why is None, why or "")
 
-        self.swaps.set(cls, name, proved(original, ours, doubt, tell))
+        pairs = proved(original, ours, doubt, tell)
+        against = Against(original, tell)
+
+        @functools.wraps(original)
+        def either(model: Any, x: Any, y: Any, last: Any) -> Any:
+            return (against if is_matrix(last) else pairs)(model, x, y, last)
+
+        self.swaps.set(cls, name, either)
+
+
+class Against:
+    """InfoNCE against given keys, as LGMRec writes it: tried on a few rows at the first call, with the numbers among
+    the model's attributes as temperatures."""
+
+    def __init__(self, original: Loss, tell: Callable[[str | None], None]) -> None:
+        self.original, self.tell = original, tell
+        self.chosen: tuple[str, Reduction] | None = None  # attribute, reduction
+        self.tried = False
+
+    def __call__(self, model: Any, x: Any, y: Any, keys: Any) -> Any:
+        fits = is_matrix_of_loss(x) and is_matrix_of_loss(y) and is_matrix_of_loss(keys) and x.shape == y.shape
+        if not fits or x.shape[1] != keys.shape[1] or not x.dtype == y.dtype == keys.dtype:
+            return self.original(model, x, y, keys)
+        if not self.tried:
+            self.tried = True
+            self.chosen = self._choice(model, [x[:7], y[:7], keys[:9]])
+            self.tell(None if self.chosen else _NO_KEYED)
+        if self.chosen is None:
+            return self.original(model, x, y, keys)
+        return _against(model, *self.chosen, x, y, keys)
+
+    def _choice(self, model: Any, sample: list[Tensor]) -> tuple[str, Reduction] | None:
+        numbers = [name for name, value in vars(model).items() if isinstance(value, int | float) and 0 < value <= 10]
+        theirs = functools.partial(self.original, model)
+        for attribute in sorted(numbers, key=lambda name: not any(word in name for word in ("tau", "temp"))):
+            for reduction in get_args(Reduction):
+                if differs(theirs, functools.partial(_against, model, attribute, reduction), sample) is None:
+                    return attribute, reduction
+        return None
+
+
+def _against(model: Any, attribute: str, reduction: Reduction, x: Tensor, y: Tensor, keys: Tensor) -> Tensor:
+    return ops.info_nce(x, y, float(getattr(model, attribute)), keys, reduction)
 
 
 def is_matrix_of_loss(value: Any) -> bool:
