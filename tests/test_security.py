@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("command_surroundings")
 # What is named by the user is imported in the registry; the others import parts of this package by fixed names.
 IMPORTS = {"registry.py", "__init__.py", "__main__.py", "models/__init__.py", "_native.py"}
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "subprocess", "runpy", "code"}
+SCRIPT = "compat/mmrec/__main__.py"  # a command that runs the program that it is given, as `python FILE` does
 CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "import_module", "unsafe_load", "full_load"}
 
 
@@ -46,7 +47,8 @@ def test_the_package_calls_nothing_that_executes_what_it_reads() -> None:
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [f"{own}:{node.lineno}: {name}" for name in names if name.partition(".")[0] in MODULES]
+            allowed = {"runpy"} if own == SCRIPT else set()
+            found += [f"{own}:{node.lineno}: {name}" for name in names if name.partition(".")[0] in MODULES - allowed]
         for line, name, call in calls(tree):
             given = {word.arg: ast.unparse(word.value) for word in call.keywords}
             last = name.rpartition(".")[2]
