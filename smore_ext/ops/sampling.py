@@ -86,6 +86,8 @@ def sample_negatives(
         return _ops.sample_negatives(users, graph.rowptr, graph.col, candidates, seed, offset, first)
     if n < 1:
         raise ValueError(f"smore_ext::sample_negatives: n must be at least 1, got {n}")
+    if users.ndim != 1:
+        raise ValueError(f"smore_ext::sample_negatives: users must be 1-d, got shape {tuple(users.shape)}")
     drawn = _ops.sample_negatives(
         users.repeat_interleave(n), graph.rowptr, graph.col, candidates, seed, offset, first * n
     )

@@ -102,6 +102,9 @@ ERRORS = [
     OpError("sample_negatives", "seed", lambda: [IDS, SEEN, IDS, -1], ValueError, "seed must be at least 0, got -1"),
     OpError("sample_negatives", "n", lambda: [IDS, SEEN, IDS, 1, 0, 0, 0], ValueError, "n must be at least 1, got 0"),
     OpError(
+        "sample_negatives", "scalar-n", lambda: [IDS[0], SEEN, IDS, 1, 0, 0, 2**31], ValueError, "users must be 1-d"
+    ),
+    OpError(
         "sample_negatives", "first", lambda: [IDS, SEEN, IDS, 1, 0, -1], ValueError, "minus the number of users, got -1"
     ),
     OpError(

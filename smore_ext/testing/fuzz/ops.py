@@ -39,7 +39,7 @@ def draw(rng: random.Random) -> Call:
     what = ""
     if way == "bad":
         args, what = spoiled(rng, args)
-        args = _few_layers(case.op, args)
+        args = _little_work(case.op, args)
     if way == "raw":
         name, call, given, what = _raw(rng, case, args, dtype)
         text = f"torch.ops.{name}{described(given)}"
@@ -77,10 +77,10 @@ def _arguments(rng: random.Random, case: OpCase, way: str) -> tuple[Args, torch.
     return args, dtype
 
 
-def _few_layers(op: str, args: Args) -> Args:
-    """As many products are made as there are layers: a number that is no fault is kept small."""
-    layers = "propagate" in op or "gated" in op
-    return [7 if layers and isinstance(a, int) and a > 100 else a for a in args]
+def _little_work(op: str, args: Args) -> Args:
+    """As many products are made as there are layers, and draws as are asked for: such a number is kept small."""
+    layers, draws = "propagate" in op or "gated" in op, 6 if op == "sample_negatives" else None
+    return [7 if isinstance(a, int) and a > 100 and (layers or i == draws) else a for i, a in enumerate(args)]
 
 
 def _exact(args: Args) -> Args:
@@ -204,7 +204,7 @@ def _raw(rng: random.Random, case: OpCase, args: Args, dtype: torch.dtype) -> tu
     func, given = recorder.calls[rng.randrange(len(recorder.calls))]
     given = [g.detach() if isinstance(g, Tensor) else g for g in given]
     given, what = spoiled(rng, given)
-    given = _few_layers(func.name(), given)
+    given = _little_work(func.name(), given)
 
     def call() -> str:
         try:
