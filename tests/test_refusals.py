@@ -88,6 +88,11 @@ def test_one_tensor_on_another_device_is_refused(name: str) -> None:
         call()
 
 
+def test_an_undefined_tensor_is_named_by_the_fake_kernel_too() -> None:
+    with pytest.raises(TypeError, match="table_linear_backward: grad must be a tensor, got none"):
+        torch.ops.smore_ext.table_linear_backward(None, ROWS.to(META))
+
+
 def test_a_ranking_has_no_gradient_and_backward_says_so() -> None:
     rows = ROWS.clone().requires_grad_()
     score, index = ops.masked_topk(rows, rows, 2)

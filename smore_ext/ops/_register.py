@@ -23,11 +23,15 @@ def fake(name: str, *, anywhere: Sequence[str] = ()) -> Callable[[Kernel], Kerne
     """
 
     def register(kernel: Kernel) -> Kernel:
-        names = list(inspect.signature(kernel).parameters)
+        parameters = inspect.signature(kernel).parameters
+        needed = [n for n, parameter in parameters.items() if parameter.annotation in ("Tensor", torch.Tensor)]
 
         @functools.wraps(kernel)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            _check_devices(name, {**dict(zip(names, args, strict=False)), **kwargs}, anywhere)
+            given = {**dict(zip(parameters, args, strict=False)), **kwargs}
+            for missing in (n for n in needed if given.get(n) is None):  # an undefined tensor, which schemas let pass
+                raise TypeError(f"smore_ext::{name}: {missing} must be a tensor, got none")
+            _check_devices(name, given, anywhere)
             return kernel(*args, **kwargs)
 
         torch.library.register_fake(f"smore_ext::{name}")(checked)
