@@ -20,7 +20,7 @@ from smore_ext.compat.mmrec.swaps import Swaps
 _WORDS = ("infonce", "info_nce", "contrast", "ssl", "cl_loss", "nce")  # in the names of such methods
 _TEMPERATURES = (0.2, 0.7)
 _OTHERS = "it takes other arguments than two views and a number"
-_NO_KEYED = "it is no InfoNCE of two views against keys, with a temperature that the model holds"
+_NO_KEYED = "it is no InfoNCE of two views against keys, with a divisor that the model holds"
 
 Loss = Callable[..., Any]
 Reduction = Literal["sum", "mean"]
