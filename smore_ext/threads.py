@@ -13,7 +13,7 @@ import time
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-SPINS = 1000  # some microseconds: longer than between two regions of a step, shorter than a turn of another process
+SPINS = 10_000  # some tens of microseconds: longer than between two regions of a step, shorter than others' turns
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _GROUP = Path("/sys/fs/cgroup")
 
