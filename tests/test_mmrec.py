@@ -243,6 +243,7 @@ def test_a_loss_against_keys_is_tried_with_the_temperature_that_the_model_holds(
     views = [torch.randn(n, 8, requires_grad=True) for n in (20, 20, 33)]
     trainer, _ = run("noisy.Contrasted", epochs=1)
     model = trainer.model
+    model.temperature = model.tau  # another number of that value, which the method does not read
 
     def results() -> list[torch.Tensor]:
         loss, margin = model.ssl_all(*views), model.ssl_margin(*views)

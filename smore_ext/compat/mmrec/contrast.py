@@ -43,7 +43,7 @@ class Contrast:
                 if isinstance(original, FunctionType) and any(word in name.lower() for word in _WORDS):
                     self._method(cls, name, original)
 
-    def _method(self, cls: type, name: str, original: Loss) -> None:
+    def _method(self, cls: type, name: str, original: FunctionType) -> None:
         where = f"{cls.__name__}.{name}"
         if len(inspect.signature(original).parameters) != 4:
             self.report.add(self.piece, where, False, _OTHERS)
@@ -81,10 +81,10 @@ class Contrast:
 
 
 class Against:
-    """InfoNCE against given keys, as LGMRec writes it: tried on a few rows at the first call, with the numbers among
-    the model's attributes as temperatures."""
+    """InfoNCE against given keys, as LGMRec writes it: tried on a few rows at the first call, with the numbers
+    that its code reads from the model as temperatures."""
 
-    def __init__(self, original: Loss, tell: Callable[[str | None], None]) -> None:
+    def __init__(self, original: FunctionType, tell: Callable[[str | None], None]) -> None:
         self.original, self.tell = original, tell
         self.chosen: tuple[str, Reduction] | None = None  # attribute, reduction
         self.tried = False
@@ -102,7 +102,8 @@ class Against:
         return _against(model, *self.chosen, x, y, keys)
 
     def _choice(self, model: Any, sample: list[Tensor]) -> tuple[str, Reduction] | None:
-        numbers = [name for name, value in vars(model).items() if isinstance(value, int | float) and 0 < value <= 10]
+        read = {name: getattr(model, name, None) for name in self.original.__code__.co_names}
+        numbers = [n for n, v in read.items() if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v <= 10]
         theirs = functools.partial(self.original, model)
         for attribute in sorted(numbers, key=lambda name: not any(word in name for word in ("tau", "temp"))):
             for reduction in get_args(Reduction):
