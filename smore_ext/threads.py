@@ -20,12 +20,18 @@ _GROUP = Path("/sys/fs/cgroup")
 
 def is_command(words: Sequence[str]) -> bool:
     """Whether the interpreter, started with these words (`sys.orig_argv`), runs a command of this package."""
-    for option, module in zip(words[1:], words[2:], strict=False):
+    rest = iter(words[1:])
+    for option in rest:
         if option == "-m":
+            module = next(rest, "")
             return module == "smore_ext" or module.startswith("smore_ext.")
-        if not option.startswith("-"):
-            break
-    return any(Path(word).name == "smore" for word in words[1:2])
+        if option in ("-W", "-X"):
+            next(rest, None)  # its value
+        elif not option.startswith("-"):
+            return Path(option).name == "smore"
+        elif option == "-c":
+            return False
+    return False
 
 
 def quota(group: Path = _GROUP) -> float | None:

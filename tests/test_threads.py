@@ -20,6 +20,8 @@ CORES = len(os.sched_getaffinity(0))
     [
         ("python -m smore_ext.train -d baby", True),
         ("python -P -m smore_ext", True),
+        ("python -W ignore -X dev -m smore_ext.train", True),
+        ("python -I /env/bin/smore train", True),
         ("python /env/bin/smore train", True),
         ("python -m smore_extra", False),
         ("python -m pytest -m smore_ext.train", False),
