@@ -248,7 +248,7 @@ def files(*patterns: str) -> list[str]:
 def unit_of(source: str) -> str | None:
     """Name of the translation unit that a source is compiled in, or None for one of its own.
 
-    A binding takes the compiler some 9 s, of which torch's headers are 8; so those of a family are compiled together.
+    Torch's headers are most of what the compiler does for a binding, so those of a family are compiled together.
     Kernels do not include torch, and stay alone.
     """
     _, *folders, name = source.split("/")

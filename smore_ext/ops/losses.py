@@ -150,9 +150,8 @@ def info_nce(
     rows = _ops.info_nce.rows(x, y, keys, temperature)
     if reduction == "none":
         return rows
-    if (
-        not torch.compiler.is_compiling()
-    ):  # in two steps, too short for torch to share out: the same bits for any threads
+    if not torch.compiler.is_compiling():
+        # In two steps, too short for torch to share out: the same bits for any number of threads.
         total = torch.nn.functional.pad(rows, (0, -rows.shape[0] % _STEP)).view(-1, _STEP).sum(1).sum()
     else:
         total = rows.sum()
