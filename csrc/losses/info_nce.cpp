@@ -1,6 +1,7 @@
 #include "losses/info_nce.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -39,11 +40,27 @@ std::tuple<Tensor, Tensor> info_nce_autograd(const Tensor& x, const Tensor& y, d
   return {outputs[0], outputs[1]};
 }
 
-// Rows of length one, as the fused op divides them. Copied first, for torch sums in the order of the memory.
-Tensor unit_rows(const Tensor& x) {
-  const Tensor rows = x.contiguous();
-  return rows / at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, true).clamp_min(1e-12);
-}
+// Rows of length one, as the fused op divides them. Copied first, for torch sums in the order of the memory. By hand,
+// as torch's own backward holds three more tables of the rows' size.
+struct Normalised : torch::autograd::Function<Normalised> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const Tensor rows = x.contiguous(), norm = at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, true);
+    Tensor unit = rows / norm.clamp_min(kShortest);
+    ctx->save_for_backward({unit, norm});
+    return unit;
+  }
+
+  // (g - (g . u) u) / |x|; a row shorter than kShortest was divided by a constant.
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &g = grads[0], &unit = saved[0], &norm = saved[1];
+    const Tensor along = (g * unit).sum(1, true).masked_fill(norm < kShortest, 0);
+    return {at::addcmul(g, along, unit, -1) / norm.clamp_min(kShortest)};
+  }
+
+  static constexpr double kShortest = 1e-12;
+};
 
 // 1 / temperature for each of n rows, [n, 1]. Expanded twice, so that the gradient is summed up in two steps, too short
 // for torch to share them out over threads: its bits do not depend on these. What is traced for any n sums as it likes.
@@ -57,8 +74,8 @@ Tensor inverse_of_rows(const Tensor& temperature, const c10::SymInt& n) {
 
 Tensor info_nce_rows(const Tensor& x, const Tensor& y, const std::optional<Tensor>& keys, const Tensor& temperature) {
   check_info_nce_rows(x, y, keys, temperature);
-  const Tensor v = unit_rows(y), scaled = unit_rows(x) * inverse_of_rows(temperature, x.sym_size(0));
-  return row_logsumexp_op::call(scaled, keys ? unit_rows(*keys) : v) - (scaled * v).sum(1);
+  const Tensor v = Normalised::apply(y), scaled = Normalised::apply(x) * inverse_of_rows(temperature, x.sym_size(0));
+  return row_logsumexp_op::call(scaled, keys ? Normalised::apply(*keys) : v) - (scaled * v).sum(1);
 }
 
 }  // namespace
