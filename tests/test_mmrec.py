@@ -139,7 +139,8 @@ def test_report_names_what_is_left_and_why() -> None:
 def test_frozen_uses_every_piece() -> None:
     report = mmrec.patch(root=ROOT)
     run("frozen.Frozen", epochs=1)
-    assert {entry.piece for entry in report.entries if entry.replaced} == set(mmrec.PIECES)
+    others = {"messages", "scatter"}  # of trees with torch_geometric, torch_scatter
+    assert {entry.piece for entry in report.entries if entry.replaced} == set(mmrec.PIECES) - others
     assert not report.left
 
 

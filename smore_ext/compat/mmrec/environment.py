@@ -51,7 +51,7 @@ def fix_environment() -> Fixes:
     - `np.float`, `np.int`, `np.object`, `np.str`, which numpy 1.24 removed;
     - `.cuda()` of tensors and modules that stay where they are, on a machine without a GPU;
     - `lmdb` and `torchvision`, imported by trees that train on ready features, as empty modules; `torch_scatter`'s
-      sums, in plain torch;
+      sums and means, in plain torch;
     - `dok_matrix._update`, which scipy removed;
     - `random.sample` of a set, which Python 3.11 refuses.
 
@@ -72,7 +72,8 @@ def fix_environment() -> Fixes:
             fixes._module(name, name, pad=None, resize=None)
         vars(sys.modules["torchvision"])["transforms"] = sys.modules["torchvision.transforms"]
     if _missing("torch_scatter"):
-        fixes._module("torch_scatter", "torch_scatter's sums", scatter_add=_scatter_add, scatter_sum=_scatter_add)
+        sums = {"scatter_add": _scatter_add, "scatter_sum": _scatter_add}
+        fixes._module("torch_scatter", "torch_scatter's sums", **sums, scatter_mean=_scatter_mean, scatter=_scatter)
     _fix_scipy(fixes)
     fixes._set(random, "sample", _sample, "random.sample of a set")
     return fixes
@@ -115,6 +116,29 @@ def _scatter_add(
         shape[dim] = dim_size if dim_size is not None else (int(index.max()) + 1 if index.numel() else 0)
         out = torch.zeros(shape, dtype=src.dtype, device=src.device)
     return out.scatter_add_(dim, index, src)
+
+
+def _scatter_mean(
+    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None
+) -> Tensor:
+    total = _scatter_add(src, index, dim, out, dim_size)
+    count = _scatter_add(torch.ones_like(src), index, dim, None, total.shape[dim])
+    return total / count.clamp_min(1)
+
+
+def _scatter(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+    reduce: str = "sum",
+) -> Tensor:
+    if reduce not in ("sum", "add", "mean"):
+        raise NotImplementedError(
+            f'scatter: here only with reduce "sum" or "mean", got {reduce!r}: install torch_scatter'
+        )
+    return (_scatter_mean if reduce == "mean" else _scatter_add)(src, index, dim, out, dim_size)
 
 
 _sample_of = random.sample

@@ -14,13 +14,27 @@ from smore_ext.compat.mmrec.graphs import Graphs
 from smore_ext.compat.mmrec.layers import Layers
 from smore_ext.compat.mmrec.loading import Batches, Sampler
 from smore_ext.compat.mmrec.matmul import Products
+from smore_ext.compat.mmrec.messages import Messages
 from smore_ext.compat.mmrec.neighbours import Neighbours
 from smore_ext.compat.mmrec.report import Report
+from smore_ext.compat.mmrec.scatter import Scatter
 from smore_ext.compat.mmrec.sparse_left import SparseLeft
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.compat.mmrec.tree import ImportWatch, Tree
 
-PIECES = ("evaluation", "sampler", "batches", "products", "layers", "knn", "graphs", "optimizer", "contrast")
+PIECES = (
+    "evaluation",
+    "sampler",
+    "batches",
+    "products",
+    "layers",
+    "messages",
+    "scatter",
+    "knn",
+    "graphs",
+    "optimizer",
+    "contrast",
+)
 
 
 class Visitor(Protocol):
@@ -59,6 +73,8 @@ class Patch(Report):
             ("evaluation", Evaluation),
             ("sampler", Sampler),
             ("batches", Batches),
+            ("messages", Messages),
+            ("scatter", Scatter),
             ("graphs", Graphs),
             ("optimizer", Optimizer),
             ("contrast", Contrast),
