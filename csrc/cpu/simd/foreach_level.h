@@ -21,7 +21,7 @@
 
 #include "cpu/simd/level.h"
 
-#if defined(__x86_64__)
+#if defined(SMORE_SIMD_LEVELS)
 #include <immintrin.h>
 #endif
 
@@ -34,7 +34,7 @@
 #undef SMORE_LEVEL
 #undef SMORE_VECTOR_BYTES
 
-#if defined(__x86_64__)
+#if defined(SMORE_SIMD_LEVELS)
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -8,7 +8,7 @@ namespace smore {
 namespace {
 
 SimdLevel highest_supported() {
-#if defined(__x86_64__)
+#if defined(SMORE_SIMD_LEVELS)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl")) {
@@ -44,7 +44,7 @@ SimdLevel simd_level() {
 const char* simd_level_name() { return kNames[static_cast<int>(simd_level())]; }
 
 const char* simd_levels_built() {
-#if defined(__x86_64__)
+#if defined(SMORE_SIMD_LEVELS)
   return "portable avx2 avx512";
 #else
   return "portable";

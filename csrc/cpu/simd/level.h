@@ -1,6 +1,10 @@
 // Which vector instructions the kernels use, decided once at run time.
 #pragma once
 
+#if defined(__x86_64__) && !defined(SMORE_PORTABLE_ONLY)
+#define SMORE_SIMD_LEVELS
+#endif
+
 namespace smore {
 
 enum class SimdLevel { portable = 0, avx2 = 1, avx512 = 2 };
