@@ -127,7 +127,7 @@ def _gradient(rng: random.Random, case: OpCase, args: Args) -> Callable[[], str]
 
     def call() -> str:
         plain, exact = gradients(reference, args), gradients(reference, _exact(args))
-        _compare_values("gradient", gradients(ops, args), plain, exact, _largest_term(case, args), _unit(args))
+        _compare_values("gradient", gradients(ops, args), plain, exact, _largest_term(case, args), _unit(case, args))
         return "same"
 
     return call
@@ -240,10 +240,12 @@ def _largest_term(case: OpCase, args: Args) -> float:
     return min(size, 1e30)
 
 
-def _unit(args: Args) -> float:
+def _unit(case: OpCase, args: Args) -> float:
     """Of the last place of what is computed: rows in bfloat16 are rounded to it between layers, whatever the gradient
-    that is made of them."""
-    return max((torch.finfo(t.dtype).eps for t in _tensors(args) if t.is_floating_point()), default=0.0)
+    that is made of them. In float64 the reference is torch's own FFT, whose gradient at widths of twice a prime errs by
+    up to 150 units (ours by 3: tests/test_spectral_accuracy.py)."""
+    unit = max((torch.finfo(t.dtype).eps for t in _tensors(args) if t.is_floating_point()), default=0.0)
+    return 64 * unit if case.op in ("spectral_filter", "spectrum_fusion") and unit < 1e-12 else unit
 
 
 def _compare_values(
