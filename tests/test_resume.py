@@ -130,15 +130,33 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
         pytest.param(lambda event: isinstance(event, EpochDone) and event.record["epoch"] == 5, id="in the last epoch"),
     ],
 )
-@pytest.mark.parametrize("checkpoint_every", [1, 2])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param({}, id="by time"),
+        pytest.param({"checkpoint_seconds": 0.0}, id="each epoch"),
+        pytest.param({"checkpoint_seconds": 0.0, "checkpoint_every": 2}, id="each other epoch"),
+        pytest.param({"checkpoint_seconds": 3600.0}, id="at the end"),
+    ],
+)
 def test_a_resumed_run_gives_the_same_bits(
-    tmp_path: Path, uninterrupted: tuple[Any, ...], stop: Any, checkpoint_every: int
+    tmp_path: Path, uninterrupted: tuple[Any, ...], stop: Any, policy: dict[str, Any]
 ) -> None:
+    epochs: list[int] = []
+
+    def watched(event: Event) -> bool:
+        stopped = stop(event)
+        if isinstance(event, EpochDone) and not stopped:
+            epochs.append(event.record["epoch"])
+        return stopped
+
     with pytest.raises(KeyboardInterrupt):
-        start(tmp_path / "run", stop, checkpoint_every=checkpoint_every)
+        start(tmp_path / "run", watched, **policy)
+    kept = checkpoint.load_metadata(tmp_path / "run" / folder.LAST)["progress"]["next_epoch"]
+    assert kept == len(epochs), "an interrupted run keeps every epoch that is done"
     torch.manual_seed(12345)  # whatever the process did meanwhile
     torch.rand(17)
-    start(tmp_path / "run", resume=True, checkpoint_every=checkpoint_every)
+    start(tmp_path / "run", resume=True, **policy)
     assert tiny.comparable(tmp_path / "run") == uninterrupted
 
 
@@ -291,9 +309,9 @@ def arguments(data: Path, run_dir: Path, epochs: int) -> list[str]:
     return ["-m", "SMORE", "-d", "tiny", "--data-path", str(data), "-o", str(run_dir), "-q", *flags]
 
 
-def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals) -> tuple[int, str]:
+def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals, *more: str) -> tuple[int, str]:
     """Trains in a process of its own and sends it a signal in the middle of an epoch."""
-    command = [sys.executable, "-m", "smore_ext.train", *arguments(data, run_dir, epochs)]
+    command = [sys.executable, "-m", "smore_ext.train", *arguments(data, run_dir, epochs), *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     # A background job of a shell inherits an ignored SIGINT, which Python leaves alone: start from the default.
     pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -313,14 +331,28 @@ def stop_process(data: Path, run_dir: Path, epochs: int, how: signal.Signals) ->
     return process.returncode, output
 
 
-def test_kill_9_then_resume(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("more,least", [(["--checkpoint-seconds", "0"], 1), ([], 0)])
+def test_kill_9_then_resume(tmp_path: Path, data: Path, more: list[str], least: int) -> None:
     epochs = 30
-    code, _ = stop_process(data, tmp_path / "run", epochs, signal.SIGKILL)
+    code, _ = stop_process(data, tmp_path / "run", epochs, signal.SIGKILL, *more)
     assert code == -signal.SIGKILL
     done = checkpoint.load_metadata(tmp_path / "run" / folder.LAST)["progress"]["next_epoch"]
-    assert 0 < done < epochs
+    assert least <= done < epochs
     assert train.main(["--resume", str(tmp_path / "run"), "-q"]) == 0
     assert train.main(arguments(data, tmp_path / "whole", epochs)) == 0
+    assert tiny.comparable(tmp_path / "run") == tiny.comparable(tmp_path / "whole")
+
+
+def test_frozen_features_are_not_written(tmp_path: Path, data: Path) -> None:
+    assert train.main([*arguments(data, tmp_path / "run", 4), "--freeze-features"]) == 0
+    for name in (folder.LAST, folder.BEST):
+        tensors = checkpoint.load(tmp_path / "run" / name)[0]
+        assert tensors and not [n for n in tensors if "features." in n]
+    result = json.loads((tmp_path / "run" / folder.RESULT).read_text())
+    again = runs.load_run(tmp_path / "run").evaluate("mmrec")
+    assert (again["validation"], again["test"]) == (result["validation"], result["test"])
+    assert train.main(["--resume", str(tmp_path / "run"), "--epochs", "6", "-q"]) == 0
+    assert train.main([*arguments(data, tmp_path / "whole", 6), "--freeze-features"]) == 0
     assert tiny.comparable(tmp_path / "run") == tiny.comparable(tmp_path / "whole")
 
 

@@ -280,6 +280,10 @@ class Recommender(nn.Module):
         """Trained feature tables, each with the one layer that reads it: their gradients need not be formed."""
         return []
 
+    def of_data(self) -> frozenset[str]:
+        """Names in the state dict of what is a copy of the data set's and never changes: checkpoints lack it."""
+        return frozenset()
+
     def statistics(self) -> dict[str, float]:
         """Figures worth logging once an epoch."""
         return {}

@@ -80,6 +80,10 @@ class ProjectsFeatures(Recommender):
         """X_m W_m^T + b_m, [I, width]."""
         return self.projection[m](self.features[m])
 
+    def of_data(self) -> frozenset[str]:
+        frozen = self.modalities if self.config.freeze_features else []
+        return frozenset(f"features.{m}" for m in frozen)
+
     def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
         if self.config.freeze_features or self.config.backend != "native":
             return []

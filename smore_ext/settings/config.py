@@ -108,6 +108,12 @@ class TrainConfig:
         "mmrec", "items masked at test: the user's train items (mmrec), or validation items too (strict)"
     )
     eval_batch_size: Count = _setting(4096, "users ranked at once")
+    checkpoint_seconds: Annotated[float, Ge(0)] | None = _setting(
+        None,
+        "least seconds between two writes of checkpoints; 0: after each epoch, before the next begins; default so that "
+        "writing, beside training, stays below 2 % of the time",
+        changeable=True,
+    )
     checkpoint_every: Count = _setting(1, "epochs between two 'last' checkpoints")
     device: str = _setting("cpu", "torch device", aliases=["use_gpu", "gpu_id"])
     cuda_graph: bool = _setting(True, "on a GPU, capture the training step as a CUDA graph (backend native)")

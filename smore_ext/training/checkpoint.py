@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from smore_ext.models import Recommender
 from smore_ext.training.digest import digest_tensors, digest_text
 from smore_ext.training.files import check_regular, replacing
 from smore_ext.training.optimizers import state_like
@@ -61,9 +62,19 @@ def load_metadata(path: Path) -> dict[str, Any]:
     return _open(path, with_tensors=False)[1]
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, without what the data set holds already (`Recommender.of_data`)."""
+    of_data = _of_data(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in of_data}
+
+
+def _of_data(model: nn.Module) -> Collection[str]:
+    return model.of_data() if isinstance(model, Recommender) else ()
+
+
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
     """The tensors of `last`: weights, optimizer moments by parameter name, states of torch's generators."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in weights_of(model).items()}
     if optimizer is not None:
         for name, parameter in _trainable(model):
             for key, value in optimizer.state.get(parameter, {}).items():
@@ -90,7 +101,7 @@ def unpack(
     `stepped`: the parameters whose moments must be there; None where that is not known. Raises `CheckpointError` for a
     tensor that is missing, unknown, or of another shape or dtype.
     """
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    weights = _with_data(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     _check_weights(model, weights)
     moments = {k: v for k, v in tensors.items() if k.startswith("optimizer.")}
     state = {} if optimizer is None else _checked_state(moments, model, stepped)
@@ -114,12 +125,19 @@ def unpack(
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """`load_state_dict` with one line of error instead of a list."""
+    """`load_state_dict` with one line of error instead of a list; what is of the data may be missing."""
+    weights = _with_data(model, weights)
     _check_weights(model, weights)
     try:
         model.load_state_dict(weights)
     except (RuntimeError, ValueError, IndexError) as error:  # of what a model makes of its buffers
         raise CheckpointError(f"checkpoint does not fit the model: {str(error).splitlines()[0]}") from None
+
+
+def _with_data(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, and what they lack of the data: of a run it is the same, as its fingerprint is compared."""
+    own = model.state_dict()
+    return {name: own[name] for name in _of_data(model)} | weights
 
 
 def _check_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -1,8 +1,8 @@
 """The training loop: batches, validation, early stopping, checkpoints. docs/spec.md, section 3 is the protocol.
 
-The loop prints nothing and writes nothing but checkpoints, to where its store says; it tells its listeners what happens
-(`events.py`). An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of which the last
-checkpoint holds, so a run that was killed and resumed gives the bits of one that was not.
+The loop prints nothing and writes nothing but checkpoints (`keeper.py`), to where its store says; it tells its listeners
+what happens (`events.py`). An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of
+which the last checkpoint holds, so a run that was killed and resumed gives the bits of one that was not.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from smore_ext.settings.config import RunConfig, TrainConfig, changed_settings
 from smore_ext.training import checkpoint
 from smore_ext.training.device import deterministic, matrix_products, reuse_memory, usable_device
 from smore_ext.training.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepsDone, Warned
+from smore_ext.training.keeper import Keeper, Snapshot
 from smore_ext.training.metadata import About
 from smore_ext.training.optimizers import adam, learning_rate, set_rate
 from smore_ext.training.progress import EARLY_STEPS, LossWindow, Progress
@@ -80,6 +81,7 @@ class Trainer:
         self.evaluator = make_evaluator(cfg, dataset, cfg.protocol)
         self.sampler = make_sampler(drawn[0], dataset, self.device, cfg.seed, drawn[1])
         self.progress = Progress()
+        self.keeper = Keeper(store, cfg.checkpoint_seconds)
 
     def run(self, resume: bool = False) -> dict[str, Any]:
         """Trains until early stopping or the last epoch; returns what describes the result (`results.py`).
@@ -94,9 +96,12 @@ class Trainer:
             self._emit(self._started())
             self._take_note(RunBegins(self.dataset))
             if self.progress.next_epoch == 0:
-                self._save_last()
-            while not self.stopped:
-                self._epoch(self.progress.next_epoch)
+                self.keeper.keep(self._last(), None, write=True, now=True)
+            try:
+                while not self.stopped:
+                    self._epoch(self.progress.next_epoch)
+            finally:
+                self.keeper.close()
             result = self._result()
         self._emit(RunFinished(self.store.path, result))
         return result
@@ -144,10 +149,10 @@ class Trainer:
             record["statistics"] = statistics
         # The line goes first: should the process die in between, resuming cuts it off and repeats the epoch.
         self._emit(EpochDone(record))
-        if improved:
-            checkpoint.save(self.store.best, self.model.state_dict(), self._metadata())
-        if self.stopped or progress.next_epoch % cfg.checkpoint_every == 0:
-            self._save_last()
+        last = self._last()
+        best = Snapshot(checkpoint.weights_of(self.model), last.metadata) if improved else None
+        every = progress.next_epoch % cfg.checkpoint_every == 0
+        self.keeper.keep(last, best, write=every, now=self.stopped is not None)
 
     def _train(self, epoch: int) -> dict[str, float]:
         if self.optimizer is not None:
@@ -235,12 +240,11 @@ class Trainer:
             n_steps=self.n_steps,
         )
 
-    def _metadata(self) -> dict[str, Any]:
+    def _last(self) -> Snapshot:
+        """What the next epoch begins with."""
         stepped = checkpoint.stepped(self.model, self.optimizer)
-        return About.of(self.config, self.dataset, self.progress, stepped).to_dict()
-
-    def _save_last(self) -> None:
-        checkpoint.save(self.store.last, checkpoint.pack(self.model, self.optimizer), self._metadata())
+        about = About.of(self.config, self.dataset, self.progress, stepped)
+        return Snapshot(checkpoint.pack(self.model, self.optimizer), about.to_dict())
 
     def _restore(self, path: Path) -> None:
         tensors, metadata = checkpoint.load(path)

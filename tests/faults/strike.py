@@ -34,6 +34,7 @@ faults.faults_calls.restype = ctypes.c_char_p
 
 def flags(data: Path, run: Path, *more: str) -> list[str]:
     small = ["--epochs", "2", "--embedding-dim", "4", "--batch-size", "64", "--lr", "0.05", "--threads", "1", "-q"]
+    small += ["--checkpoint-seconds", "0"]  # the same calls in the same order each time
     return ["-m", "LightGCN", "-d", "tiny", "--data-path", str(data), "-o", str(run), *small, *more]
 
 
