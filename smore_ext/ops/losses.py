@@ -65,6 +65,12 @@ def bpr_loss(
         return bpr, l2
     n = 1
     if negatives.ndim == 2:
+        # repeat_interleave would take ids of any shape.
+        if users.ndim != 1 or positives.shape != users.shape:
+            raise ValueError(
+                f"smore_ext::bpr_loss: users and positives must have shape [B], got {list(users.shape)} and "
+                f"{list(positives.shape)}"
+            )
         if negatives.shape[0] != users.shape[0] or negatives.shape[1] == 0:
             raise ValueError(
                 f"smore_ext::bpr_loss: negatives must have shape [{users.shape[0]}] or [{users.shape[0]}, n], got "

@@ -139,6 +139,13 @@ ERRORS = [
         ValueError,
         r"negatives must have shape \[2\] or \[2, n\], got \[1, 3\]",
     ),
+    OpError(
+        "bpr_loss",
+        "ids in a row",
+        lambda: [X, X, IDS, IDS[None], IDS[:, None]],
+        ValueError,
+        r"users and positives must have shape \[B\], got \[2\] and \[1, 2\]",
+    ),
     OpError("bpr_loss", "gamma", lambda: [X, X, IDS, IDS, IDS, -0.1], ValueError, "gamma must be at least 0, got -0.1"),
     OpError(
         "bpr_loss", "half of the ids", lambda: [X, X, IDS, IDS], TypeError, "must be given both or not at all, got one"
