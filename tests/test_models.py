@@ -9,7 +9,7 @@ import torch
 
 from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOREConfig
 from smore_ext.data import Pairs
-from smore_ext.models import FactoredAdam, FactoredGrad, TableLinear
+from smore_ext.models import MODELS, FactoredAdam, FactoredGrad, TableLinear
 from smore_ext.models.smore_state import official_names
 from smore_ext.training.optimizers import adam
 
@@ -295,6 +295,23 @@ def test_popularity_ranks_by_train_counts(dataset: Dataset) -> None:
     users, items = Popularity(dataset).embeddings()
     counts = torch.bincount(dataset.train.items, minlength=N_ITEMS)
     assert torch.equal((users @ items.T)[7].long(), counts)
+
+
+@pytest.mark.parametrize("name", ["SMORE", "MGCN"])
+def test_evaluation_and_statistics_share_one_forward_pass(
+    dataset: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MODELS[name](dataset).eval()
+    before = [t.clone() for t in model.embeddings()]
+    figures, passes, views = model.statistics(), [], model.views
+    monkeypatch.setattr(model, "views", lambda: passes.append(1) or views())
+    with torch.no_grad(), model.one_forward():
+        assert all(torch.equal(a, b) for a, b in zip(model.embeddings(), before, strict=True))
+        assert model.statistics() == figures
+    assert len(passes) == 1
+    with torch.no_grad():
+        model.item_embedding.weight.mul_(2)
+    assert not torch.equal(model.embeddings()[1], before[1])  # nothing is kept for later weights
 
 
 def test_statistics_are_finite_figures(dataset: Dataset) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from itertools import chain
 from types import ModuleType
@@ -279,6 +280,10 @@ class Recommender(nn.Module):
     def feature_tables(self) -> list[tuple[nn.Parameter, TableLinear]]:
         """Trained feature tables, each with the one layer that reads it: their gradients need not be formed."""
         return []
+
+    def one_forward(self) -> AbstractContextManager[None]:
+        """Within it weights and mode do not change, so `embeddings` and `statistics` may share what they compute."""
+        return nullcontext()
 
     def of_data(self) -> frozenset[str]:
         """Names in the state dict of what is a copy of the data set's and never changes: checkpoints lack it."""

@@ -10,6 +10,8 @@ Shapes: U users, I items, d = embedding_dim, D_m the raw width of modality m, W 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -106,6 +108,7 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
     """The frame on a dataset with at least one modality; a subclass adds parameters, `views` and `_side`."""
 
     config: MultiViewConfig
+    _shared: list[tuple[Tensor, Tensor]] | None = None  # blocks, while they are those of the weights
 
     @classmethod
     def features_read(cls, config: MultiViewConfig) -> tuple[str, ...] | None:
@@ -159,8 +162,24 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
             behaviour = F.embedding(rows, behaviour)  # [R, d]
         return behaviour, self._side(behaviour, views)
 
+    @contextmanager
+    def one_forward(self) -> Iterator[None]:
+        self._shared = []
+        try:
+            yield
+        finally:
+            self._shared = None
+
     def _blocks(self) -> list[tuple[Tensor, Tensor]]:
         """Behaviour view and all other views of all nodes, a block at a time: side information needs much memory."""
+        if self._shared:
+            return self._shared
+        blocks = self._new_blocks()
+        if self._shared is not None:
+            self._shared = blocks
+        return blocks
+
+    def _new_blocks(self) -> list[tuple[Tensor, Tensor]]:
         behaviour, views = self.views()
         users, items = behaviour.split([self.n_users, self.n_items])
         user_views = BACKENDS[self.config.backend].spmm(self.user_item, views)  # [U, W d]

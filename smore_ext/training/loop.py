@@ -1,8 +1,8 @@
 """The training loop: batches, validation, early stopping, checkpoints. docs/spec.md, section 3 is the protocol.
 
-The loop prints nothing and writes nothing but checkpoints (`keeper.py`), to where its store says; it tells its listeners
-what happens (`events.py`). An epoch depends only on weights, optimizer, torch's generators and (seed, epoch), all of
-which the last checkpoint holds, so a run that was killed and resumed gives the bits of one that was not.
+The loop prints nothing and writes nothing but checkpoints (`keeper.py`), to where its store says; it tells its
+listeners what happens (`events.py`). An epoch depends only on weights, optimizer, torch's generators and (seed, epoch),
+all of which the last checkpoint holds, so a run that was killed and resumed gives the bits of one that was not.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ class Trainer:
         begin = time.perf_counter()
         losses = self._train(epoch)
         trained = time.perf_counter()
-        try:
-            metrics = self.evaluator(self.model, "valid")
-        except FloatingPointError as error:
-            raise TrainingDiverged(f"{error} after epoch {epoch}; {self._kept()}") from None
+        with self.model.one_forward():
+            metrics = self._validation(epoch)
+            with evaluating(self.model):
+                statistics = self.model.statistics()
         improved = progress.observe(epoch, metrics, cfg.selection)
         evaluated = time.perf_counter()
         progress.seconds_training += trained - begin
@@ -142,9 +142,6 @@ class Trainer:
             "best_epoch": progress.best_epoch,
             "seconds": {"training": trained - begin, "evaluating": evaluated - trained},
         }
-        self.model.eval()
-        with torch.no_grad():
-            statistics = self.model.statistics()
         if statistics:
             record["statistics"] = statistics
         # The line goes first: should the process die in between, resuming cuts it off and repeats the epoch.
@@ -153,6 +150,12 @@ class Trainer:
         best = Snapshot(checkpoint.weights_of(self.model), last.metadata) if improved else None
         every = progress.next_epoch % cfg.checkpoint_every == 0
         self.keeper.keep(last, best, write=every, now=self.stopped is not None)
+
+    def _validation(self, epoch: int) -> dict[str, float]:
+        try:
+            return self.evaluator(self.model, "valid")
+        except FloatingPointError as error:
+            raise TrainingDiverged(f"{error} after epoch {epoch}; {self._kept()}") from None
 
     def _train(self, epoch: int) -> dict[str, float]:
         if self.optimizer is not None:
