@@ -48,6 +48,11 @@ def test_gradients_match_reference(case: OpCase, device: torch.device) -> None:
     checks.check_gradients(case, ops, reference, device)
 
 
+@over(CASES)
+def test_every_element_is_written(case: OpCase, device: torch.device) -> None:
+    checks.check_written(case, ops, device)
+
+
 @over(GRADIENT_CASES)
 def test_what_backward_reads_is_saved(case: OpCase, device: torch.device) -> None:
     checks.check_saved(case, ops, device)

@@ -118,6 +118,12 @@ def forgets_the_device(x: Tensor, scale: Tensor) -> Tensor:
     return row_scale(x, scale.to(x.device) if not scale.is_meta else torch.ones_like(x[:, 0]))
 
 
+def leaves_a_row(x: Tensor, scale: Tensor) -> Tensor:
+    out = torch.empty(x.shape, dtype=x.dtype)
+    out[:-1] = x.detach()[:-1]
+    return out + 0 * row_scale(x, scale)
+
+
 def coarse(x: Tensor, scale: Tensor) -> Tensor:
     return (x.bfloat16() * scale.bfloat16()[:, None]).to(x.dtype)
 
@@ -132,6 +138,7 @@ def coarse(x: Tensor, scale: Tensor) -> Tensor:
         (checks.check_gradients, WrongGradient.apply, "gradient 0: error"),
         (checks.check_layouts, ignores_strides, "_spread_out input 0 must have the same bits"),
         (checks.check_threads, counts_threads, "with 2 threads instead of 1, result 0 must have the same bits"),
+        (checks.check_written, leaves_a_row, "in memory full of NaN, result 0 must have the same bits"),
         (checks.check_autocast, lambda x, s: x * s[:, None], "under autocast to bfloat16, output 0 must have"),
         (checks.check_errors, lambda x, s: row_scale(x.float(), s), "input 0 of dtype int64 must be a TypeError, and"),
         (checks.check_errors, takes_scalars, "input 0 without dimensions must be a ValueError, and passed"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -222,6 +223,33 @@ def check_threads(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
         _require_same_bits(outputs, results[0], case, f"with {threads} threads instead of {THREADS[0]}, result")
 
 
+def check_written(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
+    """Every element of outputs and gradients is written: the same bits where memory is full of NaN before."""
+    results = []
+    for poison in (False, True):
+        args = _arguments(case, torch.float32, device)  # anew: an op may change them
+        with _poisoned(poison):
+            outputs = case.call(ops, args)
+            if case.differentiable:
+                outputs += gradients(case, ops, args, [torch.ones_like(o) for o in outputs if o.is_floating_point()])
+        results.append(outputs)
+    _require_same_bits(results[1], results[0], case, "in memory full of NaN, result")
+
+
+@contextmanager
+def _poisoned(poison: bool) -> Iterator[None]:
+    """torch fills memory that it hands out with NaN, or the largest integer, where its ops are to be deterministic."""
+    switches: Any = torch.utils.deterministic
+    mode, fill = torch.get_deterministic_debug_mode(), switches.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode("warn")
+    switches.fill_uninitialized_memory = poison
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        switches.fill_uninitialized_memory = fill
+
+
 def check_in_place(case: OpCase, ops: Any, device: torch.device = CPU) -> None:
     """An op that changes its arguments in place returns the first of them."""
     args = _arguments(case, torch.float32, device)
@@ -327,6 +355,7 @@ def check_op(case: OpCase, ops: Any, reference: Any, device: torch.device = CPU)
     check_opcheck(case, ops, device)
     check_compile(case, ops, device)
     check_threads(case, ops, device)
+    check_written(case, ops, device)
     check_errors(case, ops, device)
     if case.in_place:
         check_in_place(case, ops, device)

@@ -23,6 +23,7 @@ def topk_case(users: int, items: int, d: int, k: int, seen: int | Graph | None) 
 CASES = [
     topk_case(3, 5, 4, 5, 9),
     topk_case(0, 5, 4, 2, 0),
+    topk_case(3, 5, 0, 2, 4),
     topk_case(70, 130, 64, 20, 2000),
     topk_case(130, 501, 63, 50, None),
     topk_case(65, 90, 16, 90, 1500),
