@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a model",
     "compare": "models side by side on one data set, in one table",
     "evaluate": "metrics of a run's best checkpoint, under either protocol",
+    "audit": "does content matter to a run, are its gates alive, is its data clean",
     "recommend": "the items that a run ranks first for a user",
     "export": "embeddings of a run, or its ranked lists, for use elsewhere",
     "doctor": "what is installed, how it was built, and whether every op is right",
