@@ -25,7 +25,7 @@ MODELS = [
     "noisy.Biased",
     "noisy.Contrasted",
 ]
-SAME_DRAWS = [piece for piece in mmrec.PIECES if piece != "sampler"]
+SAME_DRAWS = [piece for piece in mmrec.PIECES if piece not in ("sampler", "dropout")]
 TORCH_NAMES = {
     "torch.sparse.mm",
     "torch.mm",

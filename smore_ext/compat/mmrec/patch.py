@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from smore_ext.compat.mmrec.adam import Optimizer
 from smore_ext.compat.mmrec.contrast import Contrast
+from smore_ext.compat.mmrec.dropout import Dropout
 from smore_ext.compat.mmrec.evaluate import Evaluation
 from smore_ext.compat.mmrec.graphs import Graphs
 from smore_ext.compat.mmrec.layers import Layers
@@ -28,6 +29,7 @@ PIECES = (
     "batches",
     "products",
     "layers",
+    "dropout",
     "messages",
     "scatter",
     "knn",
@@ -67,6 +69,8 @@ class Patch(Report):
             self._visitors.append(neighbours)
         if "layers" in pieces:
             Layers(self, swaps).install()
+        if "dropout" in pieces:
+            Dropout(self, swaps).install()
         if products.takers:
             products.install(swaps)
         for name, visitor in (
