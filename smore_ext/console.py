@@ -134,13 +134,18 @@ def _shown_each_epoch(metrics: dict[str, float]) -> list[str]:
     return usual or list(metrics)[:3]
 
 
+def spent(seconds: dict[str, float]) -> str:
+    """What a run took its time for; earlier versions say less."""
+    words = {"starting": "start", "training": "training", "evaluating": "evaluation", "writing": "writing"}
+    return ", ".join(f"{word} {duration(seconds[name])}" for name, word in words.items() if name in seconds)
+
+
 def result_table(result: dict[str, Any]) -> Group:
     """Validation and test metrics of one run, its epochs, times and warnings."""
-    seconds = result["seconds"]
     caption = [
         f"epoch {result['best_epoch']} is the best of {result['epochs_run']} by {result['selected_by']}",
         *([f"stopped by: {result['stopped']}"] if result["stopped"] else []),
-        f"training {duration(seconds['training'])}, evaluation {duration(seconds['evaluating'])}",
+        spent(result["seconds"]),
     ]
     if result["backend"]:
         caption.append(f"backend {result['backend']}")
@@ -158,7 +163,7 @@ def seeds_table(summary: dict[str, Any]) -> Group:
     caption = [
         f"mean and standard deviation of {len(seeds)} seeds",
         f"best epochs {epochs} by {summary['selected_by']}",
-        f"training {duration(summary['seconds']['training'])}",
+        spent(summary["seconds"]),
     ]
     cells = {split: _means(summary[split]) for split in ("validation", "test")}
     return _table(title, summary["protocol"]["name"], cells, caption, summary["warnings"])

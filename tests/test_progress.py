@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
+from smore_ext.console import spent
+from smore_ext.environment import process_seconds, since_last_run
 from smore_ext.training.progress import LossWindow, Progress
 
 
@@ -34,3 +38,20 @@ def test_loss_window_reads_many_steps_at_once() -> None:
     window.add({"loss": torch.tensor(5.0), "bpr": torch.tensor(10.0)})
     window.read()
     assert window.means() == {"loss": 2.0, "bpr": 4.0}
+
+
+def test_the_time_of_a_process_is_shared_out_over_its_runs() -> None:
+    age = process_seconds()
+    assert 0 < age < 24 * 3600
+    since_last_run()
+    begin = time.monotonic()
+    time.sleep(0.05)
+    passed = since_last_run()
+    assert 0.03 <= passed <= time.monotonic() - begin + 0.03  # the system counts hundredths
+    assert process_seconds() >= age
+
+
+def test_spent_time_is_told_in_order_and_of_earlier_versions_too() -> None:
+    seconds = {"training": 70.0, "evaluating": 1.0, "writing": 0.25, "starting": 3.0, "testing": 9.0}
+    assert spent(seconds) == "start 3.0 s, training 1 min 10 s, evaluation 1.0 s, writing 0.2 s"
+    assert spent({"training": 1.0, "evaluating": 2.0}) == "training 1.0 s, evaluation 2.0 s"

@@ -64,6 +64,7 @@ class Keeper:
 
     def __init__(self, store: Store, seconds: float | None) -> None:
         self.store, self.seconds = store, seconds
+        self.waited = 0.0  # seconds that the run spent in here
         self._last, self._best = _Copy(), _Copy()
         self._newer_last = self._newer_best = False  # than the files
         self._spare: list[tuple[_Copy, _Copy]] = [(_Copy(), _Copy())]  # while the others are written
@@ -78,6 +79,13 @@ class Keeper:
 
         Raises what writing raised, here or beside the epochs since.
         """
+        begin = time.monotonic()
+        try:
+            self._keep(last, best, write, now)
+        finally:
+            self.waited += time.monotonic() - begin
+
+    def _keep(self, last: Snapshot, best: Snapshot | None, write: bool, now: bool) -> None:
         if now or (write and self.seconds == 0):
             self._join()
             begin = time.monotonic()
@@ -102,6 +110,13 @@ class Keeper:
 
     def close(self) -> None:
         """Writes what is newer than the files."""
+        begin = time.monotonic()
+        try:
+            self._close()
+        finally:
+            self.waited += time.monotonic() - begin
+
+    def _close(self) -> None:
         self._join()
         if self._newer_best or self._newer_last:
             last, best = (self._last if self._newer_last else None), (self._best if self._newer_best else None)

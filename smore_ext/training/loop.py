@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from smore_ext.data import Dataset
-from smore_ext.environment import versions
+from smore_ext.environment import since_last_run, versions
 from smore_ext.evaluation.metrics import parse_metric
 from smore_ext.evaluation.protocol import KS, MASKED, Evaluator
 from smore_ext.evaluation.ranking import evaluating
@@ -81,6 +81,7 @@ class Trainer:
         self.evaluator = make_evaluator(cfg, dataset, cfg.protocol)
         self.sampler = make_sampler(drawn[0], dataset, self.device, cfg.seed, drawn[1])
         self.progress = Progress()
+        self.written_before = 0.0  # seconds, in other processes
         self.keeper = Keeper(store, cfg.checkpoint_seconds)
 
     def run(self, resume: bool = False) -> dict[str, Any]:
@@ -93,6 +94,8 @@ class Trainer:
         with deterministic(), reuse_memory(), matrix_products(tf32=True) if tf32 else nullcontext():
             if resume and self.store.last.exists():
                 self._restore(self.store.last)
+            self.written_before = self.progress.seconds_writing
+            self.progress.seconds_starting += since_last_run()
             self._emit(self._started())
             self._take_note(RunBegins(self.dataset))
             if self.progress.next_epoch == 0:
@@ -104,6 +107,7 @@ class Trainer:
                 self.keeper.close()
             result = self._result()
         self._emit(RunFinished(self.store.path, result))
+        since_last_run()
         return result
 
     @property
@@ -146,6 +150,7 @@ class Trainer:
             record["statistics"] = statistics
         # The line goes first: should the process die in between, resuming cuts it off and repeats the epoch.
         self._emit(EpochDone(record))
+        progress.seconds_writing = self.written_before + self.keeper.waited
         last = self._last()
         best = Snapshot(checkpoint.weights_of(self.model), last.metadata) if improved else None
         every = progress.next_epoch % cfg.checkpoint_every == 0
@@ -292,6 +297,8 @@ class Trainer:
         seconds = {
             "training": progress.seconds_training,
             "evaluating": progress.seconds_evaluating,
+            "writing": self.written_before + self.keeper.waited,
+            "starting": progress.seconds_starting,
             "testing": time.perf_counter() - begin,
         }
         state, why = asdict(progress), self.stopped

@@ -25,6 +25,8 @@ class Progress:
     validation: dict[str, float] = field(default_factory=dict)  # of the best epoch
     seconds_training: float = 0.0
     seconds_evaluating: float = 0.0
+    seconds_writing: float = 0.0  # that training waited for checkpoints
+    seconds_starting: float = 0.0  # before the first epoch, of each process
     early: dict[str, float] = field(default_factory=dict)  # sums of the loss and its parts over the early steps
     warnings: list[str] = field(default_factory=list)
 
