@@ -17,7 +17,17 @@ from benchmarks.op_contenders import arguments, both, op_comparison
 from benchmarks.peers import scipy_fusion
 from smore_ext import ops, reference
 from smore_ext.models import FactoredAdam, TableLinear
-from smore_ext.testing.cases import Args, OpCase, bpr_case, filter_case, fusion_case, nce_case
+from smore_ext.testing.cases import (
+    Args,
+    OpCase,
+    bpr_case,
+    dropout_case,
+    filter_case,
+    fusion_case,
+    keys_case,
+    nce_case,
+    row_logsumexp_case,
+)
 
 FUSION_ROWS = (*(SIZES[name].items for name in ("baby", "clothing", "elec")), 250_000)
 FILTER_WIDTHS = (32, 48, 63, 64, 96, 100, 127, 128, 256, 512)
@@ -106,6 +116,37 @@ def info_nce(batch: int) -> Case:
     return loss("info_nce", batch, lambda n, _: nce_case(n, WIDTH, 0.2), lambda _, n: floors.info_nce(n, WIDTH))
 
 
+def items_as_keys(batch: int) -> Case:
+    """A batch against all items of Baby, with a learned temperature, as LGMRec has it."""
+
+    def make(n: int, shrink: int) -> OpCase:
+        return keys_case(n, size_of("baby", shrink)[1], WIDTH, 0.2, "mean")
+
+    return loss("info_nce with keys", batch, make, lambda args, n: floors.score_sums(n, len(args[3]), WIDTH))
+
+
+def full_softmax(batch: int) -> Case:
+    """The normaliser of a softmax over all items of Baby."""
+
+    def make(n: int, shrink: int) -> OpCase:
+        return row_logsumexp_case(n, size_of("baby", shrink)[1], WIDTH, 0.5)
+
+    return loss("row_logsumexp", batch, make, lambda args, n: floors.score_sums(n, len(args[1]), WIDTH))
+
+
+def dropout(rows: int) -> Case:
+    """Against torch's own, whose generator draws one number after the other."""
+
+    def make(setting: Setting) -> Comparison:
+        case = dropout_case(shrunk(rows, setting.shrink), WIDTH, p=0.5)
+        args = arguments(case, True, setting.device)
+        torchs = SimpleNamespace(dropout=lambda x, p, seed, offset: nn.functional.dropout(x, p))
+        peers = {"torch dropout": Contender(both(case, torchs, args))}
+        return Comparison(Contender(both(case, ops, args)), peers, floors.dropout(args[0].numel()))
+
+    return Case("dropout, forward + backward", f"{rows:,} x {WIDTH}", make, quick=rows < 30_000)
+
+
 def bpr_loss(batch: int) -> Case:
     """Baby's users and items; the gradients of both tables are dense, as autograd gives them."""
     return loss(
@@ -154,6 +195,9 @@ CASES = [
     *(filter_batch(rows) for rows in (1000, 7050)),
     *(fused_only(SIZES[name].items) for name in ("baby", "clothing")),
     *(info_nce(batch) for batch in (2048, 8192)),
+    *(items_as_keys(batch) for batch in (512, 2048)),
+    *(full_softmax(batch) for batch in (512, 2048)),
+    *(dropout(sum(SIZES[name][:2])) for name in ("baby", "clothing")),
     *(bpr_loss(batch) for batch in (2048, 8192)),
     *(feature_table(SIZES[name].items) for name in ("baby", "clothing")),
 ]

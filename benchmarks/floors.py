@@ -115,6 +115,16 @@ def info_nce(batch: int, width: int) -> Floor:
     return Floor(FLOAT * 4 * batch * width, 3 * 2.0 * batch * batch * width)
 
 
+def score_sums(rows: int, keys: int, width: int) -> Floor:
+    """As info_nce, of rows against other keys."""
+    return Floor(FLOAT * 2 * (rows + keys) * width, 3 * 2.0 * rows * keys * width)
+
+
+def dropout(elements: int) -> Floor:
+    """Forward and backward: read and written once each."""
+    return Floor(FLOAT * 4 * elements)
+
+
 def bpr_loss(nodes: int, batch: int, width: int) -> Floor:
     """Forward and backward: three rows a triple read, all rows of the dense gradients written."""
     return Floor(FLOAT * width * (3 * batch + nodes), 12.0 * batch * width)
