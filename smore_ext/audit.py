@@ -64,8 +64,7 @@ def command(
 def tables(found: Audit) -> list[tuple[str, list[dict[str, Any]]]]:
     """Title and rows of each table that has any."""
     content = [
-        {"content of": "+".join(row["modalities"]), **{k: v for k, v in row.items() if k != "modalities"}}
-        for row in found.content
+        {"content of": "+".join(row["of"]), **{k: v for k, v in row.items() if k != "of"}} for row in found.content
     ]
     facts = [{"about": name.replace("_", " "), "value": v} for name, v in {**found.popularity, **found.data}.items()]
     attention = [{"about": name.replace("_", " "), "value": value} for name, value in found.attention.items()]

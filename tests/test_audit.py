@@ -38,7 +38,6 @@ class Planted(Recommender):
     """A user is the mean of the content of what she had; with `content` 0, rows that no content is in."""
 
     config_class: ClassVar[type] = PlantedConfig
-    modalities = ("image",)
 
     def __init__(self, dataset: Dataset, config: PlantedConfig | None = None) -> None:
         super().__init__()
@@ -105,7 +104,7 @@ def says(a: Audit, words: str) -> bool:
 def test_content_that_matters() -> None:
     a = found(planted())
     assert a.quality[f"recall@{K}"] > 0.9
-    assert [(row["change"], row["modalities"]) for row in a.content] == [
+    assert [(row["change"], row["of"]) for row in a.content] == [
         ("removed", ["image"]),
         ("exchanged", ["image"]),
     ]

@@ -123,7 +123,7 @@ def _content(
 ) -> list[dict[str, Any]]:
     """Recall and lists with content removed or exchanged: of each modality, and of all."""
     named = run.model.features_read(run.config.model)
-    read = getattr(run.model, "modalities", None) or (list(run.dataset.features) if named is None else named)
+    read = list(run.dataset.features) if named is None else named
     groups = [(m,) for m in read] + ([tuple(read)] if len(read) > 1 else [])
     changes: tuple[Change, ...] = ("removed", "exchanged")
     rows, differences = [], []
@@ -134,7 +134,7 @@ def _content(
             differences.append((theirs - recall).numpy())
             rows.append(
                 {
-                    "modalities": list(group),
+                    "of": list(group),
                     "change": change,
                     "recall": float(theirs.mean()),
                     "overlap": overlap(lists.items, other.items),
@@ -255,7 +255,7 @@ def findings(a: Audit) -> list[str]:
     """What a reader should know, in words, from the figures alone."""
     out = []
     for row in a.content:
-        of, sure = " and ".join(row["modalities"]), row["p"] < LEVEL
+        of, sure = " and ".join(row["of"]), row["p"] < LEVEL
         change = f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f}, p {row['p']:.3g})"
         if sure and row["difference"] < 0:
             out.append(f"content matters: with {of} {row['change']}, recall@{a.k} changes by {change}")

@@ -19,8 +19,8 @@ from smore_ext.training.loop import build_model
 Change = Literal["removed", "exchanged"]
 
 
-def without_content(run: LoadedRun, modalities: tuple[str, ...], change: Change, seed: int = 0) -> Recommender:
-    """The run's model, its weights as they are, on data whose content of `modalities` was changed.
+def without_content(run: LoadedRun, names: tuple[str, ...], change: Change, seed: int = 0) -> Recommender:
+    """The run's model, its weights as they are, on data whose content of the modalities `names` was changed.
 
     removed: every item has the mean of the features, and the item graph has no edges. exchanged: items have the
     features, and the graph's edges, of others, by one permutation for all modalities. Feature tables that were trained
@@ -28,23 +28,23 @@ def without_content(run: LoadedRun, modalities: tuple[str, ...], change: Change,
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(run.dataset.n_items, generator=generator)
-    dataset = changed(run.dataset, modalities, change, order)
-    config = run.config
-    if any(field.name == "cache_dir" for field in dataclasses.fields(config.model)):
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, cache_dir=None))
+    dataset = changed(run.dataset, names, change, order)
+    # What a run has beyond a bare configuration is where it keeps files: these graphs are not worth keeping.
+    bare = {f.name: f.default for f in dataclasses.fields(run.config.model) if f.metadata.get("run_default")}
+    config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, **bare))
     model = build_model(config, dataset, usable_device(config.train.device))
     weights = checkpoint.weights_of(run.model)
-    for m in modalities:
+    for m in names:
         if (table := weights.get(name := f"features.{m}")) is not None:
             weights[name] = changed_rows(table, change, order.to(table.device))
     checkpoint.load_weights(model, weights)
     return model.eval()
 
 
-def changed(dataset: Dataset, modalities: tuple[str, ...], change: Change, order: Tensor) -> Dataset:
+def changed(dataset: Dataset, names: tuple[str, ...], change: Change, order: Tensor) -> Dataset:
     """A data set with other content; interactions are the same."""
     features, graphs = dict(dataset.features), dict(dataset.graphs)
-    for m in modalities:
+    for m in names:
         if m in features:
             features[m] = changed_rows(features[m], change, order)
         if change == "removed":
