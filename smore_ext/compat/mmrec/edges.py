@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smore_ext.compat.mmrec.recent import Recent
 from smore_ext.graph import Graph
-
-_KEPT = 8  # lists of edges: a tree has few that last
 
 
 class _InOrder(torch.autograd.Function):
@@ -68,22 +67,23 @@ class Edges:
 
 
 class KnownEdges:
-    """Those that were asked for last, known again by their contents."""
+    """Those that were asked for last."""
 
     def __init__(self) -> None:
-        self._known: list[Edges] = []
+        self._known: Recent[Edges] = Recent()
 
     def of(self, destination: Tensor, source: Tensor, n: int) -> Edges | None:
         """None where an edge occurs twice or names a node that is not there: then no graph stands for the list."""
-        for place, edges in enumerate(self._known):
-            same = edges.n == n and torch.equal(edges.destination, destination) and torch.equal(edges.source, source)
-            if same:
-                self._known.insert(0, self._known.pop(place))
-                break
-        else:
+
+        def same(edges: Edges) -> bool:
+            ends = (edges.destination, destination), (edges.source, source)
+            return edges.n == n and all(torch.equal(a, b) for a, b in ends)
+
+        edges = self._known.find(same)
+        if edges is None:
             lowest, highest = (bound(torch.stack([destination, source])) for bound in (torch.min, torch.max))
             if not 0 <= int(lowest) <= int(highest) < n:
                 return None
             edges = Edges(destination.clone(), source.clone(), n)
-            self._known = [edges, *self._known[: _KEPT - 1]]
+            self._known.add(edges)
         return edges if edges.distinct else None

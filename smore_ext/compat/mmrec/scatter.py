@@ -14,13 +14,13 @@ from torch import Tensor
 from smore_ext import ops
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import differs
+from smore_ext.compat.mmrec.recent import Recent
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.graph import Graph
 
 _NAMES = {"scatter_add": "sum", "scatter_sum": "sum", "scatter_mean": "mean", "scatter": None}  # None: an argument
 _NARROWEST = 8  # columns: below, sorting the index does not pay
-_KEPT = 8
 
 
 class _Known(NamedTuple):
@@ -36,7 +36,7 @@ class Scatter:
 
     def __init__(self, report: Report, swaps: Swaps) -> None:
         self.report, self.swaps = report, swaps
-        self._known: list[_Known] = []
+        self._known: Recent[_Known] = Recent()
         self._seen: list[ModuleType] = []
 
     def visit(self, module: ModuleType) -> None:
@@ -80,15 +80,11 @@ class Scatter:
 
     def _graph(self, index: Tensor, size: int | None, reduce: str) -> Graph | None:
         """[n, E], or None where the index is new, or names a row that is not there."""
-        for place, known in enumerate(self._known):
-            if (size is None or known.size == size) and torch.equal(known.rows, index):
-                self._known.insert(0, self._known.pop(place))
-                break
-        else:
+        known = self._known.find(lambda k: (size is None or k.size == size) and torch.equal(k.rows, index))
+        if known is None:
             lowest, highest = int(index.min()), int(index.max())
             if lowest >= 0 and (size is None or highest < size):
-                known = _Known(index.clone(), highest + 1 if size is None else size, {})
-                self._known = [known, *self._known[: _KEPT - 1]]
+                self._known.add(_Known(index.clone(), highest + 1 if size is None else size, {}))
             return None
         if reduce not in known.graphs:
             edges = torch.arange(index.shape[0], device=index.device)

@@ -10,11 +10,11 @@ from torch import Tensor
 from smore_ext import ops
 from smore_ext.compat.mmrec.matmul import LABELS, Product, is_matrix
 from smore_ext.compat.mmrec.proof import differs
+from smore_ext.compat.mmrec.recent import Recent
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.graph import Graph
 
 _LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
-_KEPT = 8
 _COLUMNS = 3  # of the sample that a product is tried on
 
 
@@ -26,7 +26,7 @@ class SparseLeft:
     def __init__(self, report: Report) -> None:
         self.report = report
         self._proved: dict[tuple[Any, ...], bool] = {}
-        self._structures: list[tuple[Tensor, Graph]] = []  # of matrices whose values are trained
+        self._structures: Recent[tuple[Tensor, Graph]] = Recent()  # of matrices whose values are trained
 
     def __call__(self, original: Product, left: Any, right: Any) -> Any:
         if type(left) is not Tensor or left.layout not in _LAYOUTS or left.ndim != 2 or not is_matrix(right):
@@ -64,14 +64,13 @@ class SparseLeft:
 
     def _structure(self, index: Tensor, shape: tuple[int, int]) -> Graph:
         """Edges [2, E] in the order of rows, then columns, each once; those that were asked for last are kept."""
-        for place, (known, graph) in enumerate(self._structures):
-            if graph.shape == shape and torch.equal(known, index):
-                self._structures.insert(0, self._structures.pop(place))
-                return graph
+        known = self._structures.find(lambda k: k[1].shape == shape and torch.equal(k[0], index))
+        if known is not None:
+            return known[1]
         rowptr = torch.bincount(index[0], minlength=shape[0]).cumsum(0)
         one = torch.ones(index.shape[1], dtype=torch.float64, device=index.device)
         graph = Graph(torch.cat([rowptr.new_zeros(1), rowptr]), index[1].clone(), one, shape)
-        self._structures = [(index.clone(), graph), *self._structures[: _KEPT - 1]]
+        self._structures.add((index.clone(), graph))
         return graph
 
     def _prove(self, original: Product, left: Tensor, right: Tensor) -> bool:
