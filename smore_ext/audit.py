@@ -15,7 +15,7 @@ from rich.table import Table
 from smore_ext import runs
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
-from smore_ext.experiments.audit import Audit, audit
+from smore_ext.experiments.audit import CLOSED, OPEN, Audit, audit
 
 PROG = "python -m smore_ext.audit"
 HELP = """Ask a run, or the first of its seeds, what its numbers rest on, and say what stands out.
@@ -70,7 +70,7 @@ def tables(found: Audit) -> list[tuple[str, list[dict[str, Any]]]]:
     attention = [{"about": name.replace("_", " "), "value": value} for name, value in found.attention.items()]
     all_tables = [
         (f"content at inference: recall@{found.k}, share of the lists that stays", content),
-        ("gates: mean, share of values below 0.05 and above 0.95", found.gates),
+        (f"gates: mean, share of values below {CLOSED} and above {OPEN}", found.gates),
         ("attention", attention),
         ("trained feature tables against the raw features", found.tables),
         ("items by share of train interactions", found.items),
