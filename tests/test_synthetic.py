@@ -141,9 +141,9 @@ def test_every_user_can_be_given_a_negative() -> None:
         ({"min_user_interactions": 2}, "min_user_interactions to be an integer of at least 3, got 2"),
         ({"n_interactions": 100}, "n_interactions to be an integer from 10000"),
         ({"n_interactions": 10**9}, "n_interactions to be an integer from 10000"),
-        ({"noise": -0.1}, "noise to be a finite number of at least 0, got -0.1"),
-        ({"noise": float("nan")}, "noise to be a finite number of at least 0, got nan"),
-        ({"noise": "loud"}, "noise to be a finite number of at least 0, got 'loud'"),
+        ({"noise": -0.1}, "noise to be a finite number of at least 0, or one of each modality (image, text), got -0.1"),
+        ({"noise": float("nan")}, "noise to be a finite number of at least 0, or one of each modality (image, text), got nan"),
+        ({"noise": "loud"}, "noise to be a finite number of at least 0, or one of each modality (image, text), got 'loud'"),
         ({"taste_strength": float("inf")}, "taste_strength to be a finite number"),
         ({"noise_correlation": 1.5}, "noise_correlation to be between 0 and 1, got 1.5"),
         (
@@ -177,3 +177,40 @@ def test_unknown_names() -> None:
 
 def test_lists_are_taken_for_bins() -> None:
     assert SyntheticConfig(signal_bins=[2, 20]).signal_bins == (2, 20)
+
+
+def test_the_first_numbers_are_those_of_the_first_version() -> None:
+    """Options added since draw from streams of their own: the built-in data set is the one that results are of."""
+    assert builtin_dataset().fingerprint.startswith("60b2017d49de1658")
+
+
+def test_signal_and_noise_are_the_features() -> None:
+    data, truth = generate(SyntheticConfig(**SMALL, noise={"image": 2.0, "text": 0.0}))
+    for m, table in data.features.items():
+        np.testing.assert_allclose(table.numpy(), truth.signal[m] + truth.noise[m], rtol=1e-5, atol=1e-6)
+        strength = np.sqrt((truth.noise[m] ** 2).mean() / (truth.signal[m] ** 2).mean())
+        assert strength == pytest.approx({"image": 2.0, "text": 0.0}[m], rel=0.1)
+
+
+def test_items_without_features_are_rows_of_zeros() -> None:
+    whole, _ = generate(SyntheticConfig(**SMALL))
+    data, truth = generate(SyntheticConfig(**SMALL, missing=0.4))
+    assert torch.equal(data.train.items, whole.train.items)
+    for m, table in data.features.items():
+        gone = torch.from_numpy(truth.missing[m])
+        assert gone.double().mean() == pytest.approx(0.4, abs=0.1)
+        assert not table[gone].any() and torch.equal(table[~gone], whole.features[m][~gone])
+    assert not np.array_equal(truth.missing["image"], truth.missing["text"])
+
+
+def test_pure_users_lean_to_one_taste() -> None:
+    _, truth = generate(SyntheticConfig(**SMALL, taste_purity=1.0))
+    largest = (truth.user_tastes**2).max(axis=1) / (truth.user_tastes**2).sum(axis=1)
+    pure, mixed = truth.purity > 0.8, truth.purity < 0.2
+    assert largest[pure].mean() > 0.75 > 0.5 > largest[mixed].mean()
+    assert not generate(SyntheticConfig(**SMALL))[1].purity.any()
+
+
+def test_noise_names_every_modality() -> None:
+    with pytest.raises(DatasetError, match=r"or one of each modality \(image, text\), got \{'image': 1.0\}"):
+        SyntheticConfig(noise={"image": 1.0})

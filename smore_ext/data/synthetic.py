@@ -5,7 +5,9 @@ Construction (`d` = `projected_dim`, bins are those of `rfft` over `d` values wi
 1. Every user and item has a taste vector of `n_tastes` normal numbers. A user chooses items without
    replacement with probability proportional to
    `exp(taste_strength * <user, item> / sqrt(n_tastes)) * rank^-popularity`: a taste part, and a long tail of
-   popularity that features know nothing of.
+   popularity that features know nothing of. With `taste_purity` a user's taste leans to one of the `n_tastes`:
+   the vector is `sqrt(1 - p) * normal + sqrt(p * n_tastes) * s * e_j` with a sign s and a dimension j of the user's own,
+   and p drawn evenly from 0 to `taste_purity`.
 2. Modality `m` holds the item's tastes as a signal of `d` values: a fixed orthonormal map takes the tastes
    to the complex coefficients of `signal_bins`; all other bins are zero. Each modality has its own map.
 3. Noise is a random signal in `noise_bins` only, drawn anew for every item. Its energy is `noise^2` times
@@ -14,6 +16,7 @@ Construction (`d` = `projected_dim`, bins are those of `rfft` over `d` values wi
 4. `features = (signal + noise) @ P_m`, where `P_m` `[d, D_m]` has orthogonal rows: similarities between
    items are the same before and after, and `signal + noise` is the linear projection
    `features @ pinv(P_m)`.
+5. A share `missing` of the items, chosen anew in each modality, has no features: rows of zeros, as real folders have.
 
 "Projected signal" means that projection: the one with which a denoising filter is trivial (keep the signal
 bins, drop the noise bins). A model learns its own projection and may do as well with another basis;
@@ -57,8 +60,10 @@ class SyntheticConfig:
     projected_dim: int = 64
     signal_bins: tuple[int, int] = (1, 12)  # first and last, both included
     noise_bins: tuple[int, int] = (18, 31)
-    noise: float = 1.0  # noise over signal, root mean square
+    noise: float | Mapping[str, float] = 1.0  # noise over signal, root mean square; of all modalities or of each
     noise_correlation: float = 0.0  # between the noise of two modalities, 0 to 1
+    missing: float = 0.0  # share of the items without features, in each modality
+    taste_purity: float = 0.0  # largest share of a user's taste that lies in one dimension, 0 to 1
 
     def __post_init__(self) -> None:
         """Raises DatasetError that names the option, what it must be and what it is."""
@@ -74,13 +79,11 @@ class SyntheticConfig:
             "n_interactions",
             f"an integer from {least} (n_users * min_user_interactions) to {most} (n_users * n_items / 2)",
         )
-        for name in ("activity_spread", "taste_strength", "popularity", "noise"):
+        for name in ("activity_spread", "taste_strength", "popularity"):
             self._require(_is_number(getattr(self, name)), name, "a finite number of at least 0")
-        self._require(
-            _is_number(self.noise_correlation) and self.noise_correlation <= 1,
-            "noise_correlation",
-            "between 0 and 1",
-        )
+        for name in ("noise_correlation", "missing", "taste_purity"):
+            value = getattr(self, name)
+            self._require(_is_number(value) and value <= 1, name, "between 0 and 1")
         last = (self.projected_dim - 1) // 2
         for name in ("signal_bins", "noise_bins"):
             bins = getattr(self, name)
@@ -103,6 +106,19 @@ class SyntheticConfig:
             f"{{name: width}} with integer widths of at least projected_dim = {self.projected_dim}",
         )
         object.__setattr__(self, "modalities", dict(sorted(self.modalities.items())))
+        of_each = isinstance(self.noise, Mapping)
+        strengths = self.noise if of_each else dict.fromkeys(self.modalities, self.noise)
+        self._require(
+            strengths.keys() == self.modalities.keys() and all(map(_is_number, strengths.values())),
+            "noise",
+            f"a finite number of at least 0, or one of each modality ({', '.join(self.modalities) or 'none'})",
+        )
+        if of_each:
+            object.__setattr__(self, "noise", dict(sorted(strengths.items())))
+
+    def noise_of(self, modality: str) -> float:
+        """Noise over signal of a modality, root mean square."""
+        return self.noise[modality] if isinstance(self.noise, Mapping) else self.noise
 
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
@@ -117,6 +133,7 @@ class SyntheticTruth:
         user_tastes: `[U, n_tastes]` float64; taste_strength is already in it.
         item_tastes: `[I, n_tastes]` float64.
         popularity: `[I]` float64.
+        purity: `[U]` float64, the share of each user's taste that lies in one dimension.
         projections: `{modality: [D_m, d] float64}`; `features @ projection` is signal plus noise, of which
             only `signal_bins` and `noise_bins` are not zero.
     """
@@ -124,7 +141,11 @@ class SyntheticTruth:
     user_tastes: np.ndarray
     item_tastes: np.ndarray
     popularity: np.ndarray
+    purity: np.ndarray
     projections: dict[str, np.ndarray]
+    signal: dict[str, np.ndarray]
+    noise: dict[str, np.ndarray]
+    missing: dict[str, np.ndarray]
 
 
 def builtin_dataset(name: str = "synthetic", seed: int = 0, **options: Any) -> Dataset:
@@ -145,17 +166,22 @@ def builtin_dataset(name: str = "synthetic", seed: int = 0, **options: Any) -> D
 
 def generate(config: SyntheticConfig) -> tuple[Dataset, SyntheticTruth]:
     """The data set and what was planted in it. Noise and modality options leave the interactions alone."""
-    streams = np.random.SeedSequence(config.seed).spawn(4)
-    tastes, choices, split, features = (np.random.Generator(np.random.PCG64(stream)) for stream in streams)
+    # one stream a purpose: the first numbers of spawn() stay when there are more of them
+    streams = np.random.SeedSequence(config.seed).spawn(6)
+    tastes, choices, split, features, lean, gaps = (np.random.Generator(np.random.PCG64(stream)) for stream in streams)
 
     user_tastes = tastes.standard_normal((config.n_users, config.n_tastes))
+    purity = _lean(config, lean, user_tastes)
     user_tastes *= config.taste_strength / math.sqrt(config.n_tastes)
     item_tastes = tastes.standard_normal((config.n_items, config.n_tastes))
     popularity = -config.popularity * np.log(1.0 + tastes.permutation(config.n_items))
 
     users, items = _choose(config, choices, user_tastes, item_tastes, popularity)
     labels = _split(split, users)
-    tables, projections = _features(config, features, item_tastes)
+    tables, truth = _features(config, features, item_tastes)
+    truth["missing"] = {m: gaps.random(config.n_items) < config.missing for m in tables}
+    for m, table in tables.items():
+        table[truth["missing"][m]] = 0.0
     data = Dataset.from_pairs(
         "synthetic",
         config.n_users,
@@ -163,7 +189,16 @@ def generate(config: SyntheticConfig) -> tuple[Dataset, SyntheticTruth]:
         *(Pairs(users[labels == label], items[labels == label]) for label in range(3)),
         features=tables,
     )
-    return data, SyntheticTruth(user_tastes, item_tastes, popularity, projections)
+    return data, SyntheticTruth(user_tastes, item_tastes, popularity, purity, **truth)
+
+
+def _lean(config: SyntheticConfig, rng: np.random.Generator, user_tastes: np.ndarray) -> np.ndarray:
+    """Turns tastes `[U, n_tastes]`, in place, to one dimension each; the share of it, `[U]`."""
+    purity = config.taste_purity * rng.random(config.n_users)
+    dimension, sign = rng.integers(config.n_tastes, size=config.n_users), rng.choice([-1.0, 1.0], config.n_users)
+    user_tastes *= np.sqrt(1.0 - purity)[:, None]
+    user_tastes[np.arange(config.n_users), dimension] += sign * np.sqrt(purity * config.n_tastes)
+    return purity
 
 
 def _choose(
@@ -206,25 +241,27 @@ def _split(rng: np.random.Generator, users: np.ndarray) -> np.ndarray:
 
 def _features(
     config: SyntheticConfig, rng: np.random.Generator, item_tastes: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Feature tables `{modality: [I, D_m] float32}` and the projections `[D_m, d]` that undo the lift."""
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """Feature tables `{modality: [I, D_m] float32}`, and the parts of the truth that are by modality."""
     d, n_items = config.projected_dim, config.n_items
     n_signal, n_noise = 2 * _n_bins(config.signal_bins), 2 * _n_bins(config.noise_bins)
     shared = rng.standard_normal((n_items, n_noise))
-    tables, projections = {}, {}
+    tables: dict[str, np.ndarray] = {}
+    truth: dict[str, dict[str, np.ndarray]] = {"projections": {}, "signal": {}, "noise": {}}
     for modality, width in config.modalities.items():
         mix = _orthonormal_rows(rng, config.n_tastes, n_signal)  # [n_tastes, n_signal]
         own = rng.standard_normal((n_items, n_noise))
         noise = math.sqrt(config.noise_correlation) * shared + math.sqrt(1.0 - config.noise_correlation) * own
         # sum of squares a row: n_tastes of tastes, n_noise of noise; scaled so that a value's mean square
         # is 1 and noise^2
-        wave = _wave(item_tastes @ mix, config.signal_bins, d) * math.sqrt(d / config.n_tastes)
-        wave += _wave(noise, config.noise_bins, d) * (config.noise * math.sqrt(d / n_noise))
+        signal = _wave(item_tastes @ mix, config.signal_bins, d) * math.sqrt(d / config.n_tastes)
+        noise = _wave(noise, config.noise_bins, d) * (config.noise_of(modality) * math.sqrt(d / n_noise))
         basis = _orthonormal_rows(rng, d, width)  # [d, D_m]
         scale = math.sqrt(width / d)  # mean square of a feature = mean square of a value of the wave
-        tables[modality] = (wave @ basis * scale).astype(np.float32)
-        projections[modality] = basis.T / scale
-    return tables, projections
+        tables[modality] = ((signal + noise) @ basis * scale).astype(np.float32)
+        truth["projections"][modality] = basis.T / scale
+        truth["signal"][modality], truth["noise"][modality] = signal @ basis * scale, noise @ basis * scale
+    return tables, truth
 
 
 def _wave(values: np.ndarray, bins: tuple[int, int], d: int) -> np.ndarray:
