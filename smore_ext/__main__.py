@@ -12,11 +12,12 @@ from smore_ext.cli import run_command
 from smore_ext.registry import did_you_mean
 from smore_ext.version import __version__
 
-# A command is a module of this package with a `command`; to add one, add its line.
+# A command is a module of this package, or a package's `__main__`, with a `command`; to add one, add its line.
 COMMANDS = {
     "train": "train a model",
     "compare": "models side by side on one data set, in one table",
     "evaluate": "metrics of a run's best checkpoint, under either protocol",
+    "experiments": "what the parts of the model do, measured: the report of docs/evidence.md",
     "audit": "does content matter to a run, are its gates alive, is its data clean",
     "recommend": "the items that a run ranks first for a user",
     "export": "embeddings of a run, or its ranked lists, for use elsewhere",
@@ -33,7 +34,10 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in COMMANDS:
             raise click.UsageError(f"unknown command {cmd_name}{did_you_mean(cmd_name, COMMANDS)}", ctx)
-        return import_module(f"smore_ext.{cmd_name}").command
+        module = import_module(f"smore_ext.{cmd_name}")
+        if hasattr(module, "__path__"):  # a package
+            module = import_module(f"smore_ext.{cmd_name}.__main__")
+        return module.command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from smore_ext.experiments import significance
-from smore_ext.experiments.significance import holm, paired_bootstrap
+from smore_ext.experiments.significance import Crossed, crossed, holm, luck, over_users_and_seeds, paired_bootstrap
 
 
 def test_the_interval_is_that_of_the_mean() -> None:
@@ -50,3 +51,61 @@ def test_no_users_is_an_error() -> None:
 def test_holm_of_a_worked_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([0.02]) == [0.02] and holm([]) == []
+
+
+def draw(rng: np.random.Generator, effect: float, of_seeds: float, of_users: float = 0.1) -> Crossed:
+    """3 seeds and 500 users: an effect, that of the seed, that of the user, and the rest."""
+    seeds, users = rng.normal(0, of_seeds, (3, 1)), rng.normal(0, of_users, (1, 500))
+    return crossed(effect + seeds + users + rng.normal(0, 0.2, (3, 500)))
+
+
+@pytest.mark.parametrize("of_users", [0.0, 0.1])
+@pytest.mark.parametrize("of_seeds", [0.0, 0.005, 0.02])
+def test_a_null_of_users_and_seeds_is_rejected_as_often_as_it_says(of_seeds: float, of_users: float) -> None:
+    """In the tail, too, where a correction for many contrasts looks."""
+    rng = np.random.default_rng(5)
+    contrasts = [draw(rng, 0.0, of_seeds, of_users) for _ in range(2000)]
+    p = np.array([over_users_and_seeds(c, luck(contrasts)).p for c in contrasts])
+    assert 0.03 < np.mean(p < 0.05) < 0.07
+    assert np.mean(p < 0.001) < 0.003
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.005, 0.05])
+def test_intervals_of_one_contrast_alone_cover(of_seeds: float) -> None:
+    rng = np.random.default_rng(5)
+    found = [over_users_and_seeds(draw(rng, 0.3, of_seeds)) for _ in range(500)]
+    assert np.mean([effect.low <= 0.3 <= effect.high for effect in found]) > 0.92
+
+
+def test_an_effect_over_users_and_seeds_is_found() -> None:
+    rng = np.random.default_rng(6)
+    contrasts = [draw(rng, 0.04, 0.003) for _ in range(200)]
+    found = [over_users_and_seeds(c, luck(contrasts)) for c in contrasts]
+    assert np.mean([effect.p < 1e-4 for effect in found]) > 0.9
+    assert np.mean([effect.mean for effect in found]) == pytest.approx(0.04, abs=0.002)
+    assert np.mean([effect.size for effect in found]) == pytest.approx(0.04 / np.hypot(0.1, 0.2 / 3**0.5), rel=0.1)
+
+
+def test_a_contrast_of_other_luck_is_left_to_its_own_seeds() -> None:
+    """One seed of three failed: that is no proof of a difference, whatever the luck of others."""
+    rng = np.random.default_rng(8)
+    values = rng.normal(0, 0.2, (3, 500)) - np.array([[0.3], [0.0], [0.0]])
+    assert over_users_and_seeds(crossed(values), 0.0).p > 0.2
+    assert over_users_and_seeds(crossed(values - 0.3), 0.0).p > 0.01
+
+
+def test_one_seed_is_a_paired_t_test() -> None:
+    values = np.random.default_rng(7).normal(0.1, 1.0, size=(1, 80))
+    expected = stats.ttest_1samp(values[0], 0.0)
+    interval = expected.confidence_interval()
+    for shared in (None, 0.0):
+        found = over_users_and_seeds(crossed(values), shared)
+        assert found[:4] == pytest.approx((values.mean(), interval.low, interval.high, expected.pvalue))
+
+
+def test_nothing_differs_or_all_by_the_same() -> None:
+    for shared in (None, 0.0):
+        assert over_users_and_seeds(crossed(np.zeros((3, 10))), shared) == (0.0, 0.0, 0.0, 1.0, 0.0)
+        assert over_users_and_seeds(crossed(np.full((2, 10), 0.5)), shared).p == 0.0
+    with pytest.raises(ValueError, match="at least one seed and two users, got 3 and 1"):
+        crossed(np.zeros((3, 1)))

@@ -142,8 +142,14 @@ def test_every_user_can_be_given_a_negative() -> None:
         ({"n_interactions": 100}, "n_interactions to be an integer from 10000"),
         ({"n_interactions": 10**9}, "n_interactions to be an integer from 10000"),
         ({"noise": -0.1}, "noise to be a finite number of at least 0, or one of each modality (image, text), got -0.1"),
-        ({"noise": float("nan")}, "noise to be a finite number of at least 0, or one of each modality (image, text), got nan"),
-        ({"noise": "loud"}, "noise to be a finite number of at least 0, or one of each modality (image, text), got 'loud'"),
+        (
+            {"noise": float("nan")},
+            "noise to be a finite number of at least 0, or one of each modality (image, text), got nan",
+        ),
+        (
+            {"noise": "loud"},
+            "noise to be a finite number of at least 0, or one of each modality (image, text), got 'loud'",
+        ),
         ({"taste_strength": float("inf")}, "taste_strength to be a finite number"),
         ({"noise_correlation": 1.5}, "noise_correlation to be between 0 and 1, got 1.5"),
         (

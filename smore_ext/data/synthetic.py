@@ -6,8 +6,8 @@ Construction (`d` = `projected_dim`, bins are those of `rfft` over `d` values wi
    replacement with probability proportional to
    `exp(taste_strength * <user, item> / sqrt(n_tastes)) * rank^-popularity`: a taste part, and a long tail of
    popularity that features know nothing of. With `taste_purity` a user's taste leans to one of the `n_tastes`:
-   the vector is `sqrt(1 - p) * normal + sqrt(p * n_tastes) * s * e_j` with a sign s and a dimension j of the user's own,
-   and p drawn evenly from 0 to `taste_purity`.
+   the vector is `sqrt(1 - p) * normal + sqrt(p * n_tastes) * s * e_j` with a sign s and a dimension j of the user's
+   own, and p drawn evenly from 0 to `taste_purity`.
 2. Modality `m` holds the item's tastes as a signal of `d` values: a fixed orthonormal map takes the tastes
    to the complex coefficients of `signal_bins`; all other bins are zero. Each modality has its own map.
 3. Noise is a random signal in `noise_bins` only, drawn anew for every item. Its energy is `noise^2` times

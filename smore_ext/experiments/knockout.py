@@ -12,6 +12,7 @@ from smore_ext.data import Dataset
 from smore_ext.graph import Graph
 from smore_ext.models import Recommender
 from smore_ext.runs.load import LoadedRun
+from smore_ext.settings.config import RunConfig, without_places
 from smore_ext.training import checkpoint
 from smore_ext.training.device import usable_device
 from smore_ext.training.loop import build_model
@@ -26,14 +27,17 @@ def without_content(run: LoadedRun, names: tuple[str, ...], change: Change, seed
     features, and the graph's edges, of others, by one permutation for all modalities. Feature tables that were trained
     are changed alike. What a model has learned from content in other forms (LATTICE's stored neighbours) stays.
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(run.dataset.n_items, generator=generator)
-    dataset = changed(run.dataset, names, change, order)
-    # What a run has beyond a bare configuration is where it keeps files: these graphs are not worth keeping.
-    bare = {f.name: f.default for f in dataclasses.fields(run.config.model) if f.metadata.get("run_default")}
-    config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, **bare))
-    model = build_model(config, dataset, usable_device(config.train.device))
-    weights = checkpoint.weights_of(run.model)
+    return without_content_of(run.model, run.dataset, run.config, names, change, seed)
+
+
+def without_content_of(
+    trained: Recommender, dataset: Dataset, config: RunConfig, names: tuple[str, ...], change: Change, seed: int = 0
+) -> Recommender:
+    """The same of a model that was trained on `dataset` under `config`."""
+    order = torch.randperm(dataset.n_items, generator=torch.Generator().manual_seed(seed))
+    config = dataclasses.replace(config, model=without_places(config.model))  # these graphs are not kept
+    model = build_model(config, changed(dataset, names, change, order), usable_device(config.train.device))
+    weights = checkpoint.weights_of(trained)
     for m in names:
         if (table := weights.get(name := f"features.{m}")) is not None:
             weights[name] = changed_rows(table, change, order.to(table.device))

@@ -40,7 +40,7 @@ class MultiViewConfig:
 
     embedding_dim: width d of all embeddings.
     n_ui_layers: layers over the user-item graph.
-    n_mm_layers: layers over the item graphs.
+    n_mm_layers: layers over the item graphs; 0 leaves the views unsmoothed.
     knn_k: neighbours in the item graphs, one number or one a modality (image=40,text=15).
     cl_weight: weight of the InfoNCE term; 0 leaves it out.
     reg_weight: weight of the L2 term.
@@ -68,9 +68,9 @@ class MultiViewConfig:
     cache_dir: str | None = setting(None, changeable=True, run_default=default_cache_dir)
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "n_mm_layers", "batch_size"):
+        for name in ("embedding_dim", "batch_size"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("n_ui_layers", "cl_weight", "reg_weight"):
+        for name in ("n_ui_layers", "n_mm_layers", "cl_weight", "reg_weight"):
             check_at_least(name, getattr(self, name), 0)
         for k in self.knn_k.values() if isinstance(self.knn_k, dict) else [self.knn_k]:
             check_at_least("knn_k", k, 1)

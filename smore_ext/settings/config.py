@@ -264,6 +264,12 @@ def changed_settings(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any
     return out
 
 
+def without_places(model: Any) -> Any:
+    """A model's settings without what a run has beyond a bare configuration, which is where it keeps files."""
+    places = {f.name: f.default for f in dataclasses.fields(model) if f.metadata.get("run_default")}
+    return dataclasses.replace(model, **places)
+
+
 def known_names(cls: type) -> dict[str, tuple[str, Setting]]:
     """Every name that a setting of a run goes by, with its full one: `train.lr` and `model.knn_k`, and after those,
     without the section, what the loop and the model do not both have."""

@@ -1,0 +1,136 @@
+"""Plots of experiments: panels side by side in one PNG, with the same colours for the same things throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smore_ext.training.files import replacing
+
+Interval = tuple[float, float, float]  # mean, low, high
+
+# Okabe and Ito (2008): told apart with any colour vision, and in grey by their lightness.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C", "#000000", "#B2A400")
+
+
+class Colours:
+    """The colour of a label: the same in all plots of a report, in the order in which labels come."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, str] = {}
+
+    def __getitem__(self, label: str) -> str:
+        return self._of.setdefault(label, PALETTE[len(self._of) % len(PALETTE)])
+
+
+@dataclass
+class Panel:
+    """Part of a plot.
+
+    Attributes:
+        kind: "lines" (x against y), "bars" (labels against y) or "heat" (rows against columns).
+        x, y: what the axes show, with units.
+        at: places of the lines' points, labels of the bars, or columns of the heat map.
+        series: of each line or group of bars by label, or of each row of a heat map, the values at each place; a mean
+            with an interval, or a number; None where there is none.
+        log: whether x is logarithmic.
+        n: what the values are means of: sample sizes.
+    """
+
+    kind: str
+    title: str
+    x: str
+    y: str
+    at: Sequence[Any]
+    series: Mapping[str, Sequence[Interval | float | None]]
+    log: bool = False
+    n: str = ""
+    marks: Mapping[str, float] = field(default_factory=dict)  # lines across, by label
+
+
+def draw(panels: Sequence[Panel], file: Path, colours: Colours) -> None:
+    """Writes the panels as a PNG. `ImportError` without matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        {"lines": _lines, "bars": _bars, "heat": _heat}[panel.kind](axes, panel, colours)
+        axes.set_title(panel.title, fontsize=10, loc="left")
+        axes.set_xlabel(panel.x + (f"\n{panel.n}" if panel.n else ""), fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
+
+
+def _parts(values: Sequence[Interval | float | None]) -> tuple[list[int], list[float], list[list[float]]]:
+    """Places with a value, the values, and how far their intervals reach down and up."""
+    kept = [(place, value) for place, value in enumerate(values) if value is not None]
+    triples = [value if isinstance(value, tuple) else (value, value, value) for _, value in kept]
+    reach = [[max(0.0, m - low) for m, low, _ in triples], [max(0.0, high - m) for m, _, high in triples]]
+    return [place for place, _ in kept], [m for m, _, _ in triples], reach
+
+
+def _lines(axes: Any, panel: Panel, colours: Colours) -> None:
+    for label, values in panel.series.items():
+        places, means, reach = _parts(values)
+        x = [panel.at[place] for place in places]
+        axes.errorbar(x, means, yerr=reach, label=label, color=colours[label], marker="o", ms=3, lw=1.4, capsize=2)
+    _across(axes, panel)
+    if panel.log:
+        axes.set_xscale("log")
+    axes.set_ylabel(panel.y, fontsize=9)
+    axes.grid(axis="y", color="0.9")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _bars(axes: Any, panel: Panel, colours: Colours) -> None:
+    width = 0.8 / max(1, len(panel.series))
+    for number, (label, values) in enumerate(panel.series.items()):
+        places, means, reach = _parts(values)
+        x = [place + width * (number - (len(panel.series) - 1) / 2) for place in places]
+        axes.bar(x, means, width, yerr=reach, label=label, color=colours[label], ecolor="0.2", capsize=2)
+    _across(axes, panel)
+    axes.set_xticks(range(len(panel.at)), [str(label) for label in panel.at], rotation=30, ha="right", fontsize=7)
+    axes.set_ylabel(panel.y, fontsize=9)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    if len(panel.series) > 1 or panel.marks:
+        axes.legend(fontsize=7, frameon=False)
+    flat = [low for values in panel.series.values() for m, low, _ in _triples(values)]
+    if flat and min(flat) > 0:
+        highest = max(high for values in panel.series.values() for _, _, high in _triples(values))
+        if min(flat) > 0.6 * highest:  # bars that differ by little: the axis says that it does not begin at 0
+            axes.set_ylim(bottom=min(flat) - 0.5 * (highest - min(flat)))
+            axes.set_ylabel(f"{panel.y} (axis cut)", fontsize=9)
+
+
+def _triples(values: Sequence[Interval | float | None]) -> list[Interval]:
+    return [v if isinstance(v, tuple) else (v, v, v) for v in values if v is not None]
+
+
+def _heat(axes: Any, panel: Panel, _: Colours) -> None:
+    grid = [
+        [float("nan") if v is None else v[0] if isinstance(v, tuple) else v for v in row]
+        for row in panel.series.values()
+    ]
+    image = axes.imshow(grid, cmap="cividis", aspect="auto")
+    axes.set_xticks(range(len(panel.at)), [str(label) for label in panel.at])
+    axes.set_yticks(range(len(panel.series)), list(panel.series))
+    axes.set_ylabel(panel.y, fontsize=9)
+    for row, values in enumerate(grid):
+        for column, value in enumerate(values):
+            shade = image.norm(value)
+            axes.text(
+                column, row, f"{value:.3f}", ha="center", va="center", fontsize=6, color="w" if shade < 0.6 else "k"
+            )
+
+
+def _across(axes: Any, panel: Panel) -> None:
+    for label, value in panel.marks.items():
+        axes.axhline(value, color="0.4", ls="--", lw=1, label=label)

@@ -1,0 +1,227 @@
+"""The report of the experiments: CSV and PNG of each, and all of them in one Markdown and one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from smore_ext.environment import versions
+from smore_ext.experiments.cells import Records
+from smore_ext.experiments.charts import Colours, draw
+from smore_ext.experiments.study import LEVEL, Contrast, Outcome, Scale, Study, Table, correct
+from smore_ext.training.files import write_text
+
+SIGNIFICANCE = "significance"
+PAGE = "evidence"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a study contributes: texts with corrected p-values."""
+
+    study: Study
+    outcome: Outcome
+    brief: str
+    text: str
+
+
+def conclude(studies: Mapping[str, Study], records: Records, scale: Scale) -> list[Section]:
+    """Outcomes of studies whose cells are all there, corrected together."""
+    done = {
+        name: study.conclude(records, scale)
+        for name, study in studies.items()
+        if not records.missing(study.cells(scale))
+    }
+    correct(done.values())
+    return [Section(studies[name], outcome, *outcome.answer()) for name, outcome in done.items()]
+
+
+def write_report(sections: Sequence[Section], records: Records, scale: Scale, folder: Path, command: str) -> list[Path]:
+    """Writes all files into `folder` and returns them."""
+    colours, files = Colours(), []
+    images = folder / "images" / PAGE
+    for section in sections:
+        name = section.study.name
+        draw(section.outcome.panels, images / f"{name}.png", colours)
+        write_text(folder / f"{PAGE}-{name}.csv", csv_text(section, records, scale))
+        files += [images / f"{name}.png", folder / f"{PAGE}-{name}.csv"]
+    write_text(folder / f"{PAGE}-{SIGNIFICANCE}.csv", significance_csv(sections))
+    body = blocks(sections, scale, command)
+    write_text(folder / f"{PAGE}.md", markdown(body))
+    write_text(folder / f"{PAGE}.html", page(body))
+    return [folder / f"{PAGE}.md", folder / f"{PAGE}.html", folder / f"{PAGE}-{SIGNIFICANCE}.csv", *files]
+
+
+def csv_text(section: Section, records: Records, scale: Scale) -> str:
+    """One line a cell: what it is, quality, and the figures of its probes."""
+    cells = list({cell.key: cell for cell in section.study.cells(scale)}.values())
+    figures = sorted({name for cell in cells for name in records[cell].figures})
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            "data",
+            "model",
+            "settings",
+            "seed",
+            "recall@20",
+            "ndcg@20",
+            "best_epoch",
+            "epochs",
+            "seconds_a_step",
+            *figures,
+        ]
+    )
+    for cell in cells:
+        r = records[cell]
+        data = {"source": cell.data.source, "options": dict(cell.data.options), "changes": list(cell.data.changes)}
+        told = [json.dumps(data, sort_keys=True), cell.model, json.dumps(cell.settings, sort_keys=True), cell.seed]
+        means = [float(r.values[name].mean()) for name in ("recall@20", "ndcg@20")]
+        rest = [r.best_epoch, len(r.validation), r.seconds, *(r.figures.get(name, "") for name in figures)]
+        writer.writerow([*told, *means, *rest])
+    return out.getvalue()
+
+
+def _contrasts(sections: Sequence[Section]) -> list[tuple[str, Contrast]]:
+    return [(section.study.name, each) for section in sections for each in section.outcome.contrasts]
+
+
+def significance_csv(sections: Sequence[Section]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["study", "contrast", "base", "difference", "low", "high", "p", "p_corrected", "d", "verdict"])
+    for name, c in _contrasts(sections):
+        e = c.effect
+        writer.writerow([name, c.label, c.base, e.mean, e.low, e.high, e.p, c.p, e.size, c.verdict])
+    return out.getvalue()
+
+
+# A page is a list of blocks, which Markdown and HTML spell each in their way.
+Block = tuple[str, object]
+
+
+def blocks(sections: Sequence[Section], scale: Scale, command: str) -> list[Block]:
+    every = _contrasts(sections)
+    shown = [(name, c) for name, c in every if c.verdict[0] != "n"]
+    out: list[Block] = [
+        ("title", "Evidence"),
+        (
+            "text",
+            "What the parts of the model do, asked by experiments that one command repeats. All of it is generated.",
+        ),
+        ("code", command),
+        ("list", about(scale, every)),
+        ("heading", "Answers"),
+        ("table", Table("", ["question", "answer"], [[s.study.question, s.brief] for s in sections])),
+    ]
+    for section in sections:
+        name = section.study.name
+        out += [("heading", f"{name}: {section.study.question}"), ("text", section.brief), ("text", section.text)]
+        out += [("image", (f"images/{PAGE}/{name}.png", section.brief))]
+        out += [("table", table) for table in section.outcome.tables]
+        out += [("link", (f"{PAGE}-{name}.csv", "all runs as CSV"))]
+    out += [
+        ("heading", f"{SIGNIFICANCE}: which differences are shown?"),
+        (
+            "text",
+            f"{len(shown)} of {len(every)} contrasts are significant at {LEVEL:g} after Holm's correction for all of "
+            f"them. No difference shown means that none of this size is proven, not that there is none: the CSV has "
+            f"every interval.",
+        ),
+        ("table", Table("", ["experiment", "contrast", "recall@20"], [[n, c.label, c.text] for n, c in shown])),
+        ("link", (f"{PAGE}-{SIGNIFICANCE}.csv", "all contrasts as CSV")),
+    ]
+    return out
+
+
+def about(scale: Scale, every: Sequence[tuple[str, Contrast]]) -> list[str]:
+    used = versions()
+    data = ", ".join(f"{name} {value:,}" for name, value in scale.synthetic.items())
+    folders = ", ".join(scale.folders) or "none: it was not there"
+    return [
+        f"{date.today().isoformat()}, smore_ext {used['smore_ext']}, torch {used['torch']}, Python "
+        f"{platform.python_version()}, {_processor()}, {os.cpu_count()} cores, CPU, one thread a run, backend native.",
+        f"Scale {scale.name}: seeds {', '.join(map(str, scale.seeds))}; built-in data of {data}; data of files: "
+        f"{folders}; loop on built-in data {', '.join(f'{k} {v}' for k, v in scale.loop.items())}.",
+        "Recall@20 on test under protocol mmrec, at the epoch that validation chooses. Settings are the published ones "
+        "unless an experiment says otherwise; they were not tuned for any condition.",
+        "Intervals and tests are over users and seeds, both random and crossed (Dorfman, Berbaum and Metz 1992), with "
+        "the luck of a seed estimated from all contrasts on the same data; p-values are corrected by Holm for the "
+        f"{len(every)} contrasts of this page; d is Cohen's of paired values. The built-in data are one draw of their "
+        "generator: other draws are not covered.",
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def markdown(body: Sequence[Block]) -> str:
+    lines: list[str] = []
+    for kind, value in body:
+        match kind, value:
+            case "title", str(text):
+                lines += [f"# {text}"]
+            case "heading", str(text):
+                lines += [f"## {text}"]
+            case "text", str(text):
+                lines += [text.strip()]
+            case "code", str(text):
+                lines += [f"```bash\n{text}\n```"]
+            case "list", list(items):
+                lines += ["\n".join(f"- {item}" for item in items)]
+            case "image", (str(path), str(alt)):
+                lines += [f"![{alt}]({path})"]
+            case "link", (str(path), str(text)):
+                lines += [f"[{text}]({path})"]
+            case "table", Table(title, head, rows):
+                rule = "| " + " | ".join("---" for _ in head) + " |"
+                table = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+                lines += [f"{title}:"] if title else []
+                lines += ["\n".join([table[0], rule, *table[1:]])]
+    return "\n\n".join(lines) + "\n"
+
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border-bottom:1px solid #ddd;padding:.3em .8em .3em 0;
+text-align:left;vertical-align:top}img{max-width:100%}pre{background:#f4f4f4;padding:.6em}h2{margin-top:2em}"""
+
+
+def page(body: Sequence[Block]) -> str:
+    """The same as HTML, complete but for its images, which lie beside it."""
+    e, out = html.escape, []
+    for kind, value in body:
+        match kind, value:
+            case "title", str(text):
+                out.append(f"<h1>{e(text)}</h1>")
+            case "heading", str(text):
+                out.append(f"<h2>{e(text)}</h2>")
+            case "text", str(text):
+                out.append(f"<p>{e(text.strip())}</p>")
+            case "code", str(text):
+                out.append(f"<pre>{e(text)}</pre>")
+            case "list", list(items):
+                out.append(f"<ul>{''.join(f'<li>{e(item)}</li>' for item in items)}</ul>")
+            case "image", (str(path), str(alt)):
+                out.append(f'<p><img src="{e(path)}" alt="{e(alt)}"></p>')
+            case "link", (str(path), str(text)):
+                out.append(f'<p><a href="{e(path)}">{e(text)}</a></p>')
+            case "table", Table(title, head, rows):
+                cells = "".join(f"<th>{e(name)}</th>" for name in head)
+                body_ = "".join(f"<tr>{''.join(f'<td>{e(cell)}</td>' for cell in row)}</tr>" for row in rows)
+                caption = f"<p>{e(title)}:</p>" if title else ""
+                out.append(f"{caption}<table><thead><tr>{cells}</tr></thead><tbody>{body_}</tbody></table>")
+    about_ = f'<meta charset="utf-8"><title>smore_ext: evidence</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{about_}</head><body>{"".join(out)}</body></html>\n'

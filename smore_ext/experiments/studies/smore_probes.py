@@ -1,0 +1,134 @@
+"""Probes of SMORE: what its filters, attention and gates do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smore_ext.evaluation.metrics import user_metrics
+from smore_ext.evaluation.protocol import rows_of
+from smore_ext.evaluation.ranking import evaluating
+from smore_ext.experiments.audit import overlap
+from smore_ext.experiments.knockout import Change, without_content_of
+from smore_ext.experiments.probes import Figures, Trained, lists_of, signal_to_noise
+from smore_ext.models.smore import SMORE
+
+TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def denoising(trained: Trained) -> Figures:
+    """Ratio of signal to noise in dB: raw, projected and denoised features, the mean over modalities.
+
+    The second measurement of an item has the noise of another one in place of its own.
+    """
+    model, truth = trained.model, trained.truth
+    assert isinstance(model, SMORE) and truth is not None
+    other = torch.randperm(trained.dataset.n_items, generator=torch.Generator().manual_seed(0))
+    stages: dict[str, list[float]] = {"raw": [], "projected": [], "denoised": []}
+    measured: list[dict[str, list[Tensor]]] = []
+    with torch.no_grad(), evaluating(model):
+        kept = {m: model.features[m].detach().clone() for m in model.modalities}
+        for again in (False, True):
+            tables = dict(kept)
+            for m in truth.noise if again else ():
+                noise = torch.from_numpy(truth.noise[m]).float()
+                tables[m] = kept[m] + noise[other] - noise
+            for m in model.modalities:
+                model.features[m].copy_(tables[m])
+            projected = [model.projected(m) for m in model.modalities]
+            denoised = model._fusion(projected)[0]
+            raw = [tables[m] for m in model.modalities]
+            measured.append({"raw": raw, "projected": projected, "denoised": [x.clone() for x in denoised]})
+        for m in model.modalities:
+            model.features[m].copy_(kept[m])
+    for stage, values in stages.items():
+        values += [signal_to_noise(a, b) for a, b in zip(measured[0][stage], measured[1][stage], strict=True)]
+    return {f"snr_{stage}": float(np.mean(values)) for stage, values in stages.items()}
+
+
+def knocked_out(trained: Trained) -> Figures:
+    """Recall@20 with a modality's content removed, or that of other items in its place, and how many of the lists'
+    items stay."""
+    users, items = lists_of(trained.model, trained.dataset)
+    relevant = rows_of(users, [trained.dataset.test], trained.dataset.n_items)
+    names = list(trained.dataset.features)
+    out: Figures = {}
+    changes: tuple[Change, ...] = ("removed", "exchanged")
+    for group in [(m,) for m in names] + ([tuple(names)] if len(names) > 1 else []):
+        for change in changes:
+            other = without_content_of(trained.model, trained.dataset, trained.config, group, change)
+            theirs = lists_of(other, trained.dataset)[1]
+            (recall,) = user_metrics(theirs, relevant, (items.shape[1],), ("recall",)).values()
+            name = f"{change} {'all' if len(group) > 1 else group[0]}"
+            out[f"recall {name}"], out[f"overlap {name}"] = recall.numpy(), overlap(items, theirs)
+    return out
+
+
+def attention(trained: Trained) -> Figures:
+    """Entropy of each node's attention over the d dimensions (1: uniform, 0: one dimension), how much weights differ
+    between users, and mean preference gates, by user; and recall@20 with the temperature of attention scaled."""
+    model = trained.model
+    assert isinstance(model, SMORE)
+    with torch.no_grad(), evaluating(model):
+        behaviour, views = model.views()
+        views = model._of_nodes(views, None)[: model.n_users]
+        fused = views[:, -behaviour.shape[1] :]
+        weights = [model.query[m](fused).softmax(dim=1).double() for m in model.modalities]
+        gates = [model.preference_gate[m](behaviour[: model.n_users]).mean(dim=1) for m in model.modalities]
+    out: Figures = {
+        "entropy": torch.stack([relative_entropy(w) for w in weights]).mean(dim=0).numpy(),
+        "preference": torch.stack(gates).mean(dim=0).double().numpy(),
+        "attention_variation": float(np.mean([variation(w) for w in weights])),
+    }
+    out["activity"] = trained.dataset.seen.rowptr.diff().double().numpy()
+    if trained.truth is not None:
+        out["taste purity"] = trained.truth.purity
+    users, items = lists_of(model, trained.dataset)
+    relevant = rows_of(users, [trained.dataset.test], trained.dataset.n_items)
+    last: list[Any] = [list(model.query[m].children())[2] for m in model.modalities]
+    for temperature in TEMPERATURES:
+        with torch.no_grad():
+            for layer in last:
+                layer.weight /= temperature
+        theirs = lists_of(model, trained.dataset)[1]
+        with torch.no_grad():
+            for layer in last:
+                layer.weight *= temperature
+        (recall,) = user_metrics(theirs, relevant, (items.shape[1],), ("recall",)).values()
+        out[f"temperature {temperature:g}"], out[f"overlap {temperature:g}"] = recall.numpy(), overlap(items, theirs)
+    for m in model.modalities:
+        filter_ = torch.view_as_complex(model.filter[m].detach()[0].double().contiguous())
+        out[f"filter {m}"] = torch.stack([filter_.abs(), filter_.angle()]).numpy()
+    return out
+
+
+def relative_entropy(weights: Tensor) -> Tensor:
+    """Entropy of rows [R, d] that sum to 1, over that of the uniform distribution, [R]."""
+    return torch.special.entr(weights).sum(dim=1) / math.log(weights.shape[1])
+
+
+def variation(weights: Tensor) -> float:
+    """Mean total variation distance of rows [R, d] from their mean: 0 where all nodes have the same attention."""
+    return float(0.5 * (weights - weights.mean(dim=0)).abs().sum(dim=1).mean())
+
+
+def gates_open(trained: Trained) -> Figures:
+    """What a variant's gates of whole modalities or graphs have become, 0 closed to 1 open, in their order."""
+    for name in ("openness", "share"):
+        value = getattr(trained.model, name, None)
+        if isinstance(value, torch.nn.Parameter):
+            return {"open": value.detach().sigmoid().double().numpy()}
+    return {}
+
+
+def quartiles(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The quartile of each value, 0..3, of equal sizes; equal values by their order."""
+    order = np.argsort(np.asarray(values), kind="stable")
+    out = np.empty(len(order), dtype=np.int64)
+    out[order] = np.arange(len(order)) * 4 // max(1, len(order))
+    return out

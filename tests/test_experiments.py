@@ -1,0 +1,346 @@
+"""Experiments: each detects a planted effect and is silent on a planted null; cells, records, command, report."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from smore_ext.data import SyntheticConfig, generate
+from smore_ext.experiments import content, evidence
+from smore_ext.experiments.__main__ import main
+from smore_ext.experiments.cells import Cell, Data, Record, Records, read_record, write_record
+from smore_ext.experiments.studies import STUDIES, settings
+from smore_ext.experiments.studies.common import FULL, QUICK, cells_of, variant
+from smore_ext.experiments.study import Outcome, Scale, contrast, correct
+from smore_ext.experiments.training_cells import open_data, train_cell, train_cells
+
+USERS = 400
+SCALE = dataclasses.replace(FULL, folders={"lfm2k": FULL.folders["lfm2k"]})
+TINY = {"n_users": 60, "n_items": 50, "n_interactions": 500}
+
+
+class Figures(dict[str, Any]):
+    """Figures that no test looks at."""
+
+    def __missing__(self, name: str) -> float:
+        return 1.0
+
+
+class Planted:
+    """Records of runs that were never made: recall of a user is her own level, the run's luck, and what is planted."""
+
+    def __init__(self, effect: Callable[[Cell], float] = lambda _: 0.0, inference: float = 0.0, entropy: float = 0.9):
+        self.effect, self.inference, self.entropy = effect, inference, entropy
+
+    def __getitem__(self, cell: Cell) -> Record:
+        level = np.random.default_rng(0).uniform(0.2, 0.6, USERS)
+        rng = np.random.default_rng(zlib.crc32(cell.text.encode()))
+        recall = level + rng.normal(0, 0.05, USERS) + rng.normal(0, 0.002) + self.effect(cell)
+        arrays: dict[str, np.ndarray] = {
+            name: rng.uniform(0, 1, USERS) for name in ("preference", "activity", "taste purity")
+        }
+        arrays["entropy"] = np.full(USERS, self.entropy)
+        arrays["open"] = np.array([0.9, 0.9, 0.9])
+        for name in ("removed all", "exchanged all"):
+            arrays[f"recall {name}"] = recall + rng.normal(0, 0.02, USERS) - self.inference
+        for t in (0.1, 0.3, 1, 3, 10):
+            arrays[f"temperature {t:g}"] = recall + rng.normal(0, 0.02, USERS) - self.inference * (t != 1)
+        arrays |= {f"filter {m}": np.ones((2, 33)) for m in ("image", "text")}
+        return Record(
+            {"recall@20": recall, "ndcg@20": recall / 2}, [0.1, 0.3, 0.2], [0.69, 0.5, 0.4], 1, 0.01, Figures(), arrays
+        )
+
+
+def concluded(name: str, found: Planted) -> tuple[Outcome, str, str]:
+    outcome = STUDIES[name].conclude(found, SCALE)
+    correct([outcome])
+    return outcome, *outcome.answer()
+
+
+def setting(cell: Cell, name: str) -> Any:
+    return cell.settings.get(name)
+
+
+def noise_of(cell: Cell) -> Any:
+    return cell.data.options.get("noise")
+
+
+# For each experiment: what is planted in which runs, and a contrast that must be shown, with its verdict.
+PLANTED: dict[str, tuple[Callable[[Cell], float], str, str]] = {
+    "denoising": (
+        lambda c: 0.05 if c.model == "SMORE" and noise_of(c) == 2.0 else 0.0,
+        "spectral filter against no filter, noise 2",
+        "better",
+    ),
+    "denoisers": (lambda c: 0.05 if c.model.endswith(":Attention") else 0.0, "self-attention against", "better"),
+    "frequencies": (lambda c: -0.05 if setting(c, "spectral") in (1, 2) else 0.0, "low-pass, 2 of 33", "worse"),
+    "modalities": (
+        lambda c: 0.02 * len(c.data.options.get("modalities", ())) if c.data.source == "synthetic" else 0.0,
+        "2 modalities against 1",
+        "better",
+    ),
+    "feature-quality": (
+        lambda c: -0.05 if c.model == "SMORE" and c.data.changes and c.data.changes[0].get("to") == 1 else 0.0,
+        "SMORE, rank 1 against true",
+        "worse",
+    ),
+    "layers": (lambda c: -0.05 if setting(c, "n_ui_layers") == 6 else 0.0, "6 user-item and 1 item", "worse"),
+    "correlated-noise": (
+        lambda c: -0.05 if c.data.options.get("noise_correlation") == 1.0 and c.model == "SMORE" else 0.0,
+        "fused view against none, correlation 1",
+        "worse",
+    ),
+    "settings": (lambda c: 0.05 if setting(c, "cl_weight") == 0.001 else 0.0, "cl_weight 0.001 against 0.01", "better"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_effect_is_shown(name: str) -> None:
+    effect, label, verdict = PLANTED[name]
+    outcome, brief, text = concluded(name, Planted(effect))
+    found = [c for c in outcome.contrasts if c.label.startswith(label)]
+    assert found and {c.verdict for c in found} == {verdict}, [c.text for c in found]
+    assert brief and any(c.label in text for c in found)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_planted_null_is_not(name: str) -> None:
+    outcome, brief, _ = concluded(name, Planted())
+    assert not [c.text for c in outcome.contrasts if c.verdict != "no difference shown"]
+    assert brief
+    assert len({c.label for c in outcome.contrasts}) == len(outcome.contrasts)
+
+
+@pytest.mark.parametrize("name", ["modalities", "attention"])
+def test_what_inference_without_a_part_costs_is_shown(name: str) -> None:
+    outcome, _, text = concluded(name, Planted(inference=0.05))
+    mark = "at inference" if name == "modalities" else "temperature"
+    hit = [c for c in outcome.contrasts if mark in c.label]
+    assert hit and all(c.worse for c in hit) and hit[0].label in text
+
+
+@pytest.mark.parametrize(("entropy", "verdict"), [(0.995, "uniform"), (0.01, "one dimension"), (0.7, "diverse")])
+def test_collapse_is_said(entropy: float, verdict: str) -> None:
+    assert verdict in concluded("attention", Planted(entropy=entropy))[1]
+
+
+def test_uncorrected_contrasts_have_no_verdict() -> None:
+    one = cells_of(SCALE, Data("synthetic", TINY))
+    with pytest.raises(ValueError, match="not corrected"):
+        _ = contrast(Planted(), "a against b", one, one).verdict
+
+
+def test_plateau_and_patience_are_read_from_curves() -> None:
+    def record(bpr: list[float], validation: list[float]) -> Record:
+        return Record({}, validation, bpr, 0, 0.0)
+
+    ln2 = math.log(2)
+    assert settings.plateau(record([ln2, 0.69, 0.5], [])) == 2
+    assert settings.plateau(record([ln2, ln2], [])) == 2  # it never left
+    assert settings.plateau(record([0.1], [])) == 0
+    curve = record([], [0.1, 0.2, 0.15, 0.15, 0.15, 0.3])
+    assert settings.stopped_by(curve, 2) == 1 and settings.stopped_by(curve, 3) == 5
+
+
+# Cells
+
+
+def test_cells_are_named_by_what_they_are(tmp_path: Path) -> None:
+    data = Data("synthetic", {"n_users": 60, "n_items": 50})
+    one = Cell(data, "SMORE", {"lr": 0.1, "epochs": 2}, 1)
+    same = Cell(Data("synthetic", {"n_items": 50, "n_users": 60}), "SMORE", {"epochs": 2, "lr": 0.1}, 1)
+    others = [dataclasses.replace(one, seed=2), dataclasses.replace(one, data=data.changed("rank", to=2))]
+    assert one.key == same.key and len({one.key, *(other.key for other in others)}) == 3
+    assert Records(tmp_path).missing([one, same, *others]) == [same, *others]
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    cell = Cell(Data("synthetic"), "SMORE", {}, 1)
+    record = Record({"recall@20": np.arange(3.0)}, [0.1], [0.5], 0, 0.25, {"a": 1.5}, {"b": np.eye(2)})
+    write_record(tmp_path / "x.npz", cell, record)
+    back = read_record(tmp_path / "x.npz")
+    assert dataclasses.asdict(back).keys() == dataclasses.asdict(record).keys()
+    assert (back.validation, back.bpr, back.figures, back.seconds) == ([0.1], [0.5], {"a": 1.5}, 0.25)
+    np.testing.assert_array_equal(back.recall, record.recall)
+    np.testing.assert_array_equal(back.arrays["b"], record.arrays["b"])
+
+
+def tiny_cell(**settings: Any) -> Cell:
+    return Cell(Data("synthetic", TINY), "LightGCN", {"epochs": 2, "batch_size": 256} | settings, 1)
+
+
+def test_a_cell_is_the_run_that_its_settings_are(tmp_path: Path) -> None:
+    first, again = train_cell(tiny_cell()), train_cell(tiny_cell())
+    np.testing.assert_array_equal(first.recall, again.recall)
+    assert len(first.validation) == len(first.bpr) == 2 and len(first.recall) == TINY["n_users"]
+    other = train_cell(tiny_cell(lr=0.5))
+    assert not np.array_equal(first.recall, other.recall)
+
+
+def test_a_cell_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
+    cells = [tiny_cell(lr=math.inf), tiny_cell()]
+    records = Records(tmp_path)
+    records.folder.mkdir()
+    ended = dict(
+        (cell.text, wrong) for cell, wrong in train_cells(cells, {c.key: records.file(c) for c in cells}, jobs=1)
+    )
+    assert "lr" in str(ended[cells[0].text]) and ended[cells[1].text] is None
+    assert records.missing(cells) == cells[:1]
+
+
+# Content
+
+
+@pytest.mark.parametrize("kind", content.CHANGES)
+def test_changes_keep_shapes_and_interactions_and_are_seeded(kind: str) -> None:
+    arguments = {
+        "noise": {"strength": 2.0, "band": [0.5, 1.0]},
+        "rank": {"to": 2},
+        "bits": {"to": 1},
+        "shuffled": {"share": 0.5},
+        "random": {},
+        "missing": {"share": 0.5, "filled": "neighbours"},
+    }[kind]
+    data = generate(SyntheticConfig(**TINY))[0]
+    change = {"kind": kind, "only": ["text"], **arguments}
+    one, same, other = (content.apply(data, c) for c in (change, change, change | {"seed": 1}))
+    assert one.train is data.train and one.fingerprint == same.fingerprint != data.fingerprint
+    assert torch.equal(one.features["image"], data.features["image"])
+    text = one.features["text"]
+    assert text.shape == data.features["text"].shape and text.dtype == torch.float32 and bool(text.isfinite().all())
+    assert torch.equal(text, same.features["text"]) and not torch.equal(text, data.features["text"])
+    if kind not in ("rank", "bits"):
+        assert not torch.equal(text, other.features["text"])
+
+
+def test_changes_do_what_they_say() -> None:
+    data = generate(SyntheticConfig(**TINY))[0]
+    x = data.features["text"].double()
+
+    def after(kind: str, **arguments: Any) -> torch.Tensor:
+        return content.apply(data, {"kind": kind, **arguments}).features["text"].double()
+
+    spread = (x - x.mean(0)).square().mean()
+    added = after("noise", strength=2.0, band=[0.5, 1.0]) - x
+    assert added.square().mean() == pytest.approx(4 * float(spread), rel=1e-3)
+    energy = torch.fft.rfft(added, norm="ortho").abs().square().sum(0)
+    assert energy[:24].sum() < 1e-6 * energy.sum()
+    low = after("rank", to=3)
+    assert int(torch.linalg.matrix_rank(low - low.mean(0), atol=1e-3)) == 3
+    assert all(len(column.unique()) <= 4 for column in after("bits", to=2).T)
+    moved = (after("shuffled", share=0.5) != x).any(dim=1)
+    assert int(moved.sum()) == 25
+    zero, mean = after("missing", share=0.4, filled="zero"), after("missing", share=0.4, filled="mean")
+    gone = (zero == 0).all(dim=1)
+    assert (
+        0 < int(gone.sum()) < 50 and torch.allclose(mean[gone], mean[gone][:1]) and torch.equal(mean[~gone], x[~gone])
+    )
+    kept = content.apply(data, {"kind": "kept", "only": ["text"]})
+    assert list(kept.features) == ["text"]
+    more = content.apply(data, {"kind": "random", "only": ["text"], "name": "useless"})
+    assert list(more.features) == ["image", "text", "useless"] and torch.equal(
+        more.features["text"], data.features["text"]
+    )
+
+
+def test_neighbours_fill_better_than_the_mean() -> None:
+    """The items of similar users have similar features, where choices follow tastes."""
+    many = SyntheticConfig(n_users=400, n_items=60, n_interactions=6000, n_tastes=2, noise=0.0, popularity=0.0)
+    data = generate(many)[0]
+    x = data.features["text"]
+
+    def error(filled: str) -> float:
+        return float(
+            (content.apply(data, {"kind": "missing", "share": 0.3, "filled": filled}).features["text"] - x).norm()
+        )
+
+    assert error("neighbours") < 0.95 * error("mean")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"kind": "blur"}, "expected a change of content"), ({"kind": "random", "only": ["smell"]}, "got smell")],
+)
+def test_unknown_changes_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        content.apply(generate(SyntheticConfig(**TINY))[0], change)
+
+
+def test_data_of_a_cell_are_planted_ones() -> None:
+    dataset, truth = open_data(
+        Data("synthetic", TINY | {"noise": {"image": 1.0, "text": 0.0}}).changed("rank", to=1), None
+    )
+    assert truth is not None and not truth.noise["text"].any() and dataset.n_items == TINY["n_items"]
+
+
+# The command
+
+
+def test_all_of_them_quickly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole of it on tiny data. Loose checks: what such data say is no evidence."""
+    assert main(["all", "--quick", "--jobs", "2", "-o", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    page, html = (tmp_path / "evidence.md").read_text(), (tmp_path / "evidence.html").read_text()
+    for name, study in STUDIES.items():
+        assert study.question in out and f"## {name}" in page and study.question in html
+        assert (tmp_path / "images" / "evidence" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        rows = list(csv.DictReader((tmp_path / f"evidence-{name}.csv").open()))
+        assert rows and all(0.02 < float(row["recall@20"]) < 0.9 for row in rows)
+    assert "## significance" in page
+    contrasts = list(csv.DictReader((tmp_path / "evidence-significance.csv").open()))
+    assert len(contrasts) > 50 and all(0 <= float(row["p_corrected"]) <= 1 for row in contrasts)
+    shown = [row["contrast"] for row in contrasts if row["verdict"] != "no difference shown"]
+    assert any("VBPR, 100% shuffled" in label for label in shown)  # a model of nothing but content without it
+    # Again: nothing is left to do, and the report is the same.
+    (tmp_path / "evidence.md").unlink()
+    assert main(["all", "--quick", "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "evidence.md").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["denoisng"], "unknown experiment denoisng; did you mean 'denoising'"),
+        (["layers", "--seeds", "one"], "--seeds: expected numbers as 1,2,3, got one"),
+        (["layers", "--data-path", "/nowhere"], "--data-path: expected a directory with the folder lfm2k"),
+        ([], "Missing argument"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_whose_runs_failed_are_left_out(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    assert evidence.conclude(STUDIES, records, QUICK) == []
+
+
+def test_quick_is_a_part_of_full_in_kind() -> None:
+    """Every study has cells at either scale, and the quick one fewer."""
+    for study in STUDIES.values():
+        quick, full = (len({c.key for c in study.cells(s)}) for s in (QUICK, FULL))
+        assert 0 < quick < full
+
+
+def test_variants_are_named_so_that_the_registry_finds_them() -> None:
+    from smore_ext.models.registry import MODELS
+
+    assert MODELS[variant("RandomFilter")].__name__ == "RandomFilter"
+
+
+def test_scale_keeps_the_ends_of_a_grid() -> None:
+    assert QUICK.some((1, 2, 3)) == [1, 3] and FULL.some((1, 2, 3)) == [1, 2, 3] and QUICK.some((1, 2)) == [1, 2]
+    assert isinstance(QUICK, Scale)
