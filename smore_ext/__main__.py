@@ -14,6 +14,8 @@ from smore_ext.version import __version__
 
 # A command is a module of this package, or a package's `__main__`, with a `command`; to add one, add its line.
 COMMANDS = {
+    "prepare": "a dump of interactions becomes the folder that training reads",
+    "check": "is a folder of data sound, and what is odd about it",
     "train": "train a model",
     "compare": "models side by side on one data set, in one table",
     "evaluate": "metrics of a run's best checkpoint, under either protocol",

@@ -303,6 +303,8 @@ def test_smore_passes_exit_codes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_every_command_is_a_module_of_its_own() -> None:
     for name in smore.COMMANDS:
         module = import_module(f"smore_ext.{name}")
+        if hasattr(module, "__path__"):
+            module = import_module(f"smore_ext.{name}.__main__")
         assert module.main.__name__ == "main" and module.command.help
 
 

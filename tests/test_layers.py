@@ -25,6 +25,7 @@ LAYERS = [
     {"evaluation"},
     {"settings"},
     {"training"},
+    {"prepare"},
     {"runs"},
     {"experiments", "compat"},
 ]

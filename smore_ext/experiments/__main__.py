@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -20,12 +21,13 @@ from smore_ext.experiments.studies.common import SCALES
 from smore_ext.experiments.training_cells import train_cells
 from smore_ext.registry import did_you_mean
 
+ALL = ("all", evidence.SIGNIFICANCE)
 TOLD_EVERY = 60.0  # seconds, where no bar can be shown
 PROG = "python -m smore_ext.experiments"
 HELP = f"""Run experiments, and write their report: Markdown, HTML, plots, CSV.
 
-NAME is one of {", ".join(STUDIES)}; all is all of them. What is finished in the output directory is kept: run the same
-command again to go on."""
+NAME is one of {", ".join(STUDIES)}; all is all of them, and {evidence.SIGNIFICANCE} the report of those that are
+finished, without a run. What is finished in the output directory is kept: run the same command again to go on."""
 
 
 @click.command(help=HELP)
@@ -46,11 +48,11 @@ def command(
     report: Path | None,
 ) -> int:
     for name in names:
-        if name != "all" and name not in STUDIES:
+        if name not in (*STUDIES, *ALL):
             raise click.UsageError(
-                f"unknown experiment {name}{did_you_mean(name, STUDIES)}; there are {', '.join(STUDIES)}"
+                f"unknown experiment {name}{did_you_mean(name, (*STUDIES, *ALL))}; there are {', '.join(STUDIES)}"
             )
-    studies = STUDIES if "all" in names else {name: STUDIES[name] for name in names}
+    studies = STUDIES if set(ALL) & set(names) else {name: STUDIES[name] for name in names}
     scale = SCALES["quick" if quick else "full"]
     there = {name: loop for name, loop in scale.folders.items() if data_path and (data_path / name).is_dir()}
     if data_path and scale.folders and not there:
@@ -64,9 +66,13 @@ def command(
         except ValueError:
             raise click.UsageError(f"--seeds: expected numbers as 1,2,3, got {seeds}") from None
         scale = dataclasses.replace(scale, seeds=tuple(dict.fromkeys(chosen)))
+    if find_spec("matplotlib") is None:
+        raise click.UsageError("the report needs matplotlib: pip install 'smore-ext[plot]'")
     records, console = Records(output_dir), make_console()
     records.folder.mkdir(parents=True, exist_ok=True)
     todo = records.missing(cell for study in studies.values() for cell in study.cells(scale))
+    if "all" not in names and evidence.SIGNIFICANCE in names:
+        todo = []
     failed: dict[str, str] = {}
     begin = told = time.monotonic()
     columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -91,7 +97,7 @@ def command(
         console.print(f"{section.study.question} {section.brief}", markup=False, soft_wrap=True)
     console.print(f"written: {files[0]}, {files[1]}", markup=False, soft_wrap=True)
     if left := [name for name in studies if name not in {section.study.name for section in sections}]:
-        console.print(f"left out, as runs failed: {', '.join(left)}", markup=False, soft_wrap=True)
+        console.print(f"left out, as runs are missing: {', '.join(left)}", markup=False, soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smore_ext import ops
 from smore_ext.data import Dataset
+from smore_ext.data import missing as missing_features
 
 Change = Callable[..., Tensor]  # (features [I, D], generator, dataset, **arguments) -> features
 
@@ -85,26 +85,12 @@ def random(x: Tensor, generator: torch.Generator, _: Dataset) -> Tensor:
     return x.mean() + _spread(x) * torch.randn(x.shape, generator=generator)
 
 
-def missing(x: Tensor, generator: torch.Generator, dataset: Dataset, share: float, filled: str) -> Tensor:
-    """A share of the items loses its features, which are then "zero", the "mean", or that of "neighbours".
-
-    Neighbours are the 10 items of most similar users (cosine over train interactions) that have features, so
-    weighted.
-    """
+def missing(x: Tensor, generator: torch.Generator, dataset: Dataset, share: float, filled: Any) -> Tensor:
+    """A share of the items loses its features, which are then "zero", the "mean", or that of "neighbours"."""
     gone = torch.rand(len(x), generator=generator) < share
-    out = x.clone()
-    mean = x[~gone].mean(dim=0) if bool((~gone).any()) else torch.zeros(x.shape[1])
-    out[gone] = {"zero": torch.zeros_like(mean), "mean": mean, "neighbours": mean}[filled]
-    if filled == "neighbours" and bool((~gone).any()):
-        seen = torch.zeros(dataset.n_items, dataset.n_users)
-        seen[dataset.train.items, dataset.train.users] = 1.0
-        have = (~gone).nonzero()[:, 0]
-        cosine, index = ops.knn(seen[gone], seen[have], min(10, len(have)))
-        weight = cosine.clamp(min=0)
-        total = weight.sum(dim=1, keepdim=True)
-        theirs = (weight[:, :, None] * x[have[index.long()]]).sum(dim=1) / total.clamp(min=1e-12)
-        out[gone] = torch.where(total > 0, theirs, mean)
-    return out
+    if filled == "zero":
+        return torch.where(gone[:, None], 0.0, x)
+    return missing_features.filled(x, gone, *dataset.train, dataset.n_users, filled)
 
 
 def _spread(x: Tensor) -> float:

@@ -1,0 +1,144 @@
+"""What items are described by: texts put together from columns, and vectors that others made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from smore_ext.data.dataset import DatasetError
+from smore_ext.data.messages import listed
+from smore_ext.data.missing import Filled, fill
+from smore_ext.prepare.sources import ITEM, TEXTS, Source, open_source, quoted, run
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Filled", "Texts", "fill", "texts_of", "vectors_of"]
+LONGEST = 4000  # characters of a text: encoders read less
+
+
+class Texts(NamedTuple):
+    """A text an item by number, "" where there is none, and the columns that it is made of."""
+
+    texts: list[str]
+    columns: list[str]
+
+
+def texts_of(
+    connection: DuckDBPyConnection, source: Source, item_ids: Sequence[str], chosen: Sequence[str] = ()
+) -> Texts:
+    """The texts of items from their table: columns one after the other, lists spelled with commas.
+
+    Raises `DatasetError`: no column of items or texts, an item twice with different texts.
+    """
+    item = source.column(ITEM, None, "items")
+    if item is None:
+        raise DatasetError(
+            f"{source.path}: expected a column of items ({', '.join(ITEM)}), got {', '.join(source.columns)}"
+        )
+    columns = [str(source.column((), name, "texts")) for name in chosen]
+    if not chosen:
+        found = (source.column(names, None, "texts") for names in TEXTS)
+        columns = [name for name in found if name is not None]
+    if not columns:
+        raise DatasetError(
+            f"{source.path}: expected a column of texts ({', '.join(names[0] for names in TEXTS)}, or those that "
+            f"--text-columns names), got {', '.join(source.columns)}"
+        )
+    joined = ", ".join(f"nullif(trim(CAST({quoted(name)} AS VARCHAR)), '')" for name in columns)
+    _register_ids(connection, item_ids)
+    rows = run(
+        connection,
+        source.path,
+        "SELECT wanted.number, min(text), count(DISTINCT text), any_value(wanted.raw) FROM "
+        f"(SELECT CAST({quoted(item)} AS VARCHAR) AS raw, left(concat_ws('. ', {joined}), {LONGEST}) AS text "
+        f"FROM {source.relation}) AS described JOIN wanted USING (raw) GROUP BY wanted.number",
+    ).fetchall()
+    texts = [""] * len(item_ids)
+    for number, text, different, raw in rows:
+        if different > 1:
+            raise DatasetError(f"{source.path}: expected each item once, got {raw!r} with {different} different texts")
+        texts[number] = " ".join(_unlisted(text or "").split())
+    return Texts(texts, columns)
+
+
+def _unlisted(text: str) -> str:
+    """A text without the brackets and quotes that lists of texts have in JSON."""
+    return text.translate({ord(mark): " " for mark in '[]"{}'})
+
+
+def vectors_of(
+    connection: DuckDBPyConnection, path: Path, temporary: Path, item_ids: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [I, D] float32 of items, zero where there are none, and which those are, [I] bool."""
+    ids, table = _npy(path) if path.suffix == ".npy" else _table(connection, path, temporary, item_ids)
+    place = {raw: row for row, raw in enumerate(ids)}
+    if len(place) < len(ids):
+        twice = next(raw for row, raw in enumerate(ids) if place[raw] != row)
+        raise DatasetError(f"{path}: expected each item once, got {twice!r} twice")
+    rows = np.array([place.get(raw, -1) for raw in item_ids])
+    absent = rows < 0
+    out = np.zeros((len(item_ids), table.shape[1]), dtype=np.float32)
+    out[~absent] = table[rows[~absent]]
+    if not np.isfinite(out).all():
+        row = int(np.argwhere(~np.isfinite(out).all(axis=1))[0, 0])
+        raise DatasetError(f"{path}: expected finite numbers, got NaN or infinity for item {item_ids[row]!r}")
+    return out, absent
+
+
+def _npy(path: Path) -> tuple[list[str], np.ndarray]:
+    names = path.with_suffix(".txt")
+    if not names.is_file():
+        raise DatasetError(f"{path}: expected the items of its rows, one id a line, in {names}, got nothing there")
+    try:
+        table = np.load(path, allow_pickle=False, mmap_mode="r")
+        ids = names.read_text(encoding="utf-8").splitlines()
+    except (OSError, EOFError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from None
+    if table.ndim != 2 or len(table) != len(ids) or table.dtype.kind not in "fiu":
+        raise DatasetError(
+            f"{path}: expected numbers of shape ({len(ids)}, width), a row a line of {names.name}, got {table.dtype} "
+            f"of shape {table.shape}"
+        )
+    return ids, table
+
+
+def _table(
+    connection: DuckDBPyConnection, path: Path, temporary: Path, item_ids: Sequence[str]
+) -> tuple[list[str], np.ndarray]:
+    source = open_source(connection, path, temporary)
+    item = source.column(ITEM, None, "items") or ("id" if "id" in source.columns else None)
+    if item is None:
+        raise DatasetError(f"{path}: expected a column of items ({', '.join(ITEM)}, id), got {listed(source.columns)}")
+    numbers = [name for name in source.columns if name != item]
+    _register_ids(connection, item_ids)
+    kind = "FLOAT[]" if len(numbers) == 1 else "FLOAT"
+    picked = ", ".join(f"CAST({quoted(name)} AS {kind})" for name in numbers)
+    rows = run(
+        connection,
+        path,
+        f"SELECT CAST({quoted(item)} AS VARCHAR), {picked} FROM {source.relation} "
+        f"WHERE CAST({quoted(item)} AS VARCHAR) IN (SELECT raw FROM wanted)",
+    ).fetchall()
+    if not rows:
+        raise DatasetError(f"{path}: expected features of some of the {len(item_ids):,} items, got none of theirs")
+    ids = [row[0] for row in rows]
+    values = [row[1] if len(numbers) == 1 else row[1:] for row in rows]
+    widths = {len(value or ()) for value in values}
+    if len(widths) > 1 or widths == {0}:
+        raise DatasetError(f"{path}: expected vectors of one width, got {listed(sorted(map(str, widths)))}")
+    return ids, np.array(values, dtype=np.float32).reshape(len(ids), -1)
+
+
+def _register_ids(connection: DuckDBPyConnection, item_ids: Sequence[str]) -> None:
+    """The table `wanted`: raw ids of the items and their numbers."""
+    connection.execute("CREATE OR REPLACE TABLE wanted (raw VARCHAR, number BIGINT)")
+    import pandas
+
+    frame = pandas.DataFrame({"raw": list(item_ids), "number": np.arange(len(item_ids))})
+    connection.register("wanted_frame", frame)
+    connection.execute("INSERT INTO wanted SELECT raw, number FROM wanted_frame")
+    connection.unregister("wanted_frame")

@@ -1,0 +1,178 @@
+"""A prepared folder: interactions in the form of MMRec, raw ids, features with what is missing, and a manifest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smore_ext.data.dataset import DatasetError
+from smore_ext.data.files import FEATURES, ID_MAPS, TABLE
+from smore_ext.environment import versions
+from smore_ext.prepare.content import Filled, fill, texts_of, vectors_of
+from smore_ext.prepare.encoders import encode_texts
+from smore_ext.prepare.rules import Interactions, Rules, select
+from smore_ext.prepare.sources import connect, open_source
+
+MANIFEST, TEXTS = "manifest.json", "item_texts.jsonl"
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was written: the folder, and its manifest as a dictionary."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+def prepare(
+    source: Path,
+    output: Path,
+    rules: Rules | None = None,
+    *,
+    items: Path | None = None,
+    text_columns: Sequence[str] = (),
+    text_encoder: str | None = None,
+    vectors: Mapping[str, Path] | None = None,
+    filled: Filled = "neighbours",
+    memory: str = "1GB",
+    overwrite: bool = False,
+    tell: Told = lambda _: None,
+) -> Prepared:
+    """Makes a folder that training reads from a table of interactions; all of it, or nothing.
+
+    Args:
+        source: the interactions: csv, tsv, .inter, JSON lines, parquet, packed or not (`sources.py`).
+        output: the folder; its name becomes that of the data set.
+        rules: which interactions count, and how they are split.
+        items: a table of the items' texts.
+        text_columns: its columns that make the text; else those that have known names.
+        text_encoder: a folder with a sentence-transformers model, or its name where it is on this machine; None
+            leaves the texts as they are, in `item_texts.jsonl`.
+        vectors: features by name: a parquet or JSON lines table of an id and a list of numbers, or of an id and a
+            column a number; or an `.npy` with the ids, one a line, in the `.txt` of the same name.
+        filled: what items without a text or vector get: "mean" or "neighbours" (`smore_ext.data.missing`). They are
+            listed in `<name>_missing.txt`.
+        memory: what DuckDB may use before it goes on on the disk.
+        overwrite: a folder that is there is replaced when the new one is complete.
+        tell: called with a line as each part is done.
+
+    Raises `DatasetError`, `FileExistsError`, `ImportError` for what is not installed.
+    """
+    rules, begin = rules or Rules(), time.perf_counter()
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} is there: choose another folder, or --overwrite")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        place, scratch = Path(temporary) / "folder", Path(temporary) / "scratch"
+        place.mkdir()
+        scratch.mkdir()
+        with connect(scratch, memory) as connection:
+            table = open_source(connection, source, scratch)
+            data = select(connection, table, rules)
+            tell(
+                f"interactions: {len(data.users):,} of {data.counts['read']:,}, {len(data.user_ids):,} users, "
+                f"{len(data.item_ids):,} items"
+            )
+            write_interactions(place, output.name, data)
+            sources = {"interactions": _file(source)}
+            features: dict[str, Any] = {}
+            if items is not None:
+                found = texts_of(connection, open_source(connection, items, scratch), data.item_ids, text_columns)
+                sources["items"] = _file(items)
+                write_texts(place, data.item_ids, found.texts)
+                there = sum(map(bool, found.texts))
+                tell(f"texts: {there:,} of {len(found.texts):,} items, from {', '.join(found.columns)}")
+                features["text"] = {"columns": found.columns, "items_with_text": there}
+                if text_encoder:
+                    rows = encode_texts(found.texts, text_encoder, output.parent / f".{output.name}.encoding", tell)
+                    absent = np.array([not text for text in found.texts])
+                    features["text"] |= {
+                        "encoder": text_encoder,
+                        **write_features(place, "text", rows, absent, data, filled),
+                    }
+            for name, path in (vectors or {}).items():
+                rows, absent = vectors_of(connection, path, scratch, data.item_ids)
+                sources[name] = _file(path)
+                features[name] = write_features(place, name, rows, absent, data, filled)
+                tell(f"{name}: {int((~absent).sum()):,} of {len(rows):,} items, {rows.shape[1]} wide")
+        manifest = {
+            "format": "smore_ext prepared 1",
+            "versions": versions(),
+            "sources": sources,
+            "rules": asdict(rules),
+            "counts": {
+                **data.counts, "users": len(data.user_ids), "items": len(data.item_ids),
+                **{name: int((data.labels == k).sum()) for k, name in enumerate(("train", "validation", "test"))},
+            },
+            "features": features,
+        }  # fmt: skip
+        (place / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if output.exists():
+            output.rename(Path(temporary) / "before")
+        place.rename(output)
+    shutil.rmtree(output.parent / f".{output.name}.encoding", ignore_errors=True)
+    tell(f"{output}: {time.perf_counter() - begin:.1f} s")
+    return Prepared(output, manifest)
+
+
+def write_interactions(place: Path, name: str, data: Interactions) -> None:
+    """`<name>.inter` and the maps of raw ids."""
+    import pandas
+
+    columns: dict[str, Any] = {"userID": data.users, "itemID": data.items}
+    if data.ratings is not None:
+        columns["rating"] = data.ratings
+    if data.times is not None:
+        columns["timestamp"] = data.times
+    frame = pandas.DataFrame(columns | {"x_label": data.labels})
+    frame.to_csv(place / f"{name}{TABLE}", sep="\t", index=False)
+    for kind, ids in (("user", data.user_ids), ("item", data.item_ids)):
+        with (place / ID_MAPS[kind]).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+            writer.writerow([f"{kind}_id", f"{kind}ID"])
+            writer.writerows((raw, number) for number, raw in enumerate(ids))
+
+
+def write_texts(place: Path, ids: Sequence[str], texts: Sequence[str]) -> None:
+    """A line an item, by number."""
+    with (place / TEXTS).open("w", encoding="utf-8") as file:
+        for raw, text in zip(ids, texts, strict=True):
+            file.write(json.dumps({"item": raw, "text": text}, ensure_ascii=False) + "\n")
+
+
+def write_features(
+    place: Path, name: str, rows: np.ndarray, absent: np.ndarray, data: Interactions, filled: Filled
+) -> dict[str, Any]:
+    """`<name>_feat.npy`, and where some are missing `<name>_missing.txt`; what the manifest says of them."""
+    if absent.all():
+        raise DatasetError(f"{name}: expected features of some of the {len(rows):,} items, got none of theirs")
+    train = data.labels == 0
+    rows = fill(rows, absent, data.users[train], data.items[train], len(data.user_ids), filled)
+    np.save(place / f"{name}{FEATURES}", rows.astype(np.float32), allow_pickle=False)
+    if absent.any():
+        lost = [data.item_ids[item] for item in np.flatnonzero(absent)]
+        (place / f"{name}_missing.txt").write_text("\n".join(lost) + "\n", encoding="utf-8")
+    return {"shape": list(rows.shape), "missing": int(absent.sum()), "filled": filled if absent.any() else None}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    """What tells whether it is the same file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+__all__ = ["MANIFEST", "TEXTS", "Prepared", "prepare"]

@@ -1,0 +1,192 @@
+"""Which interactions count: ratings, repeated pairs, the k-core; and which are for validation and test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from smore_ext.data.dataset import DatasetError
+from smore_ext.data.messages import listed
+from smore_ext.data.options import ReadOptions
+from smore_ext.data.splits import split_labels
+from smore_ext.prepare.sources import ITEM, RATING, TIME, USER, Source, quoted, run
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Split = Literal["random", "leave_one_out", "user_time", "time", "item_cold"]
+_ROUNDS = 1000  # of the k-core: each takes something away, so the largest graph ends long before
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done to the interactions. The defaults are the field's: 5-core, 80 : 10 : 10 at random by user.
+
+    Attributes:
+        k_core: users and items keep at least so many different partners each, until all do; 1 keeps all.
+        min_rating: interactions below it do not count; None counts all.
+        split: "random" by user, "leave_one_out" (the last two of each user), "user_time" (the latest of each user),
+            "time" (two moments for all), "item_cold" (all interactions of some items are held out).
+        ratios: train, validation, test.
+        seed: of what is drawn.
+        user, item, rating, time: columns, where they are not found by their names.
+
+    Of repeated pairs the earliest counts, where times are there, and else one with the highest rating.
+    """
+
+    k_core: int = 5
+    min_rating: float | None = None
+    split: Split = "random"
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    user: str | None = None
+    item: str | None = None
+    rating: str | None = None
+    time: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.k_core < 1:
+            raise DatasetError(f"k_core: expected at least 1, got {self.k_core}")
+        if self.split not in get_args(Split):
+            raise DatasetError(f"split: expected one of {', '.join(get_args(Split))}, got {self.split!r}")
+        self.read_options()
+
+    def read_options(self) -> ReadOptions:
+        rule = "random" if self.split == "item_cold" else self.split
+        return ReadOptions(split=rule, split_ratios=self.ratios, split_seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """What is left, by user and item number; [E] each. Raw ids by number, ascending as texts."""
+
+    users: np.ndarray
+    items: np.ndarray
+    ratings: np.ndarray | None
+    times: np.ndarray | None
+    labels: np.ndarray
+    user_ids: list[str]
+    item_ids: list[str]
+    counts: dict[str, int]
+
+
+def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Interactions:
+    """Applies the rules to a table of interactions. Raises `DatasetError`."""
+    chosen = {
+        "u": source.column(USER, rules.user, "users"),
+        "i": source.column(ITEM, rules.item, "items"),
+        "r": source.column(RATING, rules.rating, "ratings"),
+        "t": source.column(TIME, rules.time, "times"),
+    }
+    there = listed(source.columns)
+    for key, what, names in (("u", "users", USER), ("i", "items", ITEM)):
+        if chosen[key] is None:
+            raise DatasetError(
+                f"{source.path}: expected a column of {what} ({', '.join(names)}, or one that --{what[:-1]}-column "
+                f"names), got {there}"
+            )
+    if rules.min_rating is not None and chosen["r"] is None:
+        raise DatasetError(
+            f"{source.path}: expected a column of ratings for --min-rating, got {', '.join(source.columns)}"
+        )
+    if rules.split in ("user_time", "time") and chosen["t"] is None:
+        raise DatasetError(f"{source.path}: expected a column of times for --split {rules.split}, got {there}")
+    counts = _load(connection, source, chosen, rules)
+    _core(connection, rules.k_core)
+    rows = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
+    counts["after_k_core"] = rows
+    if not rows:
+        raise DatasetError(
+            f"{source.path}: nothing is left of {counts['read']:,} interactions, {counts['distinct_pairs']:,} "
+            f"different pairs: the {rules.k_core}-core is empty; see --k-core"
+        )
+    ids = {}
+    for key, column in (("users", "u"), ("items", "i")):
+        connection.execute(
+            f"CREATE TABLE {key} AS SELECT {column} AS raw, row_number() OVER (ORDER BY {column}) - 1 AS number "
+            f"FROM (SELECT DISTINCT {column} FROM pairs)"
+        )
+        ids[key] = [raw for (raw,) in connection.execute(f"SELECT raw FROM {key} ORDER BY number").fetchall()]
+    table = connection.execute(
+        "SELECT users.number AS u, items.number AS i, r, t FROM pairs JOIN users ON users.raw = pairs.u "
+        "JOIN items ON items.raw = pairs.i ORDER BY 1, t, 2"
+    ).fetchnumpy()
+    users, items = (np.asarray(table[key], dtype=np.int64) for key in "ui")
+    ratings = np.ma.filled(table["r"], np.nan).astype(np.float64) if chosen["r"] else None
+    times = np.ma.filled(table["t"], 0).astype(np.int64) if chosen["t"] else None
+    labels = labelled(users, items, times, rules)
+    return Interactions(users, items, ratings, times, labels, ids["users"], ids["items"], counts)
+
+
+def _load(
+    connection: DuckDBPyConnection, source: Source, chosen: dict[str, str | None], rules: Rules
+) -> dict[str, int]:
+    """Fills the table `pairs`: different pairs (u, i) with rating r and time t."""
+    u, i = (f"CAST({quoted(str(chosen[key]))} AS VARCHAR)" for key in "ui")
+    r = f"CAST({quoted(chosen['r'])} AS VARCHAR)" if chosen["r"] else "NULL"
+    t = f"CAST({quoted(chosen['t'])} AS VARCHAR)" if chosen["t"] else "NULL"
+    run(
+        connection,
+        source.path,
+        f"CREATE TABLE raw AS SELECT {u} AS u, {i} AS i, {r} AS rt, TRY_CAST({r} AS DOUBLE) AS r, {t} AS tt, "
+        f"TRY_CAST(TRY_CAST({t} AS DOUBLE) AS BIGINT) AS t FROM {source.relation}",
+    )
+    for column, text, what, expected in (
+        ("u", "u", "user", "an id"),
+        ("i", "i", "item", "an id"),
+        ("r", "rt", "rating", "a number"),
+        ("t", "tt", "time", "a number of seconds or milliseconds"),
+    ):
+        if chosen[column] is not None:
+            wrong, example = connection.execute(
+                f"SELECT count(*), any_value({text}) FROM raw WHERE {column} IS NULL OR CAST({column} AS VARCHAR) = ''"
+            ).fetchall()[0]
+            if wrong:
+                got = "nothing" if example in (None, "") else repr(example)
+                raise DatasetError(
+                    f"{source.path}: expected {expected} as {what} in column {chosen[column]}, got {got} "
+                    f"in {wrong:,} rows"
+                )
+    counts = {"read": connection.execute("SELECT count(*) FROM raw").fetchall()[0][0]}
+    if not counts["read"]:
+        raise DatasetError(f"{source.path}: expected interactions, got a table without rows")
+    if rules.min_rating is not None:
+        connection.execute("DELETE FROM raw WHERE r < ?", [rules.min_rating])
+        counts["with_min_rating"] = connection.execute("SELECT count(*) FROM raw").fetchall()[0][0]
+    connection.execute(
+        "CREATE TABLE pairs AS SELECT u, i, arg_min(r, (t, -r)) AS r, min(t) AS t FROM raw GROUP BY u, i"
+        if chosen["t"]
+        else "CREATE TABLE pairs AS SELECT u, i, max(r) AS r, NULL::BIGINT AS t FROM raw GROUP BY u, i"
+    )
+    connection.execute("DROP TABLE raw")
+    counts["distinct_pairs"] = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
+    return counts
+
+
+def _core(connection: DuckDBPyConnection, k: int) -> None:
+    """Takes users and items of fewer than k pairs out of `pairs`, until there are none."""
+    for _ in range(_ROUNDS if k > 1 else 0):
+        before = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
+        for column in "ui":
+            connection.execute(
+                f"CREATE OR REPLACE TABLE pairs AS SELECT * FROM pairs WHERE {column} IN "
+                f"(SELECT {column} FROM pairs GROUP BY {column} HAVING count(*) >= {k})"
+            )
+        if connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0] == before:
+            return
+
+
+def labelled(users: np.ndarray, items: np.ndarray, times: np.ndarray | None, rules: Rules) -> np.ndarray:
+    """Labels 0 train, 1 validation, 2 test, [E]. A user's only interaction is for training, whatever the rule."""
+    if rules.split != "item_cold":
+        return split_labels(users, times, rules.read_options())
+    rng = np.random.Generator(np.random.PCG64(rules.seed))
+    n_items = int(items.max()) + 1
+    order = rng.permutation(n_items)
+    count = np.bincount(items, minlength=n_items)[order].cumsum() / len(items)
+    _, valid, test = rules.ratios
+    of_item = np.zeros(n_items, dtype=np.int64)
+    of_item[order] = np.where(count <= test, 2, np.where(count <= test + valid, 1, 0))
+    return of_item[items]
