@@ -19,7 +19,7 @@ from smore_ext.graph import Graph
 from smore_ext.version import __version__
 
 if TYPE_CHECKING:  # the names of _LAZY, for type checkers
-    from smore_ext import data, models, testing
+    from smore_ext import data, models, serving, testing
     from smore_ext.data import Dataset, ReadOptions, builtin_dataset, load_dataset
     from smore_ext.evaluation.metrics import ranking_metrics
     from smore_ext.models import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the names of _LAZY, for type checkers
         SMOREConfig,
         TableLinear,
     )
+    from smore_ext.serving import load
 
 __all__ = [
     "Batch",
@@ -54,11 +55,13 @@ __all__ = [
     "build_info",
     "builtin_dataset",
     "data",
+    "load",
     "load_dataset",
     "models",
     "ops",
     "ranking_metrics",
     "reference",
+    "serving",
     "testing",
 ]
 
@@ -78,6 +81,7 @@ _LAZY = {
         "SMOREConfig",
         "TableLinear",
     ),
+    "serving": ("load",),
     "testing": (),
 }
 

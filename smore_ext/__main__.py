@@ -22,6 +22,8 @@ COMMANDS = {
     "experiments": "what the parts of the model do, measured: the report of docs/evidence.md",
     "audit": "does content matter to a run, are its gates alive, is its data clean",
     "recommend": "the items that a run ranks first for a user",
+    "similar": "the items that are most like one, by behaviour, a modality or all",
+    "explain": "why a model ranks an item where it does for a user",
     "export": "embeddings of a run, or its ranked lists, for use elsewhere",
     "doctor": "what is installed, how it was built, and whether every op is right",
 }

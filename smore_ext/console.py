@@ -180,6 +180,16 @@ def recommendation_table(user: int | str, items: Iterable[tuple[int | str, float
     return table
 
 
+def near_table(title: str, value: str, items: Iterable[tuple[int | str, float]], what: str = "item") -> Group:
+    """Items, or parts, each with a value."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in (what, value):
+        table.add_column(name, justify="right")
+    for item, number in items:
+        table.add_row(Text(str(item)), f"{number:.4f}")
+    return Group(Text(title), table)  # a title of the table would be folded to its width
+
+
 def duration(seconds: float) -> str:
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from smore_ext import runs
+from smore_ext import runs, serving
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
 from smore_ext.recommend import one_run
@@ -21,6 +21,9 @@ PROG = "python -m smore_ext.export"
 @click.option(
     "-o", "--output", type=Path, required=True, metavar="PATH", help="a .safetensors file, or a folder of .npy"
 )
+@click.option(
+    "--served", is_flag=True, help="one .safetensors file that recommend, similar and explain take without the data"
+)
 @click.option("--lists", is_flag=True, help="ranked lists also where there are embeddings")
 @click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="places a ranked list")
 @click.option(
@@ -31,9 +34,11 @@ PROG = "python -m smore_ext.export"
     help="items left out of a user's list: all the user's interactions, or those of train only",
 )
 @click.option("--data-path", type=Path, metavar="PATH", help="where the data is now, if it moved")
-def command(run_dir: Path, output: Path, lists: bool, k: int, mask: str, data_path: Path | None) -> int:
+def command(run_dir: Path, output: Path, served: bool, lists: bool, k: int, mask: str, data_path: Path | None) -> int:
+    if served and (lists or output.suffix != ".safetensors"):
+        raise click.UsageError("--served: expected -o FILE.safetensors, and no --lists")
     run = runs.load_run(one_run(run_dir), data_path)
-    tensors = runs.export(run, output, lists, k, mask)
+    tensors = serving.write(serving.load(run), output) if served else runs.export(run, output, lists, k, mask)
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
     make_console().print(f"{shapes} in {output}", soft_wrap=True)
     return 0

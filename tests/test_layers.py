@@ -27,6 +27,7 @@ LAYERS = [
     {"training"},
     {"prepare"},
     {"runs"},
+    {"serving"},
     {"experiments", "compat"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

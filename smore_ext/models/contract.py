@@ -238,6 +238,11 @@ class Recommender(nn.Module):
         """Final embeddings (users [U, d], items [I, d]); a score is a dot product. Called without gradients."""
         raise NotImplementedError(f"{type(self).__name__} has no embeddings()")
 
+    def item_parts(self) -> dict[str, Tensor]:
+        """What the items' final embeddings are the sum of, by name, [I, d] each: a score is the sum of the user's dot
+        products with them, which says where it comes from. Called without gradients, in evaluation mode."""
+        return {"embedding": self.embeddings()[1]}
+
     def scores(self, users: Tensor) -> Tensor:
         """Scores [B, I] of all items for `users` [B] int64, finite. Called without gradients.
 

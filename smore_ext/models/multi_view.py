@@ -190,6 +190,18 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         final = torch.cat([behaviour + self._side(behaviour, views) for behaviour, views in self._blocks()])
         return final.split([self.n_users, self.n_items])
 
+    def item_parts(self) -> dict[str, Tensor]:
+        """Behaviour view, and side information by its parts."""
+        behaviour, views = self.views()
+        items = behaviour[self.n_users :]
+        blocks = zip(items.split(NODES), views.split(NODES), strict=True)
+        parts = [self._side_parts(block, of_block) for block, of_block in blocks]
+        return {"behaviour": items} | {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _side_parts(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
+        """What side information is the sum of, by name, [R, d] each."""
+        return {"side": self._side(behaviour, views)}
+
     @takes_parts
     def loss(self, batch: Batch) -> Tensor:
         """BPR, L2 on the batch's final embeddings, and InfoNCE between side information and behaviour view."""

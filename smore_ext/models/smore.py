@@ -107,6 +107,15 @@ class SMORE(MultiView):
             side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
         return side / (len(modality_views) + 1)
 
+    def _side_parts(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
+        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)
+        share = 1.0 / (len(modality_views) + 1)
+        parts = {}
+        for m, view in zip(self.modalities, modality_views, strict=True):
+            attention = self.query[m](fusion_view).softmax(dim=1)
+            parts[m] = share * self.preference_gate[m](behaviour) * attention * view
+        return parts | {"fusion": share * self.fusion_preference_gate(behaviour) * fusion_view}
+
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
         """Are the gates alive? Means over all nodes; dropout acts unless the model is in eval mode.

@@ -1,0 +1,213 @@
+"""A trained model by its factors: lists, similar items, explanations.
+
+A score is the dot product of a user's and an item's embedding, and the item's is a sum of parts (behaviour, each
+modality, fusion; `Recommender.item_parts`), so a score is a sum of contributions. Shapes: U users, I items, d wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smore_ext import ops
+from smore_ext.data.dataset import DatasetError
+from smore_ext.data.messages import listed, shown
+from smore_ext.graph import Graph
+from smore_ext.registry import did_you_mean
+
+Id = str | int
+BLOCK = 4096  # users ranked at once
+
+
+class Similar(NamedTuple):
+    """An item, and its cosine with the one asked about or its score for a user."""
+
+    item: Id
+    value: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item has its score for a user.
+
+    Attributes:
+        score: the dot product.
+        contributions: by part of the item; their sum is the score.
+        nearest: by part, the user's items most like this one there.
+        seen: whether the user has had the item.
+    """
+
+    score: float
+    contributions: dict[str, float]
+    nearest: dict[str, list[Similar]]
+    seen: bool
+
+
+@dataclass(frozen=True)
+class Served:
+    """Factors of a trained model, with what its users have had.
+
+    Attributes:
+        users, items: final embeddings, [U, d] and [I, d].
+        parts: by name, [I, d] each, of sum `items`.
+        seen: [U, I], the interactions of all splits.
+        known: [K] int64, ascending: the items that there are, others being gaps between ids.
+        trained: [U] bool, users with a train interaction: the model knows nothing of others.
+        user_ids, item_ids: raw ids by number; None where ids are the numbers.
+        about: what it is: model, data set, fingerprint.
+    """
+
+    users: Tensor
+    items: Tensor
+    parts: dict[str, Tensor]
+    seen: Graph
+    known: Tensor
+    trained: Tensor
+    user_ids: tuple[str, ...] | None
+    item_ids: tuple[str, ...] | None
+    about: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
+            object.__setattr__(self, f"_{kind}s", None if ids is None else {raw: n for n, raw in enumerate(ids)})
+
+    def user_number(self, user: Id) -> int:
+        return self._number(user, "user", self.user_ids, len(self.users))
+
+    def item_number(self, item: Id) -> int:
+        return self._number(item, "item", self.item_ids, len(self.items))
+
+    def item(self, number: int) -> Id:
+        return number if self.item_ids is None else self.item_ids[number]
+
+    def user(self, number: int) -> Id:
+        return number if self.user_ids is None else self.user_ids[number]
+
+    def recommend(
+        self,
+        users: Sequence[Id],
+        k: int = 10,
+        filter_seen: bool = True,
+        allow: Sequence[Id] | None = None,
+        deny: Sequence[Id] = (),
+    ) -> dict[Id, list[Similar]]:
+        """The items ranked first for each user, best first; fewer than k where no more are left.
+
+        Args:
+            users: raw ids.
+            filter_seen: leaves out what the user has had, in any split.
+            allow: the items that may be recommended, all if None.
+            deny: those that may not.
+
+        Raises `DatasetError` for an id that the data lacks, and a user without train interactions.
+        """
+        numbers = [self.user_number(user) for user in users]
+        for user, number in zip(users, numbers, strict=True):
+            if not self.trained[number]:
+                raise DatasetError(f"user: expected one with train interactions, got {shown(user)}, who has none")
+        candidates = self._candidates(allow, deny)
+        out: dict[Id, list[Similar]] = {}
+        for block in torch.tensor(numbers, dtype=torch.int64).split(BLOCK):
+            score, index = self.ranked(block, k, filter_seen, candidates)
+            for number, scores, items in zip(block.tolist(), score.tolist(), index.tolist(), strict=True):
+                pairs = zip(items, scores, strict=True)
+                out[self.user(number)] = [Similar(self.item(item), value) for item, value in pairs if item >= 0]
+        return out
+
+    def all_lists(
+        self, k: int, filter_seen: bool = True, allow: Sequence[Id] | None = None, deny: Sequence[Id] = ()
+    ) -> Iterator[tuple[Id, list[Similar]]]:
+        """Lists of all users with train interactions, streamed, by number."""
+        numbers = self.trained.nonzero()[:, 0].tolist()
+        for first in range(0, len(numbers), BLOCK):
+            users = [self.user(number) for number in numbers[first : first + BLOCK]]
+            yield from self.recommend(users, k, filter_seen, allow, deny).items()
+
+    def ranked(
+        self, users: Tensor, k: int, filter_seen: bool = True, candidates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(score [B, k'], item [B, k']) of users [B] among candidates, on the CPU; -inf and -1 where none is left."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        among = self.known if candidates is None else candidates
+        rows, device = self.seen.rows(users), self.users.device
+        user, item = (rows.row.long(), rows.col.long()) if filter_seen else (torch.empty(0).long(),) * 2
+        place = torch.searchsorted(among, item).clamp(max=len(among) - 1)
+        inside = among[place] == item
+        masked = Graph.from_edges(user[inside], place[inside], None, (len(users), len(among))).to(device)
+        items = self.items[among.to(device)]
+        score, index = ops.masked_topk(self.users[users.to(device)], items, min(k, len(among)), masked)
+        score, index = score.cpu(), index.cpu()
+        return score, torch.where(index < 0, index, among[index.clamp(min=0)])
+
+    def similar(self, items: Sequence[Id], k: int = 10, by: str | None = None) -> dict[Id, list[Similar]]:
+        """The items of the largest cosine with each, itself left out. `by`: a part's name; None: final embeddings."""
+        table = self.space(by)
+        known = self.known.to(table.device)
+        unit = F.normalize(table[known].double(), dim=1)
+        out: dict[Id, list[Similar]] = {}
+        for item in items:
+            number = self.item_number(item)
+            cosine = unit @ F.normalize(table[number].double(), dim=0)
+            cosine[known == number] = -torch.inf
+            value, index = cosine.sort(descending=True, stable=True)
+            least = min(k, len(known) - 1)
+            pairs = zip(known[index[:least]].tolist(), value[:least].tolist(), strict=True)
+            out[self.item(number)] = [Similar(self.item(other), near) for other, near in pairs]
+        return out
+
+    def explain(self, user: Id, item: Id, k: int = 3) -> Explanation:
+        """Contributions to a score, and which of the user's k items are nearest to the item, in each part."""
+        row, number = self.user_number(user), self.item_number(item)
+        if not self.trained[row]:
+            raise DatasetError(f"user: expected one with train interactions, got {shown(user)}, who has none")
+        theirs = self.seen.rows(torch.tensor([row])).col.long()
+        own = self.users[row].double()
+        contributions = {name: float(own @ table[number].double()) for name, table in self.parts.items()}
+        others = theirs[theirs != number].to(self.items.device)
+        nearest = {}
+        for name, table in self.parts.items():
+            cosine = F.cosine_similarity(table[others].double(), table[number].double()[None], dim=1)
+            value, index = cosine.sort(descending=True, stable=True)
+            pairs = zip(others[index[:k]].tolist(), value[:k].tolist(), strict=True)
+            nearest[name] = [Similar(self.item(other), near) for other, near in pairs]
+        score = float(own @ self.items[number].double())
+        return Explanation(score, contributions, nearest, bool((theirs == number).any()))
+
+    def space(self, by: str | None) -> Tensor:
+        """The items' embeddings [I, d]: final, or a part of them."""
+        if by is None:
+            return self.items
+        if by not in self.parts:
+            hint = did_you_mean(by, self.parts)
+            raise ValueError(f"by: expected one of {listed(self.parts)}, got {shown(by)}{hint}")
+        return self.parts[by]
+
+    def to(self, device: str | torch.device) -> Served:
+        """With its factors on a device; what was seen, and lists, are on the CPU."""
+        moved = {name: table.to(device) for name, table in self.parts.items()}
+        args = self.seen, self.known, self.trained, self.user_ids, self.item_ids, self.about
+        return Served(self.users.to(device), self.items.to(device), moved, *args)
+
+    def _candidates(self, allow: Sequence[Id] | None, deny: Sequence[Id]) -> Tensor:
+        keep = torch.zeros(len(self.items), dtype=torch.bool)
+        keep[self.known if allow is None else [self.item_number(item) for item in allow]] = True
+        keep[[self.item_number(item) for item in deny]] = False
+        if not bool(keep.any()):
+            raise ValueError("allow, deny: expected to leave an item to recommend, got none")
+        return keep.nonzero()[:, 0]
+
+    def _number(self, raw: Id, kind: str, ids: tuple[str, ...] | None, count: int) -> int:
+        if ids is not None:
+            number = getattr(self, f"_{kind}s").get(str(raw))
+            if number is None:
+                raise DatasetError(f"{kind}: expected one of the {count:,} raw ids of the data, got {shown(raw)}")
+            return int(number)
+        if not (isinstance(raw, int) or str(raw).isdecimal()) or not 0 <= int(raw) < count:
+            raise DatasetError(f"{kind}: expected an id from 0 to {count - 1}, got {shown(raw)}")
+        return int(raw)
