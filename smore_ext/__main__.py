@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a model",
     "compare": "models side by side on one data set, in one table",
     "evaluate": "metrics of a run's best checkpoint, under either protocol",
+    "search": "settings searched for, chosen on validation",
     "experiments": "what the parts of the model do, measured: the report of docs/evidence.md",
     "audit": "does content matter to a run, are its gates alive, is its data clean",
     "recommend": "the items that a run ranks first for a user",

@@ -61,7 +61,7 @@ def from_mmrec(values: Mapping[str, Any], cls: type, place: str, given: Collecti
     out: dict[str, Any] = {}
     several, unknown = [], []
     for name, value in _without_unread(values, cls):
-        own = _own_name(name, cls)
+        own = own_name(name, cls)
         if own is None and name != _SCHEDULE:
             unknown.append(name)
             continue
@@ -105,8 +105,8 @@ def _without_unread(values: Mapping[str, Any], cls: type) -> Iterator[tuple[str,
     return ((name, value) for name, value in values.items() if name not in unread)
 
 
-def _own_name(name: str, cls: type) -> str | None:
-    """The full name of a setting here; the model's comes first."""
+def own_name(name: str, cls: type) -> str | None:
+    """The full name of a setting here, None where there is none; the model's comes first."""
     for section, of in (("model", cls), ("train", TrainConfig)):
         settings = settings_of(of)
         own = name if name in settings else aliases_of(settings.values()).get(name)
