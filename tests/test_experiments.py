@@ -20,7 +20,7 @@ from smore_ext.experiments.__main__ import main
 from smore_ext.experiments.cells import Cell, Data, Record, Records, read_record, write_record
 from smore_ext.experiments.studies import STUDIES, settings
 from smore_ext.experiments.studies.common import FULL, QUICK, cells_of, variant
-from smore_ext.experiments.study import Outcome, Scale, contrast, correct
+from smore_ext.experiments.study import Contrast, Outcome, Scale, contrast, correct
 from smore_ext.experiments.training_cells import open_data, train_cell, train_cells
 
 USERS = 400
@@ -60,10 +60,11 @@ class Planted:
         )
 
 
-def concluded(name: str, found: Planted) -> tuple[Outcome, str, str]:
+def concluded(name: str, found: Planted) -> tuple[Outcome, str, list[Contrast]]:
     outcome = STUDIES[name].conclude(found, SCALE)
     correct([outcome])
-    return outcome, *outcome.answer()
+    answer = outcome.answer()
+    return outcome, answer.brief, answer.said
 
 
 def setting(cell: Cell, name: str) -> Any:
@@ -106,10 +107,10 @@ PLANTED: dict[str, tuple[Callable[[Cell], float], str, str]] = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_effect_is_shown(name: str) -> None:
     effect, label, verdict = PLANTED[name]
-    outcome, brief, text = concluded(name, Planted(effect))
+    outcome, brief, said = concluded(name, Planted(effect))
     found = [c for c in outcome.contrasts if c.label.startswith(label)]
     assert found and {c.verdict for c in found} == {verdict}, [c.text for c in found]
-    assert brief and any(c.label in text for c in found)
+    assert brief and any(c in said for c in found)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -122,10 +123,10 @@ def test_a_planted_null_is_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["modalities", "attention"])
 def test_what_inference_without_a_part_costs_is_shown(name: str) -> None:
-    outcome, _, text = concluded(name, Planted(inference=0.05))
+    outcome, _, said = concluded(name, Planted(inference=0.05))
     mark = "at inference" if name == "modalities" else "temperature"
     hit = [c for c in outcome.contrasts if mark in c.label]
-    assert hit and all(c.worse for c in hit) and hit[0].label in text
+    assert hit and all(c.worse for c in hit) and hit[0] in said
 
 
 @pytest.mark.parametrize(("entropy", "verdict"), [(0.995, "uniform"), (0.01, "one dimension"), (0.7, "diverse")])

@@ -30,7 +30,8 @@ class Panel:
     """Part of a plot.
 
     Attributes:
-        kind: "lines" (x against y), "bars" (labels against y) or "heat" (rows against columns).
+        kind: "lines" (x against y), "bars" (labels against y), "heat" (rows against columns) or "forest" (intervals,
+            one below the other).
         x, y: what the axes show, with units.
         at: places of the lines' points, labels of the bars, or columns of the heat map.
         series: of each line or group of bars by label, or of each row of a heat map, the values at each place; a mean
@@ -55,13 +56,15 @@ def draw(panels: Sequence[Panel], file: Path, colours: Colours) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+    forest = panels[0].kind == "forest"
+    size = (8.0, 0.9 + 0.19 * len(panels[0].at)) if forest else (4.6 * len(panels), 3.8)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        {"lines": _lines, "bars": _bars, "heat": _heat}[panel.kind](axes, panel, colours)
+        {"lines": _lines, "bars": _bars, "heat": _heat, "forest": _forest}[panel.kind](axes, panel, colours)
         axes.set_title(panel.title, fontsize=10, loc="left")
         axes.set_xlabel(panel.x + (f"\n{panel.n}" if panel.n else ""), fontsize=9)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=7 if forest else 8)
         axes.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary, temporary.open("wb") as stream:
@@ -84,6 +87,8 @@ def _lines(axes: Any, panel: Panel, colours: Colours) -> None:
     _across(axes, panel)
     if panel.log:
         axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_xticks(list(panel.at), [f"{place:g}" for place in panel.at])
     axes.set_ylabel(panel.y, fontsize=9)
     axes.grid(axis="y", color="0.9")
     axes.legend(fontsize=7, frameon=False)
@@ -100,14 +105,16 @@ def _bars(axes: Any, panel: Panel, colours: Colours) -> None:
     axes.set_ylabel(panel.y, fontsize=9)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    if len(panel.series) > 1 or panel.marks:
-        axes.legend(fontsize=7, frameon=False)
     flat = [low for values in panel.series.values() for m, low, _ in _triples(values)]
     if flat and min(flat) > 0:
         highest = max(high for values in panel.series.values() for _, _, high in _triples(values))
         if min(flat) > 0.6 * highest:  # bars that differ by little: the axis says that it does not begin at 0
             axes.set_ylim(bottom=min(flat) - 0.5 * (highest - min(flat)))
             axes.set_ylabel(f"{panel.y} (axis cut)", fontsize=9)
+    if len(panel.series) > 1 or panel.marks:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
+        axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper left")
 
 
 def _triples(values: Sequence[Interval | float | None]) -> list[Interval]:
@@ -129,6 +136,17 @@ def _heat(axes: Any, panel: Panel, _: Colours) -> None:
             axes.text(
                 column, row, f"{value:.3f}", ha="center", va="center", fontsize=6, color="w" if shade < 0.6 else "k"
             )
+
+
+def _forest(axes: Any, panel: Panel, _: Colours) -> None:
+    for (label, values), colour in zip(panel.series.items(), (PALETTE[0], PALETTE[6]), strict=False):
+        places, means, reach = _parts(values)
+        axes.errorbar(means, places, xerr=reach, label=label, color=colour, fmt="o", ms=3, lw=1.2, capsize=2)
+    axes.axvline(0, color="0.4", lw=1)
+    axes.set_yticks(range(len(panel.at)), list(panel.at))
+    axes.set_ylim(len(panel.at) - 0.4, -0.6)
+    axes.grid(axis="x", color="0.9")
+    axes.legend(fontsize=7, frameon=False, loc="best")
 
 
 def _across(axes: Any, panel: Panel) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from smore_ext.environment import versions
 from smore_ext.experiments.cells import Records
-from smore_ext.experiments.charts import Colours, draw
-from smore_ext.experiments.study import LEVEL, Contrast, Outcome, Scale, Study, Table, correct
+from smore_ext.experiments.charts import Colours, Interval, Panel, draw
+from smore_ext.experiments.study import LEVEL, Answer, Contrast, Outcome, Scale, Study, Table, correct
 from smore_ext.training.files import write_text
 
 SIGNIFICANCE = "significance"
@@ -29,8 +29,11 @@ class Section:
 
     study: Study
     outcome: Outcome
-    brief: str
-    text: str
+    answer: Answer
+
+    @property
+    def brief(self) -> str:
+        return self.answer.brief
 
 
 def conclude(studies: Mapping[str, Study], records: Records, scale: Scale) -> list[Section]:
@@ -41,7 +44,7 @@ def conclude(studies: Mapping[str, Study], records: Records, scale: Scale) -> li
         if not records.missing(study.cells(scale))
     }
     correct(done.values())
-    return [Section(studies[name], outcome, *outcome.answer()) for name, outcome in done.items()]
+    return [Section(studies[name], outcome, outcome.answer()) for name, outcome in done.items()]
 
 
 def write_report(sections: Sequence[Section], records: Records, scale: Scale, folder: Path, command: str) -> list[Path]:
@@ -52,6 +55,8 @@ def write_report(sections: Sequence[Section], records: Records, scale: Scale, fo
         name = section.study.name
         draw(section.outcome.panels, images / f"{name}.png", colours)
         write_text(folder / f"{PAGE}-{name}.csv", csv_text(section, records, scale))
+        draw([forest(section.outcome.contrasts)], images / f"{name}-differences.png", colours)
+        files += [images / f"{name}-differences.png"]
         files += [images / f"{name}.png", folder / f"{PAGE}-{name}.csv"]
     write_text(folder / f"{PAGE}-{SIGNIFICANCE}.csv", significance_csv(sections))
     body = blocks(sections, scale, command)
@@ -90,6 +95,16 @@ def csv_text(section: Section, records: Records, scale: Scale) -> str:
     return out.getvalue()
 
 
+def forest(contrasts: Sequence[Contrast]) -> Panel:
+    """All differences of an experiment; those that are shown in colour."""
+    series: dict[str, list[Interval | float | None]] = {
+        label: [c.effect[:3] if c.shown == is_shown else None for c in contrasts]
+        for label, is_shown in (("difference shown", True), ("no difference shown", False))
+    }
+    title = "Paired differences of recall@20, 95 % intervals"
+    return Panel("forest", title, "difference of recall@20", "", [c.label for c in contrasts], series)
+
+
 def _contrasts(sections: Sequence[Section]) -> list[tuple[str, Contrast]]:
     return [(section.study.name, each) for section in sections for each in section.outcome.contrasts]
 
@@ -110,7 +125,7 @@ Block = tuple[str, object]
 
 def blocks(sections: Sequence[Section], scale: Scale, command: str) -> list[Block]:
     every = _contrasts(sections)
-    shown = [(name, c) for name, c in every if c.verdict[0] != "n"]
+    shown = [(name, c) for name, c in every if c.shown]
     out: list[Block] = [
         ("title", "Evidence"),
         (
@@ -124,8 +139,11 @@ def blocks(sections: Sequence[Section], scale: Scale, command: str) -> list[Bloc
     ]
     for section in sections:
         name = section.study.name
-        out += [("heading", f"{name}: {section.study.question}"), ("text", section.brief), ("text", section.text)]
+        said = [f"{c.label}: {c.text}" for c in section.answer.said]
+        out += [("heading", f"{name}: {section.study.question}"), ("text", section.brief)]
+        out += [("text", section.answer.text), ("list", said)] if said else [("text", section.answer.text)]
         out += [("image", (f"images/{PAGE}/{name}.png", section.brief))]
+        out += [("image", (f"images/{PAGE}/{name}-differences.png", f"{name}: paired differences with 95 % intervals"))]
         out += [("table", table) for table in section.outcome.tables]
         out += [("link", (f"{PAGE}-{name}.csv", "all runs as CSV"))]
     out += [

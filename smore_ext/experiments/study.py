@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,11 @@ class Contrast:
         return "better" if self.effect.mean > 0 else "worse"
 
     @property
+    def shown(self) -> bool:
+        """Whether there is a difference."""
+        return self.better or self.worse
+
+    @property
     def better(self) -> bool:
         return self.verdict == "better"
 
@@ -98,6 +103,14 @@ class Contrast:
         return f"{self.verdict} ({interval}; p {self.p:.2g}, d {e.size:+.2f})"
 
 
+class Answer(NamedTuple):
+    """One sentence for the overview, a paragraph, and the contrasts to list below it."""
+
+    brief: str
+    text: str
+    said: list[Contrast]
+
+
 @dataclass(frozen=True)
 class Table:
     title: str
@@ -110,11 +123,11 @@ class Outcome:
     """What an experiment found.
 
     Attributes:
-        answer: called when p-values are corrected: one sentence for the overview, and the paragraph below it.
+        answer: called when p-values are corrected.
         panels: of its plot.
     """
 
-    answer: Callable[[], tuple[str, str]]
+    answer: Callable[[], Answer]
     contrasts: list[Contrast] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)

@@ -32,7 +32,7 @@ users, items, ratings and times are found by their usual names. All is written, 
 @click.option(
     "--filled",
     type=click.Choice(get_args(Filled)),
-    default="neighbours",
+    default="mean",
     show_default=True,
     help="what items without a text or vector get",
 )

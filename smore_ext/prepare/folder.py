@@ -44,7 +44,7 @@ def prepare(
     text_columns: Sequence[str] = (),
     text_encoder: str | None = None,
     vectors: Mapping[str, Path] | None = None,
-    filled: Filled = "neighbours",
+    filled: Filled = "mean",
     memory: str = "1GB",
     overwrite: bool = False,
     tell: Told = lambda _: None,

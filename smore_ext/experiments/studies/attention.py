@@ -12,7 +12,7 @@ from smore_ext.experiments.significance import crossed
 from smore_ext.experiments.studies.common import N, built_in, cells_of, sample
 from smore_ext.experiments.studies.smore_probes import TEMPERATURES, quartiles
 from smore_ext.experiments.studies.smore_probes import attention as probe
-from smore_ext.experiments.study import Contrast, Found, Outcome, Scale, Study, Table, interval
+from smore_ext.experiments.study import Answer, Contrast, Found, Outcome, Scale, Study, Table, interval
 
 UNIFORM, COLLAPSED = 0.99, 0.05  # relative entropy, as in `smore_ext.experiments.audit`
 SEGMENTS = ("activity", "taste purity")
@@ -103,21 +103,18 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             )
         )  # fmt: skip
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         told = [
             f"{place} {v} (entropy {e:.3f} of the largest, variation {d:.4f})" for place, (v, e, d) in verdicts.items()
         ]
         brief = f"Attention is {'; '.join(told)}."
-        moved = [c for c in contrasts if c.verdict[0] != "n"]
+        moved = [c for c in contrasts if c.shown]
         text = (
             f"Uniform is a relative entropy of at least {UNIFORM}, collapsed at most {COLLAPSED}; users are alike "
             f"where the mean total variation distance from the mean attention is below {ALIKE}. "
-            + (
-                " ".join(f"{c.label}: {c.text}." for c in moved)
-                or "No temperature from .1 to 10 is shown to change recall."
-            )
+            f"{len(moved)} of {len(contrasts)} other temperatures are shown to change recall."
         )
-        return brief, text
+        return Answer(brief, text, contrasts)
 
     return Outcome(
         answer, contrasts, panels,

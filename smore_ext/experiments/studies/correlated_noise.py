@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from smore_ext.experiments.cells import Cell
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import PLAIN, SMORE, N, built_in, cells_of, sample, variant
-from smore_ext.experiments.study import Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
 
 MODELS = {PLAIN: SMORE, "no fused view": variant("NoFusion"), "no filter": variant("Unfiltered")}
 CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -40,14 +40,17 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for label in MODELS
     ]
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         hurt, helped = ([c.label.rpartition(" ")[2] for c in fusion if getattr(c, way)] for way in ("worse", "better"))
         if hurt:
             brief = f"Fusion begins to hurt at a correlation of {hurt[0]}."
         else:
             brief = f"Fusion is not shown to hurt at any correlation from {grid[0]:g} to {grid[-1]:g}; "
             brief += f"it helps at {', '.join(helped)}." if helped else "nor is it shown to help."
-        return brief, " ".join(f"{c.label}: {c.text}." for c in (*fusion, *shared))
+        lost = {label: c.effect.mean for label, c in zip(MODELS, shared, strict=True)}
+        text = "Noise that all modalities share, against noise of their own, changes recall@20 by "
+        text += ", ".join(f"{change:+.4f} ({label})" for label, change in lost.items()) + "."
+        return Answer(brief, text, [*fusion, *shared])
 
     return Outcome(
         answer,

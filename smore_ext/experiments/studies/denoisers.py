@@ -9,7 +9,18 @@ from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.probes import step_of
 from smore_ext.experiments.studies.common import PLAIN, SMORE, N, built_in, cells_of, sample, variant
 from smore_ext.experiments.studies.smore_probes import denoising as snr
-from smore_ext.experiments.study import Found, Outcome, Scale, Study, Table, contrast, figure_of, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    figure_of,
+    mean_of,
+    recall_text,
+)
 
 DENOISERS = {  # the class, and parameters a modality at 64 dimensions
     PLAIN: (SMORE, 66),
@@ -49,7 +60,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         raw, out = (figure_of(found, of[label][noise], f"snr_{stage}")[0] for stage in ("raw", "denoised"))
         return out - raw
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         better, worse = [c for c in contrasts if c.better], [c for c in contrasts if c.worse]
         brief = (
             f"Of {len(contrasts)} comparisons with the filter, another denoiser is better in {len(better)}, worse in "
@@ -63,10 +74,9 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             f"the spectral filter by {gain(PLAIN, loud):+.1f}, no filter (the trained projection alone) by "
             f"{gain('no filter', loud):+.1f}. A step takes "
             + ", ".join(f"{step(label)[0] / base:.2f} ({label})" for label in list(DENOISERS)[1:])
-            + " of its time with the filter. "
-            + " ".join(f"{c.label}: {c.text}." for c in (*better, *worse))
+            + " of its time with the filter."
         )
-        return brief, text
+        return Answer(brief, text, contrasts)
 
     return Outcome(
         answer,

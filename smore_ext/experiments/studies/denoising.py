@@ -8,7 +8,18 @@ from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import LIGHTGCN, PLAIN, SMORE, N, built_in, cells_of, sample, variant
 from smore_ext.experiments.studies.smore_probes import denoising as snr
-from smore_ext.experiments.study import Contrast, Found, Outcome, Scale, Study, Table, contrast, figure_of, mean_of
+from smore_ext.experiments.study import (
+    Answer,
+    Contrast,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    figure_of,
+    mean_of,
+)
 from smore_ext.experiments.study import recall_text as shown
 
 FILTERS = {
@@ -75,10 +86,12 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for n in FILES_NOISE:
             pair = [cells_of(scale, noisy_files(folder, n), FILTERS[label]) for label in list(FILTERS)[:2]]
             files.append(contrast(found, f"{PLAIN} against no filter, {folder}, noise {n:g}", *pair))
-    gains = {label: [_gain(found, of[label][n]) for n in noises if n > 0] for label in FILTERS}
+    gains = {
+        label: [_change(found, of[label][n], "projected", "denoised") for n in noises if n > 0] for label in FILTERS
+    }
     base = mean_of(found, cells_of(scale, noisy(scale, 0.0), LIGHTGCN))[0]
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         against = [c for c in (*contrasts, *files) if "no filter" in c.label]
         better, worse = [c for c in against if c.better], [c for c in against if c.worse]
         brief = (
@@ -86,14 +99,14 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             f"{': it does not denoise in a way that ranking profits from' if not better else ''}."
         )
         gain = gains[PLAIN]
+        raised = [_change(found, of[PLAIN][n], "raw", "projected") for n in noises if n > 0]
+        first = "the filter" if min(gain) > max(raised) else "the trained projection before the filter"
         text = (
-            f"Signal to noise changes from projected to filtered features by {min(gain):+.1f} to {max(gain):+.1f} dB "
-            f"over the strengths of noise. A filter multiplies frequencies of learned features, and the linear "
-            f"projection before it can already put signal and noise where it likes. "
-            f"LightGCN, without features, has {base:.4f}. "
-            + " ".join(f"{c.label}: {c.text}." for c in against if not c.verdict.startswith("no"))
+            f"Signal to noise changes by {min(raised):+.1f} to {max(raised):+.1f} dB from raw to projected features, "
+            f"and by {min(gain):+.1f} to {max(gain):+.1f} dB from projected to filtered ones, over the strengths of "
+            f"noise: {first} is what raises it most. LightGCN, without features, has {base:.4f}."
         )
-        return brief, text
+        return Answer(brief, text, against)
 
     return Outcome(
         answer,
@@ -130,8 +143,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     )  # fmt: skip
 
 
-def _gain(found: Found, cells: list[Cell]) -> float:
-    return figure_of(found, cells, "snr_denoised")[0] - figure_of(found, cells, "snr_projected")[0]
+def _change(found: Found, cells: list[Cell], before: str, after: str) -> float:
+    return figure_of(found, cells, f"snr_{after}")[0] - figure_of(found, cells, f"snr_{before}")[0]
 
 
 def _stages(found: Found, cells: list[Cell]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import FREEDOM, LIGHTGCN, SMORE, VBPR, N, built_in, cells_of, sample
-from smore_ext.experiments.study import Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
 
 MODELS = (SMORE, VBPR, FREEDOM)
 WORSE: dict[str, tuple[dict[str, Any], ...]] = {  # from a little to much
@@ -77,7 +77,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         ),
     ]  # fmt: skip
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         lost = {m: [c for (model, _), c in falls.items() if model == m and c.worse] for m in MODELS}
         below = [c for c in against if c.worse]
         brief = "A loss is shown in " + ", ".join(f"{len(lost[m])} ({m})" for m in MODELS)
@@ -85,11 +85,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         brief += f"falls below LightGCN in {len(below)}" if below else "is not shown to fall below LightGCN in any"
         brief += f" of the {len(against)} worst."
         most = {m: min(falls[m, label(*s)].effect.mean for s in steps) for m in MODELS}
-        text = (
-            "The largest losses of recall@20: " + ", ".join(f"{m} {most[m]:+.4f}" for m in MODELS) + ". "
-            + " ".join(f"{c.label}: {c.text}." for c in (*lost[SMORE], *against, *frozen))
-        )  # fmt: skip
-        return brief, text
+        text = f"The largest losses of recall@20: {', '.join(f'{m} {most[m]:+.4f}' for m in MODELS)}."
+        return Answer(brief, text, [*lost[SMORE], *against, *frozen])
 
     names = ["true", *(label(*s) for s in steps)]
     return Outcome(

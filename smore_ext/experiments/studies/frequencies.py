@@ -13,7 +13,18 @@ from smore_ext.experiments.cells import Cell
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.probes import Figures, Trained
 from smore_ext.experiments.studies.common import SMORE, N, built_in, cells_of, sample, variant
-from smore_ext.experiments.study import Contrast, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Contrast,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    mean_of,
+    recall_text,
+)
 
 WAYS = {"low-pass": SMORE, "high-pass": variant("HighPass"), "by energy": variant("ByEnergy")}
 KEPT = (1, 2, 4, 8, 16, 32)
@@ -72,7 +83,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for way in ("forward", "both")
     }
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         worse = [c for c in contrasts if c.worse]
         enough = {way: fewest_without_loss(of[way], whole, contrasts, way) for way in WAYS}
         brief = (
@@ -87,13 +98,11 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         text = (
             f"The kernel skips what a low-pass drops: with 8 of {ALL} it is {faster('forward', 8)} times as fast "
             f"({faster('both', 8)} with backward), with 1 {faster('forward', 1)} ({faster('both', 1)}); masks of other "
-            f"ways cost what all frequencies cost. Which frequencies are "
-            f"kept matters little, as the projection before the filter is learned and fills those that pass: a number "
-            f"of frequencies bounds the rank of what passes, no more. "
-            + " ".join(f"{c.label}: {c.text}." for c in worse)
-            + f" {contrasts[-1].label}: {contrasts[-1].text}."
+            f"ways cost what all frequencies cost. With n frequencies filtered features have a rank of at most 2 n, and "
+            "the projection before the filter is learned, so that it can fill whichever pass. "
+            f"{len(worse)} of {len(contrasts)} restrictions are shown to lose anything."
         )
-        return brief, text
+        return Answer(brief, text, [*(c for c in contrasts if c.shown or ", 1 of" in c.label), contrasts[-1]])
 
     return Outcome(
         answer,

@@ -9,7 +9,18 @@ from smore_ext.experiments.cells import Cell
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.probes import cosines, step_of
 from smore_ext.experiments.studies.common import N, built_in, cells_of, sample
-from smore_ext.experiments.study import Found, Outcome, Scale, Study, Table, contrast, figure_of, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    figure_of,
+    mean_of,
+    recall_text,
+)
 
 BEHAVIOUR = (0, 1, 2, 3, 4, 5, 6)
 ITEMS = (0, 1, 2, 3)
@@ -46,9 +57,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     grid = {(b, i): mean_of(found, _cells(scale, b, i)) for b in behaviour for i in items}
     cosine = {b: figure_of(found, _cells(scale, b, items[-1 if scale.quick else 1]), "cosine_users") for b in behaviour}
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         best = max(grid, key=lambda at: grid[at][0])
-        said = [c for c in (*contrasts, *near) if c.verdict[0] != "n"]
         brief = (
             f"Best of the grid: {best[0]} user-item and {best[1]} item layers; "
             f"{sum(c.better for c in contrasts)} settings are better than {USUAL[0]} and {USUAL[1]}, "
@@ -57,9 +67,9 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         first, last = behaviour[0], behaviour[-1]
         text = (
             f"The mean cosine of two users' embeddings goes from {cosine[first][0]:.3f} with {first} layers to "
-            f"{cosine[last][0]:.3f} with {last}. " + " ".join(f"{c.label}: {c.text}." for c in said)
+            f"{cosine[last][0]:.3f} with {last}."
         )
-        return brief, text
+        return Answer(brief, text, [*contrasts, *near])
 
     def row(cells: list[Cell], name: str) -> list[str]:
         step = figure_of(found, cells, "step_seconds")[0] * 1e3

@@ -13,7 +13,18 @@ from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.significance import crossed
 from smore_ext.experiments.studies.common import LIGHTGCN, SMORE, N, built_in, cells_of, sample, variant
 from smore_ext.experiments.studies.smore_probes import gates_open, knocked_out
-from smore_ext.experiments.study import Contrast, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Contrast,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    mean_of,
+    recall_text,
+)
 
 NAMES = ("audio", "image", "speech", "tags", "text", "video")
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -84,8 +95,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     shares, whole = scale.some(SHARES), _missing(scale, 0.0, "zero")
     plain = cells_of(scale, built_in(scale), LIGHTGCN)
     contrasts = [
-        contrast(found, f"{b} modalities against {a}", _many(scale, b), _many(scale, a))
-        for a, b in zip(numbers, numbers[1:], strict=False)
+        contrast(found, f"{n} modalities against {numbers[0]}", _many(scale, n), _many(scale, numbers[0]))
+        for n in numbers[1:]
     ]
     knocked = _knocked(found, _many(scale, 2), "built-in data")
     gaps = [
@@ -138,29 +149,25 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         )
     without = mean_of(found, plain)[0]
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         harmed = [c for c in useless.values() if c.worse]
         helps = [c for c in repaired if c.better]
         gains = [c for c in contrasts if c.better]
         brief = (
-            f"A further modality is better in {len(gains)} of {len(contrasts)} steps to {numbers[-1]} of them; "
-            f"a useless one does harm in {len(harmed)} of {len(useless)} cases; "
+            f"More modalities are better than {numbers[0]} in {len(gains)} of {len(contrasts)} cases; a trained model is "
+            f"shown to lose recall without its content in {sum(c.worse for c in knocked)} of {len(knocked)}; "
+            f"a useless modality does harm in {len(harmed)} of {len(useless)}; "
             f"{'no repair is shown to help' if not helps else f'{len(helps)} of {len(repaired)} repairs help'}."
         )
-        said = [*gains, *(c for c in contrasts if c.worse), *(c for c in files if c.verdict[0] != "n"), *helps, *harmed]
         lost = [c for c in gaps if c.worse]
+        by = {filled: sum(f"({filled})" in c.label for c in lost) for filled in FILLED}
+        told = ", ".join(f"{number} of {len(shares)} ({filled})" for filled, number in by.items())
         text = (
-            f"LightGCN, without features, has {without:.4f}. Missing features: "
-            + (
-                " ".join(f"{c.label}: {c.text}." for c in lost)
-                or "no loss is shown at any share, however it is filled."
-            )
-            + " Content taken from a trained model: "
-            + " ".join(f"{c.label}: {c.text}." for c in knocked)
-            + " "
-            + " ".join(f"{c.label}: {c.text}." for c in said)
+            f"LightGCN, without features, has {without:.4f}. Features that are missing, from {shares[0]:.0%} to "
+            f"{shares[-1]:.0%} of the items, are shown to cost recall in so many shares by what takes their place: {told}."
         )
-        return brief, text
+        said = [*contrasts, *knocked, *(c for c in files if c.shown), *lost, *(c for c in repaired if c.shown), *harmed]
+        return Answer(brief, text, said)
 
     panels = [
         Panel(

@@ -10,7 +10,7 @@ import numpy as np
 from smore_ext.experiments.cells import Cell, Record
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import SMORE, N, built_in, cells_of, sample, variant
-from smore_ext.experiments.study import Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
 
 WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
 WIDTHS = (64, 256, 1024)
@@ -96,11 +96,10 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             np.mean([max(found[c].validation) - found[c].validation[stopped_by(found[c], patience)] for c in cells])
         )
 
-    def answer() -> tuple[str, str]:
+    def answer() -> Answer:
         mean = {w: float(np.mean([mean_of(found, _cells(scale, w, width))[0] for width in widths])) for w in weights}
         best = max(mean, key=lambda w: mean[w])
         longest = max(((w, width) for w in weights for width in widths), key=lambda at: stuck(_cells(scale, *at)))
-        said = [c for c in (*contrasts, *warm) if c.verdict[0] != "n"]
         brief = (
             f"On the built-in data cl_weight {best:g} is best over all widths ({mean[best]:.4f}); "
             f"{sum(c.better for c in contrasts)} of {len(contrasts)} others are better than {PUBLISHED:g}, "
@@ -109,10 +108,9 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         )
         text = (
             f"The ranking loss stays at ln 2 longest with cl_weight {longest[0]:g} and width {longest[1]}: "
-            f"{stuck(_cells(scale, *longest)):.1f} epochs of {_epochs(scale)}. "
-            + " ".join(f"{c.label}: {c.text}." for c in said)
+            f"{stuck(_cells(scale, *longest)):.1f} epochs of {_epochs(scale)}."
         )
-        return brief, text
+        return Answer(brief, text, [c for c in (*contrasts, *warm) if c.shown])
 
     return Outcome(
         answer,
