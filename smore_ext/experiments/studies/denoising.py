@@ -75,7 +75,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for n in noises
     ]
     bands = scale.some(list(BANDS))
-    for band in bands:
+    for band in bands[1:]:  # the first is that of the contrasts above
         pair = [_built_in(scale, label, noisy(scale, 2.0, band)) for label in list(FILTERS)[:2]]
         contrasts.append(contrast(found, f"{PLAIN} against no filter, noise 2 in bins {BANDS[band]}", *pair))
     for m in ("image", "text"):

@@ -98,7 +98,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         text = (
             f"The kernel skips what a low-pass drops: with 8 of {ALL} it is {faster('forward', 8)} times as fast "
             f"({faster('both', 8)} with backward), with 1 {faster('forward', 1)} ({faster('both', 1)}); masks of other "
-            f"ways cost what all frequencies cost. With n frequencies filtered features have a rank of at most 2 n, and "
+            "ways cost what all frequencies cost. With n frequencies filtered features have a rank of at most 2 n, and "
             "the projection before the filter is learned, so that it can fill whichever pass. "
             f"{len(worse)} of {len(contrasts)} restrictions are shown to lose anything."
         )

@@ -154,8 +154,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         helps = [c for c in repaired if c.better]
         gains = [c for c in contrasts if c.better]
         brief = (
-            f"More modalities are better than {numbers[0]} in {len(gains)} of {len(contrasts)} cases; a trained model is "
-            f"shown to lose recall without its content in {sum(c.worse for c in knocked)} of {len(knocked)}; "
+            f"More modalities are better than {numbers[0]} in {len(gains)} of {len(contrasts)} cases; a trained model "
+            f"is shown to lose recall without its content in {sum(c.worse for c in knocked)} of {len(knocked)}; "
             f"a useless modality does harm in {len(harmed)} of {len(useless)}; "
             f"{'no repair is shown to help' if not helps else f'{len(helps)} of {len(repaired)} repairs help'}."
         )
@@ -163,8 +163,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         by = {filled: sum(f"({filled})" in c.label for c in lost) for filled in FILLED}
         told = ", ".join(f"{number} of {len(shares)} ({filled})" for filled, number in by.items())
         text = (
-            f"LightGCN, without features, has {without:.4f}. Features that are missing, from {shares[0]:.0%} to "
-            f"{shares[-1]:.0%} of the items, are shown to cost recall in so many shares by what takes their place: {told}."
+            f"LightGCN, without features, has {without:.4f}. Features missing of {shares[0]:.0%} to {shares[-1]:.0%} of "
+            f"the items are shown to cost recall at so many of the shares, by what takes their place: {told}."
         )
         said = [*contrasts, *knocked, *(c for c in files if c.shown), *lost, *(c for c in repaired if c.shown), *harmed]
         return Answer(brief, text, said)
