@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import smore_ext
+from benchmarks import fold_in
 from smore_ext import explain, export, recommend, runs, serving, similar, train
 from smore_ext.data import DatasetError, builtin_dataset
 from smore_ext.evaluation.ranking import embeddings, evaluating
@@ -272,3 +273,51 @@ def test_export_of_a_served_file_needs_its_ending(shop: tuple[Path, Path], capsy
 
 def test_numbers_are_ids_where_there_are_no_raw_ones(served: Served) -> None:
     assert served.recommend(["3"], 4) == served.recommend([3], 4) == served.recommend([np.int64(3).item()], 4)
+
+
+# Users whom the model does not know
+
+
+def planted() -> Served:
+    """Users who are a linear map of the sum of their items over the root of the number."""
+    from smore_ext.graph import Graph
+
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randn(50, 6, generator=generator)
+    dense = (torch.rand(300, 50, generator=generator) < 0.2).float()
+    dense[:, 0] = 1
+    sums = dense @ items / dense.sum(1, keepdim=True).sqrt()
+    users = sums @ torch.randn(6, 6, generator=generator)
+    user, item = dense.nonzero().T
+    graph = Graph.from_edges(user, item, None, (300, 50))
+    every = torch.ones(300, dtype=torch.bool)
+    return Served(users, items, {"embedding": items}, graph, torch.arange(50), every, None, None, {})
+
+
+def test_somebody_new_is_placed_as_the_users_are() -> None:
+    model = planted()
+    for user in (0, 7, 200):
+        had_ = model.seen.rows(torch.tensor([user])).col.tolist()
+        torch.testing.assert_close(model.fold_in(had_), model.users[user].double(), rtol=0.02, atol=0.02)
+        ours = [near.item for near in model.recommend_for(had_, 3)]
+        assert ours == [near.item for near in model.recommend([user], 3)[user]]
+    assert torch.equal(model.fold_in([3, 5, 3]), model.fold_in([3, 5]))
+
+
+def test_what_somebody_new_may_get() -> None:
+    model = planted()
+    assert not {near.item for near in model.recommend_for([1, 2, 3], 50)} & {1, 2, 3}
+    assert {near.item for near in model.recommend_for([1], 50, filter_seen=False)} == set(range(50))
+    assert {near.item for near in model.recommend_for([1], 5, allow=[1, 4, 9], deny=[9])} == {4}
+    with pytest.raises(ValueError, match="expected at least one that somebody has had, got none"):
+        model.recommend_for([])
+    with pytest.raises(DatasetError, match="item: expected an id from 0 to 49"):
+        model.recommend_for([77])
+
+
+def test_held_out_users_are_served_better_than_by_popularity() -> None:
+    """A tenth of the users are kept from training; most of their items say what the rest will be."""
+    whole = builtin_dataset(n_users=400, n_items=150, n_interactions=6000)
+    found = fold_in.measure(whole, "LightGCN", {"epochs": 25, "lr": 0.01, "batch_size": 512}, seed=1)
+    assert found["fold-in"].mean() > 1.2 * found["popularity"].mean()
+    assert found["fold-in"].mean() > 0.7 * found["retrained"].mean()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from smore_ext.registry import did_you_mean
 
 Id = str | int
 BLOCK = 4096  # users ranked at once
+RIDGE = 1e-3  # of the mean square of what is regressed on
 
 
 class Similar(NamedTuple):
@@ -118,6 +120,56 @@ class Served:
                 pairs = zip(items, scores, strict=True)
                 out[self.user(number)] = [Similar(self.item(item), value) for item, value in pairs if item >= 0]
         return out
+
+    def recommend_for(
+        self,
+        items: Sequence[Id],
+        k: int = 10,
+        filter_seen: bool = True,
+        allow: Sequence[Id] | None = None,
+        deny: Sequence[Id] = (),
+    ) -> list[Similar]:
+        """The items ranked first for somebody who has had `items`, whom the model does not know; see `fold_in`."""
+        candidates = self._candidates(allow, (*deny, *items) if filter_seen else deny)
+        scores = self.items[candidates.to(self.items.device)].double() @ self.fold_in(items)
+        value, index = scores.cpu().sort(descending=True, stable=True)
+        least = max(1, min(k, len(candidates)))
+        pairs = zip(candidates[index[:least]].tolist(), value[:least].tolist(), strict=True)
+        return [Similar(self.item(item), score) for item, score in pairs]
+
+    def fold_in(self, items: Sequence[Id]) -> Tensor:
+        """An embedding [d] float64 for somebody who has had `items`, in the place of one that was trained.
+
+        It is what ridge regression says of the users that there are: their embeddings from the sum of those of their
+        items, over the root of the number. One pass over the users, the first time; then a product of d x d.
+
+        Raises `DatasetError` for an item that the data lacks, `ValueError` for none.
+        """
+        numbers = self._distinct(items)
+        rows = self.items[torch.tensor(numbers, device=self.items.device)].double()
+        return self._regression @ (rows.sum(dim=0) / len(numbers) ** 0.5)
+
+    @cached_property
+    def _regression(self) -> Tensor:
+        """[d, d] float64: from sums of items to users."""
+        counts = self.seen.rowptr.long().diff()
+        users = (self.trained & (counts > 0)).nonzero()[:, 0]
+        width = self.items.shape[1]
+        gram = torch.zeros(width, width, dtype=torch.float64)
+        cross = torch.zeros(width, width, dtype=torch.float64)
+        for block in users.split(BLOCK):
+            sums = ops.spmm(self.seen.rows(block), self.items.cpu()).double()
+            x = sums / counts[block].double().sqrt()[:, None]
+            gram += x.T @ x
+            cross += x.T @ self.users[block.to(self.users.device)].cpu().double()
+        ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12)
+        return torch.linalg.solve(gram + ridge * torch.eye(width, dtype=torch.float64), cross).T.to(self.items.device)
+
+    def _distinct(self, items: Sequence[Id]) -> list[int]:
+        numbers = list(dict.fromkeys(self.item_number(item) for item in items))
+        if not numbers:
+            raise ValueError("items: expected at least one that somebody has had, got none")
+        return numbers
 
     def all_lists(
         self, k: int, filter_seen: bool = True, allow: Sequence[Id] | None = None, deny: Sequence[Id] = ()

@@ -163,8 +163,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         by = {filled: sum(f"({filled})" in c.label for c in lost) for filled in FILLED}
         told = ", ".join(f"{number} of {len(shares)} ({filled})" for filled, number in by.items())
         text = (
-            f"LightGCN, without features, has {without:.4f}. Features missing of {shares[0]:.0%} to {shares[-1]:.0%} of "
-            f"the items are shown to cost recall at so many of the shares, by what takes their place: {told}."
+            f"LightGCN, without features, has {without:.4f}. Features missing of {shares[0]:.0%} to {shares[-1]:.0%} "
+            f"of the items are shown to cost recall at so many of the shares, by what takes their place: {told}."
         )
         said = [*contrasts, *knocked, *(c for c in files if c.shown), *lost, *(c for c in repaired if c.shown), *harmed]
         return Answer(brief, text, said)
