@@ -291,6 +291,32 @@ def test_same_bits_for_any_number_of_threads_and_run_to_run(dataset: Dataset) ->
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_the_contrastive_term_grows_by_epochs_where_it_is_asked_to(dataset: Dataset, device: torch.device) -> None:
+    """A loss that no loop has begun an epoch for has the whole term; so has every epoch without a warm-up."""
+    users, items = dataset.train.users.to(device), dataset.train.items.to(device)
+    torch.manual_seed(3)
+    model = SMORE(dataset, config(cl_weight=0.5, cl_warmup=4)).to(device)
+    torch.manual_seed(3)
+    plain = SMORE(dataset, config(cl_weight=0.5, cl_warmup=0)).to(device)
+
+    def parts(one: SMORE) -> dict[str, float]:
+        one.loss(users, items, items.roll(1))
+        return {name: float(value) for name, value in one.loss_parts.items()}
+
+    whole = parts(plain)
+    assert parts(model) == whole and whole["cl"] > 0
+    for epoch, share in ((0, 0.0), (1, 0.25), (3, 0.75), (4, 1.0), (90, 1.0)):
+        for one in (model, plain):
+            assert one.begin_epoch(epoch, torch.Generator()) is False
+        assert parts(model) == whole | {"cl": pytest.approx(share * whole["cl"])}
+        assert parts(plain) == whole
+    assert (
+        "cl_share" not in model.state_dict()
+        and SMOREConfig().cl_warmup == 10
+        and MODELS["MGCN"].config_class().cl_warmup == 0
+    )
+
+
 def test_popularity_ranks_by_train_counts(dataset: Dataset) -> None:
     users, items = Popularity(dataset).embeddings()
     counts = torch.bincount(dataset.train.items, minlength=N_ITEMS)

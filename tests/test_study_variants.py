@@ -61,9 +61,7 @@ def copied(model: SMORE, other: SMORE) -> SMORE:
     return other
 
 
-@pytest.mark.parametrize(
-    "cls", ["RandomFilter", "WarmUp", "ModalityDropout", "ClosableGates", "LearnedGraphs", "LearnedMask"]
-)
+@pytest.mark.parametrize("cls", ["RandomFilter", "ModalityDropout", "ClosableGates", "LearnedGraphs", "LearnedMask"])
 def test_variants_are_smore_where_they_change_nothing(cls: str, planted: tuple[Dataset, SyntheticTruth]) -> None:
     plain = made(SMORE, planted[0]).eval()
     other = copied(plain, made(getattr(variants, cls), planted[0])).eval()
@@ -122,17 +120,6 @@ def test_no_fusion_leaves_the_fused_view_out(planted: tuple[Dataset, SyntheticTr
     changed[:, 128:] = 7.0
     with torch.no_grad():
         assert torch.equal(model._side(behaviour, views), model._side(behaviour, changed))
-
-
-def test_warm_up_grows_and_leaves_the_setting(planted: tuple[Dataset, SyntheticTruth]) -> None:
-    model = made(variants.WarmUp, planted[0], cl_weight=0.01)
-    parts = {}
-    for epoch in (0, 5, 10, 20):
-        model.begin_epoch(epoch, torch.Generator())
-        model.loss(*batch(planted[0]))
-        parts[epoch] = float(model.loss_parts.get("cl", torch.zeros(())))
-    assert parts[0] == 0 and parts[5] == pytest.approx(parts[10] / 2) and parts[20] == parts[10] > 0
-    assert model.config.cl_weight == 0.01
 
 
 # Probes: they see what is planted, and nothing where nothing is.

@@ -43,6 +43,7 @@ class MultiViewConfig:
     n_mm_layers: layers over the item graphs; 0 leaves the views unsmoothed.
     knn_k: neighbours in the item graphs, one number or one a modality (image=40,text=15).
     cl_weight: weight of the InfoNCE term; 0 leaves it out.
+    cl_warmup: epochs over which that term grows from 0 to its weight; 0 for at once, as published.
     reg_weight: weight of the L2 term.
     temperature: of InfoNCE.
     freeze_features: keep the raw features as they are instead of training them.
@@ -59,6 +60,7 @@ class MultiViewConfig:
     n_mm_layers: int = setting(1, aliases=("n_layers",))
     knn_k: int | dict[str, int] = setting(10, aliases=("image_knn_k", "text_knn_k"))
     cl_weight: float = setting(0.01, aliases=("cl_loss",))
+    cl_warmup: int = 0
     reg_weight: float = setting(1e-4, aliases=("reg_loss",))
     temperature: float = 0.2
     freeze_features: bool = False
@@ -70,7 +72,7 @@ class MultiViewConfig:
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "batch_size"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("n_ui_layers", "n_mm_layers", "cl_weight", "reg_weight"):
+        for name in ("n_ui_layers", "n_mm_layers", "cl_weight", "cl_warmup", "reg_weight"):
             check_at_least(name, getattr(self, name), 0)
         for k in self.knn_k.values() if isinstance(self.knn_k, dict) else [self.knn_k]:
             check_at_least("knn_k", k, 1)
@@ -108,6 +110,7 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
     """The frame on a dataset with at least one modality; a subclass adds parameters, `views` and `_side`."""
 
     config: MultiViewConfig
+    cl_share: Tensor
     _shared: list[tuple[Tensor, Tensor]] | None = None  # blocks, while they are those of the weights
 
     @classmethod
@@ -125,6 +128,12 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
             m: item_graph(dataset, m, knn_k.get(m, 0), config.cache_dir, knn_device) for m in self.modalities
         }
         self.add_features(dataset, config.embedding_dim)
+        self.register_buffer("cl_share", torch.ones(()), persistent=False)  # of cl_weight, in this epoch
+
+    def begin_epoch(self, epoch: int, generator: torch.Generator) -> bool:
+        if self.config.cl_warmup:
+            self.cl_share.fill_(min(1.0, epoch / self.config.cl_warmup))
+        return False
 
     def views(self) -> tuple[Tensor, Tensor]:
         """Behaviour view C [U+I, d] of all nodes, and the other views [I, W d] of items."""
@@ -224,6 +233,8 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
             f.info_nce(F.embedding(p, side), F.embedding(p, behaviour), config.temperature) for p in (positive, user)
         )
         contrast = config.cl_weight * contrast
+        if config.cl_warmup:
+            contrast = contrast * self.cl_share
         self.loss_parts["cl"] = contrast.detach()
         return bpr + reg + contrast
 
@@ -239,7 +250,7 @@ def pinned_cause(cl_weight: float) -> list[str]:
         return []
     return [
         f"the likely cause is cl_weight {cl_weight:g}, whose term outweighs the ranking loss "
-        f"on small or narrow features: try --cl-weight 0"
+        f"on small or narrow features: try --cl-warmup 10, or --cl-weight 0"
     ]
 
 

@@ -24,12 +24,14 @@ from smore_ext.models.smore_state import native_state_dict
 @dataclass
 class SMOREConfig(MultiViewConfig):
     """Settings of SMORE: those of `MultiViewConfig`, and its own. The defaults are the published ones for Amazon Baby
-    where it has one value.
+    where it has one value, but for `cl_warmup`: at once, the term can pin the ranking loss at its start for good.
 
+    cl_warmup: epochs over which the InfoNCE term grows from 0 to its weight; 0 for at once, as published.
     dropout: share of the preference gates' outputs dropped in training.
     spectral: true filters all frequencies, false none, a number keeps that many of the lowest.
     """
 
+    cl_warmup: int = 10
     dropout: float = setting(0.0, aliases=("dropout_rate",))
     spectral: bool | int = True
 

@@ -39,7 +39,9 @@ def cells_of(
     """A condition: a cell a seed. Two layers over the users and items where nothing else is said, as the built-in
     preset has."""
     loop = scale.loop if data.source == "synthetic" else scale.folders[data.source]
-    own = {"n_ui_layers": 2} if model not in (VBPR,) else {}
+    own: dict[str, Any] = {"n_ui_layers": 2} if model != VBPR else {}
+    if model not in (LIGHTGCN, VBPR, FREEDOM):
+        own["cl_warmup"] = 0  # as published
     named = [f"{probe.__module__}:{probe.__qualname__}" for probe in probes]
     return [Cell(data, model, loop | own | settings, seed, named) for seed in scale.seeds]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from smore_ext.experiments.cells import Cell, Record
 from smore_ext.experiments.charts import Panel
-from smore_ext.experiments.studies.common import SMORE, N, built_in, cells_of, sample, variant
+from smore_ext.experiments.studies.common import N, built_in, cells_of, sample
 from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
 
 WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
@@ -17,15 +18,23 @@ WIDTHS = (64, 256, 1024)
 PATIENCES = (3, 5, 10, 20)
 PINNED = 0.98 * math.log(2)  # a ranking loss above it is that of scores that order nothing
 PUBLISHED = 0.01
+WARM_EPOCHS = 10
 WARMED = (PUBLISHED, WEIGHTS[-1])
 
 
-def _cells(scale: Scale, weight: float, width: int, model: str = SMORE) -> list[Cell]:
+def _cells(scale: Scale, weight: float, width: int, warmup: int = 0) -> list[Cell]:
     """Without early stopping and with the published learning rate: patience is asked of the curve afterwards."""
     data = built_in(scale, modalities={"image": width, "text": width})
     epochs = _epochs(scale)
     lr = scale.loop["lr"] if scale.quick else 1e-3
-    return cells_of(scale, data, model, cl_weight=weight, patience=epochs, epochs=epochs, lr=lr)
+    settings: dict[str, Any] = {
+        "cl_weight": weight,
+        "cl_warmup": warmup,
+        "patience": epochs,
+        "epochs": epochs,
+        "lr": lr,
+    }
+    return cells_of(scale, data, **settings)
 
 
 def _epochs(scale: Scale) -> int:
@@ -33,7 +42,7 @@ def _epochs(scale: Scale) -> int:
 
 
 def _warm(scale: Scale, weight: float, width: int) -> list[Cell]:
-    return _cells(scale, weight, width, variant("WarmUp"))
+    return _cells(scale, weight, width, WARM_EPOCHS)
 
 
 def cells(scale: Scale) -> Iterable[Cell]:
@@ -77,7 +86,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     ]  # fmt: skip
     warm = [
         contrast(
-            found, f"cl_weight {w:g} warmed up over 10 epochs against at once, width {width}",
+            found, f"cl_weight {w:g} warmed up over {WARM_EPOCHS} epochs against at once, width {width}",
             _warm(scale, w, width), _cells(scale, w, width),
         )
         for width in widths

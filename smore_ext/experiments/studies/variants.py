@@ -229,7 +229,7 @@ class ModalityDropout(SMORE):
 
     def begin_epoch(self, epoch: int, generator: torch.Generator) -> bool:
         self._generator = generator
-        return False
+        return super().begin_epoch(epoch, generator)
 
     def views(self) -> tuple[Tensor, Tensor]:
         behaviour, views = super().views()
@@ -239,21 +239,3 @@ class ModalityDropout(SMORE):
         keep = (torch.rand(len(self.modalities), generator=generator) >= 0.2).to(views)
         scale = torch.cat([keep / 0.8, torch.ones_like(keep[:1])]).repeat_interleave(behaviour.shape[1])
         return behaviour, views * scale
-
-
-class WarmUp(SMORE):
-    """The contrastive term grows from 0 to its weight over the first 10 epochs."""
-
-    EPOCHS = 10
-
-    def begin_epoch(self, epoch: int, generator: torch.Generator) -> bool:
-        self._share = min(1.0, epoch / self.EPOCHS)
-        return False
-
-    def loss(self, *parts: Any, **named: Any) -> Tensor:
-        full = self.config.cl_weight
-        try:
-            self.config.cl_weight = full * getattr(self, "_share", 1.0)
-            return super().loss(*parts, **named)
-        finally:
-            self.config.cl_weight = full
