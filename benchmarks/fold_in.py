@@ -25,7 +25,6 @@ import torch.nn.functional as F
 
 from smore_ext import runs, serving
 from smore_ext.data import Dataset, Pairs
-from smore_ext.experiments.study import interval
 from smore_ext.serving import Served
 from smore_ext.settings.config import without_places
 
@@ -103,8 +102,8 @@ def main() -> None:
             times = [value for one in found for value in one[way]]
             print(f"one user folded in and ranked: median {statistics.median(times) * 1e6:.0f} us")
         else:
-            mean, low, high = interval(np.concatenate([one[way] for one in found])[None])
-            print(f"{way:10}  {mean:.4f}  ({low:.4f} to {high:.4f})")
+            means = [float(one[way].mean()) for one in found]
+            print(f"{way:10}  {statistics.mean(means):.4f}  (seeds {min(means):.4f} to {max(means):.4f})")
 
 
 if __name__ == "__main__":

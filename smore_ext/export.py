@@ -37,8 +37,11 @@ PROG = "python -m smore_ext.export"
 def command(run_dir: Path, output: Path, served: bool, lists: bool, k: int, mask: str, data_path: Path | None) -> int:
     if served and (lists or output.suffix != ".safetensors"):
         raise click.UsageError("--served: expected -o FILE.safetensors, and no --lists")
-    run = runs.load_run(one_run(run_dir), data_path)
-    tensors = serving.write(serving.load(run), output) if served else runs.export(run, output, lists, k, mask)
+    one = one_run(run_dir)
+    if served:
+        tensors = serving.write(serving.load(one, data_path), output)
+    else:
+        tensors = runs.export(runs.load_run(one, data_path), output, lists, k, mask)
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
     make_console().print(f"{shapes} in {output}", soft_wrap=True)
     return 0

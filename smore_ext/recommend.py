@@ -11,7 +11,7 @@ import click
 from smore_ext import runs, serving
 from smore_ext.cli import run_command
 from smore_ext.console import make_console, recommendation_table
-from smore_ext.runs import LoadedRun, Recommendation
+from smore_ext.runs import Recommendation
 from smore_ext.serving import Served
 from smore_ext.serving.lists import write_lists
 
@@ -81,8 +81,7 @@ def served_model(path: Path, data_path: Path | None) -> Served:
     """The model of a run's folder, or of an exported file."""
     if path.suffix == serving.SUFFIX:
         return serving.load(path)
-    run: LoadedRun = runs.load_run(one_run(path), data_path)
-    return serving.load(run)
+    return serving.load(one_run(path), data_path)
 
 
 def one_run(run_dir: Path) -> Path:

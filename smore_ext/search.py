@@ -18,7 +18,7 @@ from smore_ext.experiments import space as spaces
 from smore_ext.experiments.search import Sampler, names_of, search
 from smore_ext.experiments.search_reports import write_reports
 from smore_ext.flags import SettingsCommand
-from smore_ext.models.registry import short_name
+from smore_ext.models.registry import DEFAULT_MODEL, short_name
 from smore_ext.runs.config_files import read_yaml
 from smore_ext.settings.config import RunConfig, config_class
 
@@ -56,7 +56,7 @@ def command(
     space = spaces.parse(texts)
     if config_file is not None:
         values = read_yaml(config_file)
-        model = flags.get("model") or flags.get("train.model") or values.get("model") or "SMORE"
+        model = flags.get("model") or flags.get("train.model") or values.get("model") or DEFAULT_MODEL
         space = {n: p for n, p in spaces.of_file(values, config_class(str(model))).items() if n not in flags} | space
 
     def config_of(own: Mapping[str, Any]) -> RunConfig:

@@ -38,12 +38,18 @@ class Figures(dict[str, Any]):
 class Planted:
     """Records of runs that were never made: recall of a user is her own level, the run's luck, and what is planted."""
 
-    def __init__(self, effect: Callable[[Cell], float] = lambda _: 0.0, inference: float = 0.0, entropy: float = 0.9):
-        self.effect, self.inference, self.entropy = effect, inference, entropy
+    def __init__(
+        self,
+        effect: Callable[[Cell], float] = lambda _: 0.0,
+        inference: float = 0.0,
+        entropy: float = 0.9,
+        salt: int = 0,
+    ) -> None:
+        self.effect, self.inference, self.entropy, self.salt = effect, inference, entropy, salt
 
     def __getitem__(self, cell: Cell) -> Record:
         level = np.random.default_rng(0).uniform(0.2, 0.6, USERS)
-        rng = np.random.default_rng(zlib.crc32(cell.text.encode()))
+        rng = np.random.default_rng(zlib.crc32(f"{self.salt} {cell.text}".encode()))
         recall = level + rng.normal(0, 0.05, USERS) + rng.normal(0, 0.002) + self.effect(cell)
         arrays: dict[str, np.ndarray] = {
             name: rng.uniform(0, 1, USERS) for name in ("preference", "activity", "taste purity")
@@ -113,12 +119,16 @@ def test_a_planted_effect_is_shown(name: str) -> None:
     assert brief and any(c in said for c in found)
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_planted_null_is_not(name: str) -> None:
-    outcome, brief, _ = concluded(name, Planted())
-    assert not [c.text for c in outcome.contrasts if c.verdict != "no difference shown"]
-    assert brief
-    assert len({c.label for c in outcome.contrasts}) == len(outcome.contrasts)
+def test_planted_nulls_are_not() -> None:
+    """Of 36 families of contrasts without any effect, each of which may err with probability .05, five or more do so
+    with one of .03."""
+    wrong = []
+    for name in STUDIES:
+        for salt in range(4):
+            outcome, brief, _ = concluded(name, Planted(salt=salt))
+            wrong += [f"{name} {salt}: {c.label}: {c.text}" for c in outcome.contrasts if c.shown][:1]
+            assert brief and len({c.label for c in outcome.contrasts}) == len(outcome.contrasts)
+    assert len(wrong) <= 4, wrong
 
 
 @pytest.mark.parametrize("name", ["modalities", "attention"])

@@ -19,7 +19,7 @@ import torch
 from smore_ext import check, train
 from smore_ext.data import Dataset, DatasetError, ReadOptions, load_dataset
 from smore_ext.data.missing import filled
-from smore_ext.prepare import Rules, check_folder, prepare
+from smore_ext.prepare import Rules, check_folder, encoders, prepare
 from smore_ext.prepare.__main__ import main
 from smore_ext.prepare.folder import MANIFEST, TEXTS
 
@@ -326,7 +326,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> type[Encoder]:
     module = types.ModuleType("sentence_transformers")
     module.SentenceTransformer = Encoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
-    monkeypatch.setattr("smore_ext.prepare.encoders.CHUNK", 16)
+    monkeypatch.setattr(encoders, "CHUNK", 16)
     Encoder.calls = 0
     return Encoder
 
@@ -443,7 +443,7 @@ def test_bad_items_and_vectors(tmp_path: Path) -> None:
         assert not (tmp_path / "x").exists()
 
     twice = separated(tmp_path / "twice.csv", ["item_id", "title"], [[item, "a"], [item, "b"]])
-    fails(f"expected each item once, got '{item}' with 2 different texts", items=twice)
+    fails(f"expected each item once, got '{item}' with other texts", items=twice)
     bare = separated(tmp_path / "bare.csv", ["item_id", "price"], [[item, 1]])
     fails(r"expected a column of texts \(title, .* got item_id, price", items=bare)
     table = [[item, 1.0, float("nan")]]
@@ -542,3 +542,105 @@ def test_check_says_what_is_odd(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not [remark.text for remark in calm if remark.odd]
     assert check.main([str(tmp_path / "nowhere")]) == 2
     assert "expected a folder of data, got nothing there" in capsys.readouterr().err
+
+
+# What a review found.
+
+
+def test_names_with_brackets_are_names(tmp_path: Path) -> None:
+    """DuckDB takes a path for a pattern: another file would be read."""
+    (tmp_path / "x1.csv").write_text("user_id,item_id\nother,other\n")
+    source = separated(tmp_path / "x[1].csv", ["user_id", "item_id"], [["a", "b"]])
+    data = read(prepare(source, tmp_path / "out [1]" / "d", Rules(k_core=1)).folder)
+    assert data.user_ids == ("a",)
+    place = tmp_path / "model=clip"
+    place.mkdir()
+    path = separated(place / "v.csv", ["item_id", "x"], [["b", "[1.0, 2.0]"]], "\t")
+    assert read(prepare(source, tmp_path / "e", Rules(k_core=1), vectors={"image": path}).folder).features[
+        "image"
+    ].shape == (1, 2)
+
+
+def test_a_source_within_the_folder_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    source, _ = recbole(tmp_path / "x")
+    with pytest.raises(DatasetError, match="expected to lie outside"):
+        prepare(source, tmp_path / "x", overwrite=True)
+    assert source.is_file()
+
+
+def test_quotes_in_titles_between_tabs_are_text(tmp_path: Path) -> None:
+    source, _ = recbole(tmp_path)
+    items = tmp_path / "t.item"
+    items.write_text("item_id:token\tmovie_title:token_seq\n" + "".join(f'{i}\t"Great" {i}\n' for i in ITEMS))
+    prepare(source, tmp_path / "x", items=items)
+    first = json.loads((tmp_path / "x" / TEXTS).read_text().splitlines()[0])
+    assert first["text"] == f'"Great" {first["item"]}'
+
+
+def test_lists_in_json_are_spelled_as_their_texts(tmp_path: Path) -> None:
+    source, _ = recbole(tmp_path)
+    text = {
+        "title": 'Café "big" \n new',
+        "categories": [["A, B", "C"], []],
+        "description": ["[not a list", None, " d "],
+    }
+    packed(tmp_path / "m.json.gz", [{"asin": i, **text} for i in ITEMS])
+    prepare(source, tmp_path / "x", items=tmp_path / "m.json.gz")
+    first = json.loads((tmp_path / "x" / TEXTS).read_text().splitlines()[0])
+    assert first["text"] == 'Café "big" new. A, B, C. [not a list, d'
+
+
+def test_fractions_of_times_stay(tmp_path: Path) -> None:
+    table = [[r.user, r.item, r.time / 1e10] for r in ROWS]
+    source = separated(tmp_path / "x.csv", ["user_id", "item_id", "timestamp"], table)
+    prepare(source, tmp_path / "x", Rules(split="time"))
+    table_ = np.loadtxt(tmp_path / "x" / "x.inter", delimiter="\t", skiprows=1)
+    when, label = table_[:, 2], table_[:, 3]
+    assert len(np.unique(when)) > 500 and when[label == 0].max() <= when[label == 2].min()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["user_id,item_id,rating", "a,b,nan"], "expected a number as rating in column rating, got 'nan'"),
+        (["user_id,item_id", "  ,b"], "expected an id as user in column user_id, got nothing"),
+        (["user_id,item_id", 'a,"b\tc"'], r"expected an id as item in column item_id, got 'b\\tc'"),
+        (["user_id,item_id,item_id", "a,b,c"], "expected different names of columns"),
+    ],
+)
+def test_values_that_the_reader_would_refuse(lines: list[str], message: str, tmp_path: Path) -> None:
+    source = table_of(*lines)(tmp_path)
+    with pytest.raises(DatasetError, match=message):
+        prepare(source, tmp_path / "x", Rules(k_core=1))
+
+
+@pytest.mark.parametrize("name", ["", "user", "a b", "../x", "text"])
+def test_names_of_features_are_those_that_are_read(name: str, tmp_path: Path) -> None:
+    source, items = recbole(tmp_path)
+    with pytest.raises(DatasetError, match="vectors: expected a name of letters"):
+        prepare(source, tmp_path / "x", items=items, text_encoder="m", vectors={name: source})
+
+
+def test_memory_is_a_size(tmp_path: Path) -> None:
+    source, _ = recbole(tmp_path)
+    with pytest.raises(DatasetError, match="memory: expected a size such as 1GB, got 'lots'"):
+        prepare(source, tmp_path / "x", memory="lots")
+
+
+def test_an_empty_vector_is_none_and_the_item_column_is_everyones(tmp_path: Path) -> None:
+    source = separated(tmp_path / "s.csv", ["user_id", "sku"], [["u", "a"], ["u", "b"]])
+    path = tmp_path / "v.jsonl"
+    path.write_text('{"sku": "a", "v": [1.0, 2.0]}\n{"sku": "b", "v": null}\n')
+    items = separated(tmp_path / "i.csv", ["sku", "title"], [["a", "A"], ["b", "B"]])
+    prepared = prepare(source, tmp_path / "x", Rules(k_core=1, item="sku"), items=items, vectors={"image": path})
+    assert prepared.manifest["features"]["image"]["missing"] == 1
+    assert (tmp_path / "x" / "image_missing.txt").read_text() == "b\n"
+
+
+def test_check_reads_a_table_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d").mkdir()
+    rows_ = "".join(f"{u}\t{i}\n" for u in range(6) for i in range(u, u + 5))
+    (tmp_path / "d" / "d.inter").write_text("userID\titemID\n" + rows_)
+    assert check.main([str(tmp_path / "d"), "--split", "random"]) in (0, 1)
+    assert "6 users" in capsys.readouterr().out

@@ -148,3 +148,33 @@ def test_wrong_flags(flags: list[str], message: str, tmp_path: Path, capsys: pyt
     assert main(["-m", "LightGCN", *flags, "-o", str(tmp_path / "s")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+# What a review found.
+
+
+def test_several_seeds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected one seed, got 1, 2"):
+        search(lambda own: config_of({"seeds": "1,2", **own}), parse(["lr=0.1,0.2"]), tmp_path / "s", trials=1)
+    assert not (tmp_path / "s").exists()
+
+
+def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> None:
+    def smore(own: Mapping[str, Any]) -> RunConfig:
+        return runs.resolve({**BASE, "model": "SMORE", "epochs": 1, "knn_k": 3, **own})
+
+    found = search(
+        smore, parse(["embedding_dim=64,8", "spectral=4,33"]), tmp_path, trials=9, sampler="grid", prune=False
+    )
+    states = {(row.settings["embedding_dim"], row.settings["spectral"]): row.state for row in found.rows}
+    assert states.pop(("8", "33")) == "failed" and list(states.values()) == ["done"] * 3
+    assert "spectral must be" in found.rows[-1].why
+
+
+def test_one_search_at_a_time_and_one_data_set(tmp_path: Path) -> None:
+    space = parse(["lr=0.01,0.02"])
+    with engine.locked(tmp_path), pytest.raises(runs.RunInUse):
+        search(config_of, space, tmp_path, trials=1)
+    search(config_of, space, tmp_path, trials=1)
+    with pytest.raises(ConfigError, match="base data, base train.dataset_options"):
+        search(lambda own: config_of({"dataset_options": f"{DATA},seed=4", **own}), space, tmp_path, trials=2)

@@ -171,10 +171,10 @@ def about(scale: Scale, every: Sequence[tuple[str, Contrast]]) -> list[str]:
         f"{folders}; loop on built-in data {', '.join(f'{k} {v}' for k, v in scale.loop.items())}.",
         "Recall@20 on test under protocol mmrec, at the epoch that validation chooses. Settings are the published ones "
         "unless an experiment says otherwise; they were not tuned for any condition.",
-        "Intervals and tests are over users and seeds, both random and crossed (Dorfman, Berbaum and Metz 1992), with "
-        "the luck of a seed estimated from all contrasts on the same data; p-values are corrected by Holm for the "
-        f"{len(every)} contrasts of this page; d is Cohen's of paired values. The built-in data are one draw of their "
-        "generator: other draws are not covered.",
+        "Intervals and tests are over users and seeds, both random and crossed (Dorfman, Berbaum and Metz 1992); the "
+        "luck of seeds is shared by contrasts of one kind, as variances are in Smyth's moderated t (2004).",
+        f"p-values are corrected by Holm for the {len(every)} contrasts of this page; d is Cohen's of paired values. "
+        "The built-in data are one draw of their generator: other draws are not covered.",
     ]
 
 

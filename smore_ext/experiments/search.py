@@ -18,6 +18,7 @@ from smore_ext import runs
 from smore_ext.experiments.jobs import Job, available_memory, run_jobs
 from smore_ext.experiments.measured import ERRORS
 from smore_ext.experiments.space import Choices, Space, ends, first, grid
+from smore_ext.runs.lock import locked
 from smore_ext.settings.config import RunConfig
 from smore_ext.settings.fields import ConfigError
 from smore_ext.training.events import EpochDone, Event
@@ -85,33 +86,40 @@ def search(
         raise ImportError("search needs optuna: pip install 'smore-ext[search]'") from None
     every = grid(space) if sampler == "grid" else []
     config = config_of({name: first(part) for name, part in space.items()})  # refuses unknown names and values
+    if config.train.seeds:
+        raise ConfigError(f"search: expected one seed, got {', '.join(map(str, config.train.seeds))}")
     for name, part in space.items():
         for value in ends(part):
             config_of({other: first(its) for other, its in space.items()} | {name: value})
+    data = runs.open_dataset(config).fingerprint
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    study = _study(folder, sampler, prune, seed)
-    _check_same(study, {"space": {n: asdict(p) for n, p in space.items()}, "base": _base(config, space)}, folder)
-    for combination in every:
-        study.enqueue_trial(combination, skip_if_exists=True)
-    for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a search that was killed
-        study.tell(left.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(left.params)
-    wanted = min(trials, len(every)) if every else trials
-    share = max(1, (os.cpu_count() or 1) // jobs)
-    need: dict[int, int] = {}
-    while (count := len(_ended(study))) < wanted:
-        wave = [study.ask() for _ in range(min(jobs, wanted - count))]
-        work = []
-        for trial in wave:
-            one = config_of(suggest(trial, space))
-            one = one.replace(output_dir=None, threads=one.train.threads or share)
-            arguments = (one.to_dict(), one.sources, _place(folder, trial.number), folder / JOURNAL, trial.number)
-            work.append(Job(trial.number, run_trial, arguments))
+    with locked(folder):
+        study = _study(folder, sampler, prune, seed)
+        base = _base(config, space) | {"data": data}
+        _check_same(study, {"space": {n: asdict(p) for n, p in space.items()}, "base": base}, folder)
+        for combination in every:
+            study.enqueue_trial(combination, skip_if_exists=True)
+        states = optuna.trial.TrialState
+        for left in study.get_trials(states=[states.RUNNING]):  # of a search that was killed
+            study.tell(left.number, state=states.FAIL)
+            study.enqueue_trial(left.system_attrs.get("fixed_params", left.params))
+        wanted = min(trials, len(every)) if every else trials
         free = available_memory if config.train.device == "cpu" else lambda: None
-        for number, wrong in run_jobs(work, jobs, lambda n: need.get(n, 0), free):
-            tell(_end(study, folder, number, wrong, config.train.selection))
-    return summarise(study, folder, config.train.selection)
+        while (count := len(_ended(study))) < wanted:
+            work = []
+            for trial in [study.ask() for _ in range(min(jobs, wanted - count))]:
+                try:
+                    one = config_of(suggest(trial, space))
+                except (ConfigError, ValueError) as error:  # values that do not go together
+                    tell(_end(study, folder, trial.number, str(error), config.train.selection))
+                    continue
+                one = one.replace(output_dir=None, threads=one.train.threads or max(1, (os.cpu_count() or 1) // jobs))
+                arguments = (one.to_dict(), one.sources, _place(folder, trial.number), folder / JOURNAL, trial.number)
+                work.append(Job(trial.number, run_trial, arguments))
+            for number, wrong in run_jobs(work, jobs, lambda _: 0, free):
+                tell(_end(study, folder, number, wrong, config.train.selection))
+        return summarise(study, folder, config.train.selection)
 
 
 def suggest(trial: Trial, space: Space) -> dict[str, Any]:
@@ -212,7 +220,7 @@ def _check_same(study: Study, about: dict[str, Any], folder: Path) -> None:
 
 def _base(config: RunConfig, space: Space) -> dict[str, Any]:
     """What all trials share, without what may change and what they vary."""
-    skip = {"epochs", "threads", "output_dir", "data_path", "device", *space}
+    skip = {"threads", "output_dir", "data_path", "device", *space}
     return {
         f"{section}.{name}": value
         for section, values in config.to_dict().items()

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import polygamma, stdtr, stdtrit
 
 RESAMPLES = 10_000
 _CHUNK = 1 << 22  # drawn users held at once
@@ -102,37 +103,56 @@ def crossed(differences: NDArray[np.float64]) -> Crossed:
     return Crossed(seeds, users, mean, size, float(users * by_seed.var(ddof=1)), of_users, rest)
 
 
-def luck(contrasts: Sequence[Crossed]) -> float:
-    """Variance of a difference from seed to seed that users do not explain, from many contrasts of one kind.
+class Luck(NamedTuple):
+    """How much a difference varies from seed to seed beyond what users explain: a variance, and how many degrees of
+    freedom it is worth as a prior (infinite where contrasts do not differ in it)."""
 
-    Three seeds say next to nothing about it; a hundred contrasts of three do (as variances of genes are shared in
-    Smyth's moderated t, 2004).
+    variance: float
+    freedom: float
+
+
+def luck(contrasts: Sequence[Crossed]) -> Luck:
+    """The luck of seeds, from many contrasts of one kind: three seeds say next to nothing of it, a hundred contrasts of
+    three do. As variances of genes are shared in Smyth's moderated t (2004): the prior's degrees of freedom are those
+    with which the logarithms of the ratios to what is expected vary as they do.
     """
-    return max(0.0, float(np.mean([(c.of_seeds - c.rest) / c.users for c in contrasts])))
+    several = [c for c in contrasts if c.seeds > 1]
+    if not several:
+        return Luck(0.0, math.inf)
+    variance = max(0.0, float(np.mean([(c.of_seeds - c.rest) / c.users for c in several])))
+    ratios = [c.of_seeds / (c.users * variance + c.rest) for c in several if c.of_seeds > 0 and c.rest > 0]
+    if len(ratios) < 3:
+        return Luck(variance, math.inf)
+    own = float(np.mean([polygamma(1, (c.seeds - 1) / 2) for c in several]))
+    extra = float(np.var(np.log(ratios), ddof=1)) - own
+    if extra <= 0:
+        return Luck(variance, math.inf)
+    freedom = 2 * brentq(lambda half: float(polygamma(1, half)) - extra, 1e-3, 1e6) if extra > 1e-6 else math.inf
+    return Luck(variance, freedom)
 
 
-def over_users_and_seeds(c: Crossed, shared: float | None = None) -> Effect:
+def over_users_and_seeds(c: Crossed, shared: Luck | None = None) -> Effect:
     """What holds for other users and other seeds, both random and crossed, as cases and readers are in the analysis of
     Dorfman, Berbaum and Metz (1992).
 
     Args:
         c: a contrast.
-        shared: `luck` of contrasts of its kind. A contrast whose seeds differ by more than that explains (chi-square,
-            p < .01) is left to its own seeds, with S - 1 degrees of freedom. None: its own, with Hillis's (2007), which
-            is for intervals of means: in the tails of a test, three seeds are too few for it.
+        shared: `luck` of contrasts of its kind, a prior with which its own seeds are averaged by degrees of freedom.
+            None: its own seeds alone, with Hillis's degrees of freedom (2007), which is for intervals of means: in the
+            tails of a test, three seeds are too few for it.
     """
     of_users, freedom = max(c.of_users - c.rest, 0.0), float(c.users - 1)
     if c.seeds == 1:
         square = c.of_users
-    elif shared is None:
-        square = max(c.of_seeds, c.rest) + of_users
-        if c.of_seeds > c.rest:
-            freedom = square**2 * (c.seeds - 1) / c.of_seeds**2
     else:
-        expected = c.users * shared + c.rest
-        unusual = expected > 0 and chdtrc(c.seeds - 1, (c.seeds - 1) * c.of_seeds / expected) < 0.01
-        square = (c.of_seeds if unusual else expected) + of_users
-        freedom = float(c.seeds - 1) if unusual else freedom
+        of_seeds, own = max(c.of_seeds, c.rest), float(c.seeds - 1)
+        if shared is not None:
+            expected = c.users * shared.variance + c.rest
+            weight = 1.0 if math.isinf(shared.freedom) else shared.freedom / (shared.freedom + own)
+            of_seeds, own = weight * expected + (1 - weight) * c.of_seeds, own + shared.freedom
+        square = of_seeds + of_users
+        if of_seeds > c.rest or shared is not None:
+            freedom = min(freedom, square**2 * own / of_seeds**2 if of_seeds else freedom)
     error = math.sqrt(square / (c.seeds * c.users))
     if error <= 1e-12 * abs(c.mean) or not error:
         return Effect(c.mean, c.mean, c.mean, 1.0 if c.mean == 0 else 0.0, c.size)

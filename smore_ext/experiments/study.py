@@ -6,7 +6,7 @@ all contrasts of a report are corrected together (Holm) before a word is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -65,12 +65,14 @@ class Contrast:
         label: what is compared with what.
         base: mean of the second.
         squares: of the first less the second.
+        inference: whether both are of one trained model, asked in two ways; its seeds vary less than those of two.
         effect, p: what it says for other users and seeds, p corrected; None until all contrasts are known.
     """
 
     label: str
     base: float
     squares: Crossed
+    inference: bool = False
     effect: Effect = field(init=False)
     p: float | None = None
 
@@ -150,14 +152,15 @@ def contrast(found: Found, label: str, first: Cells, second: Cells) -> Contrast:
 
 
 def correct(outcomes: Iterable[Outcome]) -> None:
-    """Tests all contrasts, those of the same users and seeds with the same luck, and corrects for their number."""
+    """Tests all contrasts, those of one kind with the luck that they share, and corrects for their number."""
     every = [each for outcome in outcomes for each in outcome.contrasts]
-    kinds: dict[tuple[int, int], list[Crossed]] = {}
+    kinds: dict[Hashable, list[Contrast]] = {}  # of the same numbers of seeds and users, trained apart or not
     for each in every:
-        kinds.setdefault(each.squares[:2], []).append(each.squares)
-    shared = {kind: luck(contrasts) for kind, contrasts in kinds.items()}
-    for each in every:
-        each.effect = over_users_and_seeds(each.squares, shared[each.squares[:2]])
+        kinds.setdefault((each.squares[:2], each.inference), []).append(each)
+    for kind in kinds.values():
+        shared = luck([each.squares for each in kind])
+        for each in kind:
+            each.effect = over_users_and_seeds(each.squares, shared)
     for each, p in zip(every, holm([each.effect.p for each in every]), strict=True):
         each.p = p
 

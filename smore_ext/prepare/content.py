@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["Filled", "Texts", "fill", "texts_of", "vectors_of"]
+_ROWS = 512  # rows that are Python's objects at once
 LONGEST = 4000  # characters of a text: encoders read less
 
 
@@ -28,13 +30,17 @@ class Texts(NamedTuple):
 
 
 def texts_of(
-    connection: DuckDBPyConnection, source: Source, item_ids: Sequence[str], chosen: Sequence[str] = ()
+    connection: DuckDBPyConnection,
+    source: Source,
+    item_ids: Sequence[str],
+    chosen: Sequence[str] = (),
+    item_column: str | None = None,
 ) -> Texts:
     """The texts of items from their table: columns one after the other, lists spelled with commas.
 
     Raises `DatasetError`: no column of items or texts, an item twice with different texts.
     """
-    item = source.column(ITEM, None, "items")
+    item = source.column(_item_names(item_column), None, "items")
     if item is None:
         raise DatasetError(
             f"{source.path}: expected a column of items ({', '.join(ITEM)}), got {', '.join(source.columns)}"
@@ -48,33 +54,56 @@ def texts_of(
             f"{source.path}: expected a column of texts ({', '.join(names[0] for names in TEXTS)}, or those that "
             f"--text-columns names), got {', '.join(source.columns)}"
         )
-    joined = ", ".join(f"nullif(trim(CAST({quoted(name)} AS VARCHAR)), '')" for name in columns)
     _register_ids(connection, item_ids)
+    picked = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in columns)
     rows = run(
         connection,
         source.path,
-        "SELECT wanted.number, min(text), count(DISTINCT text), any_value(wanted.raw) FROM "
-        f"(SELECT CAST({quoted(item)} AS VARCHAR) AS raw, left(concat_ws('. ', {joined}), {LONGEST}) AS text "
-        f"FROM {source.relation}) AS described JOIN wanted USING (raw) GROUP BY wanted.number",
-    ).fetchall()
-    texts = [""] * len(item_ids)
-    for number, text, different, raw in rows:
-        if different > 1:
-            raise DatasetError(f"{source.path}: expected each item once, got {raw!r} with {different} different texts")
-        texts[number] = " ".join(_unlisted(text or "").split())
-    return Texts(texts, columns)
+        f"SELECT wanted.number, {picked} FROM {source.relation} AS described "
+        f"JOIN wanted ON wanted.raw = CAST(described.{quoted(item)} AS VARCHAR)",
+    )
+    texts: list[str | None] = [None] * len(item_ids)
+    while block := rows.fetchmany(_ROWS):
+        for number, *parts in block:
+            spelled = ". ".join(filter(None, (_spelled(part) for part in parts)))
+            text = " ".join(spelled.split())[:LONGEST]
+            if texts[number] not in (None, text):
+                raise DatasetError(f"{source.path}: expected each item once, got {item_ids[number]!r} with other texts")
+            texts[number] = text
+    return Texts([text or "" for text in texts], columns)
 
 
-def _unlisted(text: str) -> str:
-    """A text without the brackets and quotes that lists of texts have in JSON."""
-    return text.translate({ord(mark): " " for mark in '[]"{}'})
+def _spelled(value: str | None) -> str:
+    """A column's text; of a list in JSON, or of lists in it, the texts with commas between."""
+    text = (value or "").strip()
+    if not text.startswith("["):
+        return text
+    try:
+        return ", ".join(_flat(json.loads(text)))
+    except ValueError:
+        return text  # a text that begins with a bracket
+
+
+def _flat(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for part in value:
+            yield from _flat(part)
+    elif value is not None and str(value).strip():
+        yield str(value).strip()
 
 
 def vectors_of(
-    connection: DuckDBPyConnection, path: Path, temporary: Path, item_ids: Sequence[str]
+    connection: DuckDBPyConnection,
+    path: Path,
+    temporary: Path,
+    item_ids: Sequence[str],
+    item_column: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features [I, D] float32 of items, zero where there are none, and which those are, [I] bool."""
-    ids, table = _npy(path) if path.suffix == ".npy" else _table(connection, path, temporary, item_ids)
+    if path.suffix == ".npy":
+        ids, table = _npy(path)
+    else:
+        ids, table = _table(connection, path, temporary, item_ids, item_column)
     place = {raw: row for row, raw in enumerate(ids)}
     if len(place) < len(ids):
         twice = next(raw for row, raw in enumerate(ids) if place[raw] != row)
@@ -107,30 +136,44 @@ def _npy(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _table(
-    connection: DuckDBPyConnection, path: Path, temporary: Path, item_ids: Sequence[str]
+    connection: DuckDBPyConnection,
+    path: Path,
+    temporary: Path,
+    item_ids: Sequence[str],
+    item_column: str | None,
 ) -> tuple[list[str], np.ndarray]:
     source = open_source(connection, path, temporary)
-    item = source.column(ITEM, None, "items") or ("id" if "id" in source.columns else None)
+    item = source.column(_item_names(item_column, "id"), None, "items")
     if item is None:
         raise DatasetError(f"{path}: expected a column of items ({', '.join(ITEM)}, id), got {listed(source.columns)}")
     numbers = [name for name in source.columns if name != item]
     _register_ids(connection, item_ids)
     kind = "FLOAT[]" if len(numbers) == 1 else "FLOAT"
     picked = ", ".join(f"CAST({quoted(name)} AS {kind})" for name in numbers)
+    there = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in numbers)
     rows = run(
         connection,
         path,
         f"SELECT CAST({quoted(item)} AS VARCHAR), {picked} FROM {source.relation} "
-        f"WHERE CAST({quoted(item)} AS VARCHAR) IN (SELECT raw FROM wanted)",
-    ).fetchall()
-    if not rows:
+        f"WHERE CAST({quoted(item)} AS VARCHAR) IN (SELECT raw FROM wanted) AND {there}",
+    )
+    ids: list[str] = []
+    parts: list[np.ndarray] = []
+    while block := rows.fetchmany(_ROWS):
+        values = [row[1] if len(numbers) == 1 else row[1:] for row in block]
+        widths = {len(value) for value in values} | {part.shape[1] for part in parts[:1]}
+        if len(widths) > 1 or widths == {0}:
+            raise DatasetError(f"{path}: expected vectors of one width, got {listed(sorted(map(str, widths)))}")
+        ids += [row[0] for row in block]
+        parts.append(np.array(values, dtype=np.float32))
+    if not ids:
         raise DatasetError(f"{path}: expected features of some of the {len(item_ids):,} items, got none of theirs")
-    ids = [row[0] for row in rows]
-    values = [row[1] if len(numbers) == 1 else row[1:] for row in rows]
-    widths = {len(value or ()) for value in values}
-    if len(widths) > 1 or widths == {0}:
-        raise DatasetError(f"{path}: expected vectors of one width, got {listed(sorted(map(str, widths)))}")
-    return ids, np.array(values, dtype=np.float32).reshape(len(ids), -1)
+    return ids, np.concatenate(parts)
+
+
+def _item_names(chosen: str | None, *more: str) -> tuple[str, ...]:
+    """Names of a column of items, the one of the interactions first."""
+    return (*((chosen,) if chosen else ()), *ITEM, *more)
 
 
 def _register_ids(connection: DuckDBPyConnection, item_ids: Sequence[str]) -> None:

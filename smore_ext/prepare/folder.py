@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from smore_ext.data.dataset import DatasetError
-from smore_ext.data.files import FEATURES, ID_MAPS, TABLE
+from smore_ext.data.files import FEATURES, ID_MAPS, OF_USERS, TABLE
 from smore_ext.environment import versions
 from smore_ext.prepare.content import Filled, fill, texts_of, vectors_of
 from smore_ext.prepare.encoders import encode_texts
@@ -70,6 +71,10 @@ def prepare(
     Raises `DatasetError`, `FileExistsError`, `ImportError` for what is not installed.
     """
     rules, begin = rules or Rules(), time.perf_counter()
+    _check_names(vectors or {}, text_encoder)
+    for path in (source, items, *(vectors or {}).values()):
+        if path is not None and path.resolve().is_relative_to(output.resolve()):
+            raise DatasetError(f"{path}: expected to lie outside {output}, which is written as a whole")
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} is there: choose another folder, or --overwrite")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +93,9 @@ def prepare(
             sources = {"interactions": _file(source)}
             features: dict[str, Any] = {}
             if items is not None:
-                found = texts_of(connection, open_source(connection, items, scratch), data.item_ids, text_columns)
+                found = texts_of(
+                    connection, open_source(connection, items, scratch), data.item_ids, text_columns, rules.item
+                )
                 sources["items"] = _file(items)
                 write_texts(place, data.item_ids, found.texts)
                 there = sum(map(bool, found.texts))
@@ -102,7 +109,7 @@ def prepare(
                         **write_features(place, "text", rows, absent, data, filled),
                     }
             for name, path in (vectors or {}).items():
-                rows, absent = vectors_of(connection, path, scratch, data.item_ids)
+                rows, absent = vectors_of(connection, path, scratch, data.item_ids, rules.item)
                 sources[name] = _file(path)
                 features[name] = write_features(place, name, rows, absent, data, filled)
                 tell(f"{name}: {int((~absent).sum()):,} of {len(rows):,} items, {rows.shape[1]} wide")
@@ -118,12 +125,27 @@ def prepare(
             "features": features,
         }  # fmt: skip
         (place / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        before = Path(temporary) / "before"
         if output.exists():
-            output.rename(Path(temporary) / "before")
-        place.rename(output)
+            output.rename(before)
+        try:
+            place.rename(output)
+        except OSError:
+            if before.exists():
+                before.rename(output)
+            raise
     shutil.rmtree(output.parent / f".{output.name}.encoding", ignore_errors=True)
     tell(f"{output}: {time.perf_counter() - begin:.1f} s")
     return Prepared(output, manifest)
+
+
+def _check_names(vectors: Mapping[str, Path], text_encoder: str | None) -> None:
+    """Names of features are those that are read again."""
+    for name in vectors:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == OF_USERS or (name == "text" and text_encoder):
+            raise DatasetError(
+                f"vectors: expected a name of letters, digits, '_' and '-' that no other features have, got {name!r}"
+            )
 
 
 def write_interactions(place: Path, name: str, data: Interactions) -> None:

@@ -115,7 +115,9 @@ def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Inte
     ).fetchnumpy()
     users, items = (np.asarray(table[key], dtype=np.int64) for key in "ui")
     ratings = np.ma.filled(table["r"], np.nan).astype(np.float64) if chosen["r"] else None
-    times = np.ma.filled(table["t"], 0).astype(np.int64) if chosen["t"] else None
+    times = np.ma.filled(table["t"], 0.0).astype(np.float64) if chosen["t"] else None
+    if times is not None and (times == np.floor(times)).all():
+        times = times.astype(np.int64)
     labels = labelled(users, items, times, rules)
     return Interactions(users, items, ratings, times, labels, ids["users"], ids["items"], counts)
 
@@ -131,20 +133,21 @@ def _load(
         connection,
         source.path,
         f"CREATE TABLE raw AS SELECT {u} AS u, {i} AS i, {r} AS rt, TRY_CAST({r} AS DOUBLE) AS r, {t} AS tt, "
-        f"TRY_CAST(TRY_CAST({t} AS DOUBLE) AS BIGINT) AS t FROM {source.relation}",
+        f"TRY_CAST({t} AS DOUBLE) AS t FROM {source.relation}",
     )
-    for column, text, what, expected in (
-        ("u", "u", "user", "an id"),
-        ("i", "i", "item", "an id"),
-        ("r", "rt", "rating", "a number"),
-        ("t", "tt", "time", "a number of seconds or milliseconds"),
+    not_an_id = "trim({0}) = '' OR regexp_matches({0}, '[\\x00-\\x1f\\x7f]')"
+    for column, text, what, expected, wrong_if in (
+        ("u", "u", "user", "an id", not_an_id),
+        ("i", "i", "item", "an id", not_an_id),
+        ("r", "rt", "rating", "a number", "NOT isfinite({0})"),
+        ("t", "tt", "time", "a number of seconds or milliseconds", "NOT isfinite({0})"),
     ):
         if chosen[column] is not None:
             wrong, example = connection.execute(
-                f"SELECT count(*), any_value({text}) FROM raw WHERE {column} IS NULL OR CAST({column} AS VARCHAR) = ''"
+                f"SELECT count(*), any_value({text}) FROM raw WHERE {column} IS NULL OR {wrong_if.format(column)}"
             ).fetchall()[0]
             if wrong:
-                got = "nothing" if example in (None, "") else repr(example)
+                got = "nothing" if not str(example or "").strip(" ") else repr(example)
                 raise DatasetError(
                     f"{source.path}: expected {expected} as {what} in column {chosen[column]}, got {got} "
                     f"in {wrong:,} rows"
@@ -158,7 +161,7 @@ def _load(
     connection.execute(
         "CREATE TABLE pairs AS SELECT u, i, arg_min(r, (t, -r)) AS r, min(t) AS t FROM raw GROUP BY u, i"
         if chosen["t"]
-        else "CREATE TABLE pairs AS SELECT u, i, max(r) AS r, NULL::BIGINT AS t FROM raw GROUP BY u, i"
+        else "CREATE TABLE pairs AS SELECT u, i, max(r) AS r, NULL::DOUBLE AS t FROM raw GROUP BY u, i"
     )
     connection.execute("DROP TABLE raw")
     counts["distinct_pairs"] = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]

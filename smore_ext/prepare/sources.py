@@ -8,6 +8,7 @@ Amazon's metadata of 2014, which are Python literals and no JSON, are rewritten 
 from __future__ import annotations
 
 import ast
+import csv
 import gzip
 import json
 import re
@@ -37,6 +38,7 @@ TEXTS = (
 )
 JSON_LINES = (".json", ".jsonl", ".ndjson")
 SEPARATED = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t", ".txt": "\t"}
+QUOTED = ",;"  # separators of tables with quotes; between tabs, as RecBole writes, a quote belongs to the text
 PARQUET = (".parquet", ".pq")
 
 
@@ -81,7 +83,11 @@ def connect(temporary: Path, memory: str = "1GB") -> DuckDBPyConnection:
     except ImportError:
         raise ImportError("prepare needs duckdb: pip install 'smore-ext[prepare]'") from None
     connection = duckdb.connect(":memory:")
-    connection.execute(f"SET memory_limit={literal(memory)}; SET temp_directory={literal(temporary)}")
+    try:
+        connection.execute(f"SET memory_limit={literal(memory)}")
+    except duckdb.Error:
+        raise DatasetError(f"memory: expected a size such as 1GB, got {memory!r}") from None
+    connection.execute(f"SET temp_directory={literal(temporary)}")
     connection.execute("SET preserve_insertion_order=false; SET enable_progress_bar=false")
     return connection
 
@@ -93,19 +99,33 @@ def open_source(connection: DuckDBPyConnection, path: Path, temporary: Path) -> 
     packed = path.suffix.lower() == ".gz"
     ending = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     if ending in PARQUET:
-        relation = f"read_parquet({literal(path)})"
+        relation = f"read_parquet({pattern(path)}, hive_partitioning=false)"
     elif ending in JSON_LINES:
         path_, keys = _json_lines(path, packed, temporary)
-        columns = ", ".join(f"{literal(key)}: 'VARCHAR'" for key in keys)
-        relation = f"read_json({literal(path_)}, format='newline_delimited', columns={{{columns}}})"
+        relation = f"read_json({pattern(path_)}, format='newline_delimited', columns={_texts(keys)})"
     elif ending in SEPARATED:
-        options = f"delim={literal(_separator(path, packed, SEPARATED[ending]))}, header=true, all_varchar=true"
-        relation = f"read_csv({literal(path)}, {options}, quote='\"', escape='\"', null_padding=false)"
+        separator, names = _header(path, packed, SEPARATED[ending])
+        quote = (
+            '"' if separator in ",;" else ""
+        )  # as RecBole writes: a quote in a title of a tab-separated table is one
+        options = f"delim={literal(separator)}, quote={literal(quote)}, escape={literal(quote)}, header=true"
+        known = f"auto_detect=false, hive_partitioning=false, columns={_texts(names)}"
+        relation = f"read_csv({pattern(path)}, {options}, {known}, null_padding=false)"
     else:
         known = ", ".join((*JSON_LINES, *SEPARATED, *PARQUET))
         raise DatasetError(f"{path}: expected a file that ends with one of {known}, each also with .gz, got {ending}")
     columns_ = run(connection, path, f"SELECT * FROM {relation} LIMIT 0").description
     return Source(path, relation, [name for name, *_ in columns_])
+
+
+def pattern(path: Path) -> str:
+    """A path as DuckDB takes it, which would look for others where it has brackets, stars or question marks."""
+    return literal(re.sub(r"([\[*?])", r"[\1]", str(path)))
+
+
+def _texts(names: Sequence[str]) -> str:
+    """Columns by name, all of them texts."""
+    return "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names) + "}"
 
 
 def run(connection: DuckDBPyConnection, path: Path, sql: str) -> DuckDBPyConnection:
@@ -131,16 +151,20 @@ def _opened(path: Path, packed: bool) -> TextIO:
     return cast(TextIO, opened(path, "rt", encoding="utf-8", newline="\n"))  # a carriage return in a text ends no line
 
 
-def _separator(path: Path, packed: bool, usual: str) -> str:
-    """The separator that the header has most of."""
+def _header(path: Path, packed: bool, usual: str) -> tuple[str, list[str]]:
+    """The separator that the header has most of, and its columns."""
     try:
         with _opened(path, packed) as file:
-            head = file.readline()
+            head = file.readline().rstrip("\r\n").removeprefix("\ufeff")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from None
     if not head.strip():
         raise DatasetError(f"{path}: expected a header line with the names of columns, got an empty file")
-    return max((usual, "\t", ",", ";", "|"), key=head.count)
+    separator = max((usual, "\t", ",", ";", "|"), key=head.count)
+    names = next(csv.reader([head], delimiter=separator)) if separator in QUOTED else head.split(separator)
+    if len(set(names)) < len(names):
+        raise DatasetError(f"{path}: expected different names of columns, got {listed(names)}")
+    return separator, names
 
 
 _NOT_JSON = re.compile(r"^\s*\{\s*u?'")

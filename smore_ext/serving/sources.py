@@ -40,7 +40,7 @@ def load(path: str | Path | LoadedRun, data_path: Path | None = None, device: st
     found = run_dirs(path)
     if len(found) > 1:
         raise ValueError(f"{path} holds several seeds: name one of {', '.join(map(str, found))}")
-    return of_run(load_run(found[0], data_path)).to(device)
+    return of_run(load_run(found[0], data_path, device=device)).to(device)
 
 
 def of_run(run: LoadedRun) -> Served:

@@ -70,7 +70,9 @@ def conclude(found: Found, scale: Scale) -> Outcome:
                 lost = np.stack([r.arrays[f"temperature {t:g}"] - r.recall for r in records])
                 base = float(np.mean([r.recall.mean() for r in records]))
                 contrasts.append(
-                    Contrast(f"{place}: temperature of attention times {t:g} against 1", base, crossed(lost))
+                    Contrast(
+                        f"{place}: temperature of attention times {t:g} against 1", base, crossed(lost), inference=True
+                    )
                 )
     panels.append(
         Panel(

@@ -206,7 +206,9 @@ def _knocked(found: Found, cells: list[Cell], place: str) -> list[Contrast]:
     for change in ("removed", "exchanged"):
         lost = np.stack([found[c].arrays[f"recall {change} {_all(found, c)}"] - found[c].recall for c in cells])
         base = float(np.mean([found[c].recall.mean() for c in cells]))
-        out.append(Contrast(f"{place}: content {change} at inference against kept", base, crossed(lost)))
+        out.append(
+            Contrast(f"{place}: content {change} at inference against kept", base, crossed(lost), inference=True)
+        )
     return out
 
 
