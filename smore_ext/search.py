@@ -20,7 +20,7 @@ from smore_ext.experiments.search_reports import write_reports
 from smore_ext.flags import SettingsCommand
 from smore_ext.models.registry import DEFAULT_MODEL, short_name
 from smore_ext.runs.config_files import read_yaml
-from smore_ext.settings.config import RunConfig, config_class
+from smore_ext.settings.config import FLAGS, Layer, RunConfig, config_class, loop_value
 
 PROG = "python -m smore_ext.search"
 HELP = """Search for settings: each trial is a run, and the best is chosen on validation alone.
@@ -56,8 +56,8 @@ def command(
     space = spaces.parse(texts)
     if config_file is not None:
         values = read_yaml(config_file)
-        model = flags.get("model") or flags.get("train.model") or values.get("model") or DEFAULT_MODEL
-        space = {n: p for n, p in spaces.of_file(values, config_class(str(model))).items() if n not in flags} | space
+        model = loop_value([Layer(f"file {config_file}", values), Layer(FLAGS, flags)], "model") or DEFAULT_MODEL
+        space = {n: p for n, p in spaces.of_file(values, config_class(model)).items() if n not in flags} | space
 
     def config_of(own: Mapping[str, Any]) -> RunConfig:
         return runs.resolve(flags | dict(own), preset, config_file)

@@ -75,6 +75,14 @@ def test_rules_are_those_of_plain_python(k: int, least: float | None, tmp_path: 
         assert (float(rating), int(when)) == (r.rating, r.time)
 
 
+def test_a_long_chain_is_peeled_to_its_end(tmp_path: Path) -> None:
+    """Each round takes one pair from either end: a bound on rounds would leave some."""
+    chain = [[f"u{n // 2:05}", f"i{(n + 1) // 2:05}"] for n in range(2400)]
+    source = separated(tmp_path / "x.csv", ["user_id", "item_id"], [*chain, *([u, i] for u in "ab" for i in "cd")])
+    data = read(prepare(source, tmp_path / "x", Rules(k_core=2)).folder)
+    assert data.user_ids == ("a", "b") and data.item_ids == ("c", "d")
+
+
 def labels(folder: Path) -> np.ndarray:
     """user, item, time, label of each interaction."""
     table = np.loadtxt(folder / "x.inter", delimiter="\t", skiprows=1)

@@ -178,3 +178,15 @@ def test_one_search_at_a_time_and_one_data_set(tmp_path: Path) -> None:
     search(config_of, space, tmp_path, trials=1)
     with pytest.raises(ConfigError, match="base data, base train.dataset_options"):
         search(lambda own: config_of({"dataset_options": f"{DATA},seed=4", **own}), space, tmp_path, trials=2)
+
+
+def test_a_file_of_sections_and_a_file_of_mmrecs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("train:\n  model: LightGCN\n  epochs: 1\n  threads: 1\nmodel:\n  n_ui_layers: 1\n")
+    flags = ["--config", str(file), "--dataset-options", DATA, "--sampler", "grid"]
+    assert main([*flags, "--space", "lr=0.01", "-o", str(tmp_path / "a")]) == 0
+    file.write_text("n_layers: [1, 2]\nreg_weight: [0.001]\nhyper_parameters: [n_layers, reg_weight]\n")
+    more = ["-m", "LightGCN", "--epochs", "1", "--threads", "1", "-o", str(tmp_path / "b")]
+    assert main([*flags, *more]) == 0
+    rows = list(csv.DictReader((tmp_path / "b" / "search.csv").open()))
+    assert sorted(row["n_ui_layers"] for row in rows) == ["1", "2"]

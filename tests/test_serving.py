@@ -313,6 +313,9 @@ def test_what_somebody_new_may_get() -> None:
         model.recommend_for([])
     with pytest.raises(DatasetError, match="item: expected an id from 0 to 49"):
         model.recommend_for([77])
+    for ask in (model.recommend_for, model.similar):
+        with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+            ask([1], k=0)
 
 
 def test_held_out_users_are_served_better_than_by_popularity() -> None:

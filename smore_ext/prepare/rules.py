@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Split = Literal["random", "leave_one_out", "user_time", "time", "item_cold"]
-_ROUNDS = 1000  # of the k-core: each takes something away, so the largest graph ends long before
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,7 @@ def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Inte
                 f"names), got {there}"
             )
     if rules.min_rating is not None and chosen["r"] is None:
-        raise DatasetError(
-            f"{source.path}: expected a column of ratings for --min-rating, got {', '.join(source.columns)}"
-        )
+        raise DatasetError(f"{source.path}: expected a column of ratings for --min-rating, got {there}")
     if rules.split in ("user_time", "time") and chosen["t"] is None:
         raise DatasetError(f"{source.path}: expected a column of times for --split {rules.split}, got {there}")
     counts = _load(connection, source, chosen, rules)
@@ -170,7 +167,7 @@ def _load(
 
 def _core(connection: DuckDBPyConnection, k: int) -> None:
     """Takes users and items of fewer than k pairs out of `pairs`, until there are none."""
-    for _ in range(_ROUNDS if k > 1 else 0):
+    while k > 1:  # each round takes something away, or is the last
         before = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
         for column in "ui":
             connection.execute(

@@ -105,9 +105,7 @@ def open_source(connection: DuckDBPyConnection, path: Path, temporary: Path) -> 
         relation = f"read_json({pattern(path_)}, format='newline_delimited', columns={_texts(keys)})"
     elif ending in SEPARATED:
         separator, names = _header(path, packed, SEPARATED[ending])
-        quote = (
-            '"' if separator in ",;" else ""
-        )  # as RecBole writes: a quote in a title of a tab-separated table is one
+        quote = '"' if separator in QUOTED else ""
         options = f"delim={literal(separator)}, quote={literal(quote)}, escape={literal(quote)}, header=true"
         known = f"auto_detect=false, hive_partitioning=false, columns={_texts(names)}"
         relation = f"read_csv({pattern(path)}, {options}, {known}, null_padding=false)"

@@ -130,11 +130,11 @@ class Served:
         deny: Sequence[Id] = (),
     ) -> list[Similar]:
         """The items ranked first for somebody who has had `items`, whom the model does not know; see `fold_in`."""
+        _check_k(k)
         candidates = self._candidates(allow, (*deny, *items) if filter_seen else deny)
         scores = self.items[candidates.to(self.items.device)].double() @ self.fold_in(items)
         value, index = scores.cpu().sort(descending=True, stable=True)
-        least = max(1, min(k, len(candidates)))
-        pairs = zip(candidates[index[:least]].tolist(), value[:least].tolist(), strict=True)
+        pairs = zip(candidates[index[:k]].tolist(), value[:k].tolist(), strict=True)
         return [Similar(self.item(item), score) for item, score in pairs]
 
     def fold_in(self, items: Sequence[Id]) -> Tensor:
@@ -184,8 +184,7 @@ class Served:
         self, users: Tensor, k: int, filter_seen: bool = True, candidates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(score [B, k'], item [B, k']) of users [B] among candidates, on the CPU; -inf and -1 where none is left."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        _check_k(k)
         among = self.known if candidates is None else candidates
         rows, device = self.seen.rows(users), self.users.device
         user, item = (rows.row.long(), rows.col.long()) if filter_seen else (torch.empty(0).long(),) * 2
@@ -199,6 +198,7 @@ class Served:
 
     def similar(self, items: Sequence[Id], k: int = 10, by: str | None = None) -> dict[Id, list[Similar]]:
         """The items of the largest cosine with each, itself left out. `by`: a part's name; None: final embeddings."""
+        _check_k(k)
         table = self.space(by)
         known = self.known.to(table.device)
         unit = F.normalize(table[known].double(), dim=1)
@@ -263,3 +263,8 @@ class Served:
         if not (isinstance(raw, int) or str(raw).isdecimal()) or not 0 <= int(raw) < count:
             raise DatasetError(f"{kind}: expected an id from 0 to {count - 1}, got {shown(raw)}")
         return int(raw)
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
