@@ -26,7 +26,7 @@ from dumps import (
 )
 
 from smore_ext.data import DatasetError
-from smore_ext.data.missing import filled
+from smore_ext.data.missing import fill
 from smore_ext.prepare import Rules, encoders, prepare
 from smore_ext.prepare.folder import MANIFEST, TEXTS
 
@@ -157,13 +157,13 @@ def test_neighbours_fill_by_users() -> None:
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0], [9.0, 9.0], [9.0, 9.0]])
     missing = torch.tensor([False, False, False, True, True])
     users, items = torch.tensor([0, 1, 0, 1, 2, 3]), torch.tensor([0, 0, 3, 3, 1, 2])
-    out = filled(features, missing, users, items, 5, "neighbours")
+    out = fill(features, missing, users, items, 5, "neighbours")
     assert torch.equal(out[:3], features[:3])
     torch.testing.assert_close(out[3], features[0])
     torch.testing.assert_close(out[4], features[:3].mean(0))
-    torch.testing.assert_close(filled(features, missing, users, items, 5, "mean")[3], features[:3].mean(0))
+    torch.testing.assert_close(fill(features, missing, users, items, 5, "mean")[3], features[:3].mean(0))
     with pytest.raises(DatasetError, match="expected one of mean, neighbours, got 'zero'"):
-        filled(features, missing, users, items, 5, "zero")  # type: ignore[arg-type]
+        fill(features, missing, users, items, 5, "zero")  # type: ignore[arg-type]
 
 
 class Encoder:

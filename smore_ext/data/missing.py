@@ -16,7 +16,7 @@ NEIGHBOURS = 10
 _BLOCK = 256  # items whose similarities are held at once
 
 
-def filled(features: Tensor, missing: Tensor, users: Tensor, items: Tensor, n_users: int, how: Filled) -> Tensor:
+def fill(features: Tensor, missing: Tensor, users: Tensor, items: Tensor, n_users: int, how: Filled) -> Tensor:
     """Features with the rows of items that lack them replaced.
 
     Args:
@@ -49,11 +49,3 @@ def filled(features: Tensor, missing: Tensor, users: Tensor, items: Tensor, n_us
         near = (weight[:, :, None] * features[have[place]].to(weight.dtype)).sum(dim=1) / total.clamp(min=1e-12)
         out[block] = torch.where(total > 0, near.to(out.dtype), mean)
     return out
-
-
-def fill(
-    rows: np.ndarray, absent: np.ndarray, users: np.ndarray, items: np.ndarray, n_users: int, how: Filled
-) -> np.ndarray:
-    """The same of numpy's arrays."""
-    tensors = (torch.from_numpy(np.ascontiguousarray(a)) for a in (rows, absent, users, items))
-    return filled(*tensors, n_users, how).numpy()

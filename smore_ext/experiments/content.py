@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset
-from smore_ext.data import missing as missing_features
+from smore_ext.data.missing import fill
 
 Change = Callable[..., Tensor]  # (features [I, D], generator, dataset, **arguments) -> features
 
@@ -90,7 +90,7 @@ def missing(x: Tensor, generator: torch.Generator, dataset: Dataset, share: floa
     gone = torch.rand(len(x), generator=generator) < share
     if filled == "zero":
         return torch.where(gone[:, None], 0.0, x)
-    return missing_features.filled(x, gone, *dataset.train, dataset.n_users, filled)
+    return fill(x, gone, *dataset.train, dataset.n_users, filled)
 
 
 def _spread(x: Tensor) -> float:

@@ -1,4 +1,7 @@
-"""What items are described by: texts put together from columns, and vectors that others made."""
+"""What items are described by: texts put together from columns, and vectors that others made.
+
+Items are those of the database's table `items`, raw ids and numbers, which `rules.select` leaves.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,11 @@ import numpy as np
 
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.messages import listed
-from smore_ext.data.missing import Filled, fill
 from smore_ext.prepare.sources import ITEM, TEXTS, Source, open_source, quoted, run
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Filled", "Texts", "fill", "texts_of", "vectors_of"]
 _ROWS = 512  # rows that are Python's objects at once
 LONGEST = 4000  # characters of a text: encoders read less
 
@@ -54,13 +55,12 @@ def texts_of(
             f"{source.path}: expected a column of texts ({', '.join(names[0] for names in TEXTS)}, or those that "
             f"--text-columns names), got {', '.join(source.columns)}"
         )
-    _register_ids(connection, item_ids)
     picked = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in columns)
     rows = run(
         connection,
         source.path,
-        f"SELECT wanted.number, {picked} FROM {source.relation} AS described "
-        f"JOIN wanted ON wanted.raw = CAST(described.{quoted(item)} AS VARCHAR)",
+        f"SELECT items.number, {picked} FROM {source.relation} AS described "
+        f"JOIN items ON items.raw = CAST(described.{quoted(item)} AS VARCHAR)",
     )
     texts: list[str | None] = [None] * len(item_ids)
     while block := rows.fetchmany(_ROWS):
@@ -147,7 +147,6 @@ def _table(
     if item is None:
         raise DatasetError(f"{path}: expected a column of items ({', '.join(ITEM)}, id), got {listed(source.columns)}")
     numbers = [name for name in source.columns if name != item]
-    _register_ids(connection, item_ids)
     kind = "FLOAT[]" if len(numbers) == 1 else "FLOAT"
     picked = ", ".join(f"CAST({quoted(name)} AS {kind})" for name in numbers)
     there = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in numbers)
@@ -155,7 +154,7 @@ def _table(
         connection,
         path,
         f"SELECT CAST({quoted(item)} AS VARCHAR), {picked} FROM {source.relation} "
-        f"WHERE CAST({quoted(item)} AS VARCHAR) IN (SELECT raw FROM wanted) AND {there}",
+        f"WHERE CAST({quoted(item)} AS VARCHAR) IN (SELECT raw FROM items) AND {there}",
     )
     ids: list[str] = []
     parts: list[np.ndarray] = []
@@ -174,14 +173,3 @@ def _table(
 def _item_names(chosen: str | None, *more: str) -> tuple[str, ...]:
     """Names of a column of items, the one of the interactions first."""
     return (*((chosen,) if chosen else ()), *ITEM, *more)
-
-
-def _register_ids(connection: DuckDBPyConnection, item_ids: Sequence[str]) -> None:
-    """The table `wanted`: raw ids of the items and their numbers."""
-    connection.execute("CREATE OR REPLACE TABLE wanted (raw VARCHAR, number BIGINT)")
-    import pandas
-
-    frame = pandas.DataFrame({"raw": list(item_ids), "number": np.arange(len(item_ids))})
-    connection.register("wanted_frame", frame)
-    connection.execute("INSERT INTO wanted SELECT raw, number FROM wanted_frame")
-    connection.unregister("wanted_frame")

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.files import FEATURES, ID_MAPS, OF_USERS, TABLE
+from smore_ext.data.missing import Filled, fill
 from smore_ext.environment import versions
-from smore_ext.prepare.content import Filled, fill, texts_of, vectors_of
+from smore_ext.prepare.content import texts_of, vectors_of
 from smore_ext.prepare.encoders import encode_texts
 from smore_ext.prepare.rules import Interactions, Rules, select
 from smore_ext.prepare.sources import connect, open_source
@@ -180,8 +182,9 @@ def write_features(
     if absent.all():
         raise DatasetError(f"{name}: expected features of some of the {len(rows):,} items, got none of theirs")
     train = data.labels == 0
-    rows = fill(rows, absent, data.users[train], data.items[train], len(data.user_ids), filled)
-    np.save(place / f"{name}{FEATURES}", rows.astype(np.float32), allow_pickle=False)
+    pairs = torch.from_numpy(data.users[train]), torch.from_numpy(data.items[train])
+    table = fill(torch.from_numpy(rows), torch.from_numpy(absent), *pairs, len(data.user_ids), filled)
+    np.save(place / f"{name}{FEATURES}", table.numpy(), allow_pickle=False)
     if absent.any():
         lost = [data.item_ids[item] for item in np.flatnonzero(absent)]
         (place / f"{name}_missing.txt").write_text("\n".join(lost) + "\n", encoding="utf-8")
@@ -195,6 +198,3 @@ def _file(path: Path) -> dict[str, Any]:
         while block := file.read(1 << 20):
             digest.update(block)
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-__all__ = ["MANIFEST", "TEXTS", "Prepared", "prepare"]

@@ -72,7 +72,10 @@ class Interactions:
 
 
 def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Interactions:
-    """Applies the rules to a table of interactions. Raises `DatasetError`."""
+    """Applies the rules to a table of interactions, and leaves the tables `users` and `items` (raw, number).
+
+    Raises `DatasetError`.
+    """
     chosen = {
         "u": source.column(USER, rules.user, "users"),
         "i": source.column(ITEM, rules.item, "items"),
