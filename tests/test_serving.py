@@ -80,7 +80,7 @@ def test_what_may_be_recommended(run: LoadedRun, served: Served) -> None:
     ("arguments", "error", "message"),
     [
         ({"users": [99]}, DatasetError, "user: expected an id from 0 to 29, got '?99"),
-        ({"users": ["x"]}, DatasetError, "user: expected an id from 0 to 29, got 'x'"),
+        ({"users": ["x"]}, DatasetError, "user: expected an id from 0 to 29, got x"),
         ({"users": [-1]}, DatasetError, "user: expected an id from 0 to 29"),
         ({"users": [0], "allow": [40]}, DatasetError, "item: expected an id from 0 to 39, got '?40"),
         ({"users": [0], "allow": []}, ValueError, "expected to leave an item to recommend, got none"),

@@ -232,14 +232,7 @@ class Dataset:
 
     def user_number(self, user: str | int) -> int:
         """The number of a user: of its raw id, or where ids are numbers, of that. Raises `DatasetError`."""
-        if self.user_ids is not None:
-            if str(user) not in self._user_numbers:
-                raise DatasetError(f"user: expected one of the {self.n_users} raw ids of the data, got {shown(user)}")
-            return self._user_numbers[str(user)]
-        number = int(user) if re.fullmatch(r"[0-9]{1,18}", str(user)) else -1
-        if not 0 <= number < self.n_users:
-            raise DatasetError(f"user: expected an id from 0 to {self.n_users - 1}, got {cut(str(user))}")
-        return number
+        return number_of(user, "user", None if self.user_ids is None else self._user_numbers, self.n_users)
 
     def __repr__(self) -> str:
         features = ", ".join(f"{m} {f.shape[1]}" for m, f in self.features.items()) or "none"
@@ -248,6 +241,19 @@ class Dataset:
             f"{len(self.train.users):,} / {len(self.valid.users):,} / {len(self.test.users):,} "
             f"train / valid / test pairs, features {features}, graphs {', '.join(self.graphs) or 'none'})"
         )
+
+
+def number_of(raw: str | int, kind: str, numbers: Mapping[str, int] | None, count: int) -> int:
+    """The number of a user or an item by its raw id, or without `numbers` of those where ids are the numbers below
+    `count`. Raises `DatasetError`."""
+    if numbers is not None:
+        if str(raw) not in numbers:
+            raise DatasetError(f"{kind}: expected one of the {count} raw ids of the data, got {shown(raw)}")
+        return numbers[str(raw)]
+    number = int(raw) if re.fullmatch(r"[0-9]{1,18}", str(raw)) else -1
+    if not 0 <= number < count:
+        raise DatasetError(f"{kind}: expected an id from 0 to {count - 1}, got {cut(str(raw))}")
+    return number
 
 
 def hash_tensor(digest: hashlib._Hash, label: str, tensor: Tensor) -> None:

@@ -51,7 +51,7 @@ class Ranker:
         Args:
             users: [B] int64.
             k: 1 <= k <= I, or C.
-            seen: [B, I], row r lists what to leave out for users[r]; candidates only, where there are some.
+            seen: [B, I], row r lists what to leave out for users[r].
 
         Returns:
             (score [B, k], index [B, k] int64): score descending, then index ascending; -inf and -1 where nothing is
@@ -62,9 +62,7 @@ class Ranker:
         """
         if self.candidates is None:
             return self._topk(users, k, seen, seen.n_cols)
-        place = torch.searchsorted(self.candidates, seen.col.long())
-        among = Graph.from_edges(seen.row.long(), place, None, (seen.n_rows, len(self.candidates)))
-        scores, index = self._topk(users, k, among, seen.n_cols)
+        scores, index = self._topk(users, k, among(seen, self.candidates), seen.n_cols)
         return scores, torch.where(index < 0, index, self.candidates[index])
 
     def _topk(self, users: Tensor, k: int, seen: Graph, n_items: int) -> tuple[Tensor, Tensor]:
@@ -80,6 +78,14 @@ class Ranker:
     def _scores(self, users: Tensor, n_items: int) -> Tensor:
         scores = scores_of(self.model, users, n_items)
         return scores if self.candidates is None else scores[:, self.candidates]
+
+
+def among(seen: Graph, candidates: Tensor) -> Graph:
+    """`seen` [B, I] as places among the candidates [C], int64 and ascending: [B, C], without what is none of them."""
+    items = seen.col.long()
+    place = torch.searchsorted(candidates, items).clamp_(max=len(candidates) - 1)
+    inside = candidates[place] == items
+    return Graph.from_edges(seen.row.long()[inside], place[inside], None, (seen.n_rows, len(candidates)))
 
 
 def embeddings(model: Model) -> tuple[Tensor, Tensor]:

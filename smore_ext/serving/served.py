@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.data.dataset import DatasetError
+from smore_ext.data.dataset import DatasetError, number_of
 from smore_ext.data.messages import listed, shown
+from smore_ext.evaluation.ranking import among
 from smore_ext.graph import Graph
 from smore_ext.registry import did_you_mean
 
@@ -74,15 +75,24 @@ class Served:
     item_ids: tuple[str, ...] | None
     about: dict[str, str]
 
-    def __post_init__(self) -> None:
-        for kind, ids in (("user", self.user_ids), ("item", self.item_ids)):
-            object.__setattr__(self, f"_{kind}s", None if ids is None else {raw: n for n, raw in enumerate(ids)})
-
     def user_number(self, user: Id) -> int:
-        return self._number(user, "user", self.user_ids, len(self.users))
+        """The number of a user with train interactions. Raises `DatasetError`."""
+        number = number_of(user, "user", self._user_numbers, len(self.users))
+        if not self.trained[number]:
+            raise DatasetError(f"user: expected one with train interactions, got {shown(user)}, who has none")
+        return number
 
     def item_number(self, item: Id) -> int:
-        return self._number(item, "item", self.item_ids, len(self.items))
+        """The number of an item. Raises `DatasetError`."""
+        return number_of(item, "item", self._item_numbers, len(self.items))
+
+    @cached_property
+    def _user_numbers(self) -> dict[str, int] | None:
+        return None if self.user_ids is None else {raw: number for number, raw in enumerate(self.user_ids)}
+
+    @cached_property
+    def _item_numbers(self) -> dict[str, int] | None:
+        return None if self.item_ids is None else {raw: number for number, raw in enumerate(self.item_ids)}
 
     def item(self, number: int) -> Id:
         return number if self.item_ids is None else self.item_ids[number]
@@ -108,18 +118,8 @@ class Served:
 
         Raises `DatasetError` for an id that the data lacks, and a user without train interactions.
         """
-        numbers = [self.user_number(user) for user in users]
-        for user, number in zip(users, numbers, strict=True):
-            if not self.trained[number]:
-                raise DatasetError(f"user: expected one with train interactions, got {shown(user)}, who has none")
-        candidates = self._candidates(allow, deny)
-        out: dict[Id, list[Similar]] = {}
-        for block in torch.tensor(numbers, dtype=torch.int64).split(BLOCK):
-            score, index = self.ranked(block, k, filter_seen, candidates)
-            for number, scores, items in zip(block.tolist(), score.tolist(), index.tolist(), strict=True):
-                pairs = zip(items, scores, strict=True)
-                out[self.user(number)] = [Similar(self.item(item), value) for item, value in pairs if item >= 0]
-        return out
+        numbers = torch.tensor([self.user_number(user) for user in users], dtype=torch.int64)
+        return dict(self._lists(numbers, k, filter_seen, self._candidates(allow, deny)))
 
     def recommend_for(
         self,
@@ -175,26 +175,29 @@ class Served:
         self, k: int, filter_seen: bool = True, allow: Sequence[Id] | None = None, deny: Sequence[Id] = ()
     ) -> Iterator[tuple[Id, list[Similar]]]:
         """Lists of all users with train interactions, streamed, by number."""
-        numbers = self.trained.nonzero()[:, 0].tolist()
-        for first in range(0, len(numbers), BLOCK):
-            users = [self.user(number) for number in numbers[first : first + BLOCK]]
-            yield from self.recommend(users, k, filter_seen, allow, deny).items()
+        yield from self._lists(self.trained.nonzero()[:, 0], k, filter_seen, self._candidates(allow, deny))
+
+    def _lists(
+        self, users: Tensor, k: int, filter_seen: bool, candidates: Tensor
+    ) -> Iterator[tuple[Id, list[Similar]]]:
+        for block in users.split(BLOCK):
+            score, index = self.ranked(block, k, filter_seen, candidates)
+            for number, scores, items in zip(block.tolist(), score.tolist(), index.tolist(), strict=True):
+                pairs = zip(items, scores, strict=True)
+                yield self.user(number), [Similar(self.item(item), value) for item, value in pairs if item >= 0]
 
     def ranked(
         self, users: Tensor, k: int, filter_seen: bool = True, candidates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(score [B, k'], item [B, k']) of users [B] among candidates, on the CPU; -inf and -1 where none is left."""
         _check_k(k)
-        among = self.known if candidates is None else candidates
-        rows, device = self.seen.rows(users), self.users.device
-        user, item = (rows.row.long(), rows.col.long()) if filter_seen else (torch.empty(0).long(),) * 2
-        place = torch.searchsorted(among, item).clamp(max=len(among) - 1)
-        inside = among[place] == item
-        masked = Graph.from_edges(user[inside], place[inside], None, (len(users), len(among))).to(device)
-        items = self.items[among.to(device)]
-        score, index = ops.masked_topk(self.users[users.to(device)], items, min(k, len(among)), masked)
+        chosen, device = self.known if candidates is None else candidates, self.users.device
+        nothing = Graph.from_edges(torch.empty(0).long(), torch.empty(0).long(), None, (len(users), len(self.items)))
+        masked = among(self.seen.rows(users) if filter_seen else nothing, chosen).to(device)
+        items = self.items[chosen.to(device)]
+        score, index = ops.masked_topk(self.users[users.to(device)], items, min(k, len(chosen)), masked)
         score, index = score.cpu(), index.cpu()
-        return score, torch.where(index < 0, index, among[index.clamp(min=0)])
+        return score, torch.where(index < 0, index, chosen[index.clamp(min=0)])
 
     def similar(self, items: Sequence[Id], k: int = 10, by: str | None = None) -> dict[Id, list[Similar]]:
         """The items of the largest cosine with each, itself left out. `by`: a part's name; None: final embeddings."""
@@ -216,8 +219,6 @@ class Served:
     def explain(self, user: Id, item: Id, k: int = 3) -> Explanation:
         """Contributions to a score, and which of the user's k items are nearest to the item, in each part."""
         row, number = self.user_number(user), self.item_number(item)
-        if not self.trained[row]:
-            raise DatasetError(f"user: expected one with train interactions, got {shown(user)}, who has none")
         theirs = self.seen.rows(torch.tensor([row])).col.long()
         own = self.users[row].double()
         contributions = {name: float(own @ table[number].double()) for name, table in self.parts.items()}
@@ -253,16 +254,6 @@ class Served:
         if not bool(keep.any()):
             raise ValueError("allow, deny: expected to leave an item to recommend, got none")
         return keep.nonzero()[:, 0]
-
-    def _number(self, raw: Id, kind: str, ids: tuple[str, ...] | None, count: int) -> int:
-        if ids is not None:
-            number = getattr(self, f"_{kind}s").get(str(raw))
-            if number is None:
-                raise DatasetError(f"{kind}: expected one of the {count:,} raw ids of the data, got {shown(raw)}")
-            return int(number)
-        if not (isinstance(raw, int) or str(raw).isdecimal()) or not 0 <= int(raw) < count:
-            raise DatasetError(f"{kind}: expected an id from 0 to {count - 1}, got {shown(raw)}")
-        return int(raw)
 
 
 def _check_k(k: int) -> None:
