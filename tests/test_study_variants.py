@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from smore_ext.data import Dataset, SyntheticConfig, SyntheticTruth, generate
-from smore_ext.experiments.probes import Trained, cosines, mean_cosine, signal_to_noise, step_of
+from smore_ext.data.rows import mean_cosine
+from smore_ext.experiments.probes import Trained, cosines, signal_to_noise, step_of
 from smore_ext.experiments.studies import smore_probes, variants
 from smore_ext.experiments.studies.frequencies import KEPT, kernel_times
 from smore_ext.models.smore import SMORE, SMOREConfig
@@ -224,7 +225,7 @@ def test_oversmoothing_is_seen(planted: tuple[Dataset, SyntheticTruth]) -> None:
 
 
 def test_a_step_is_measured(planted: tuple[Dataset, SyntheticTruth]) -> None:
-    """What the graph smoothing keeps for its backward pass is more than nothing; no step is 0 s."""
+    """What attention keeps for its backward pass comes on top of what the model without a denoiser keeps."""
     bytes_ = {}
     for cls in (variants.Unfiltered, variants.Attention):
         figures = step_of(Trained(made(cls, planted[0]), planted[0], None, resolve({"batch_size": 64})))

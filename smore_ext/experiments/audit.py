@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from smore_ext import ops
 from smore_ext.data import Dataset, Pairs
+from smore_ext.data.rows import groups
 from smore_ext.evaluation.metrics import user_metrics
 from smore_ext.evaluation.protocol import Split, rows_of
 from smore_ext.evaluation.ranking import Ranker, evaluating
 from smore_ext.experiments.knockout import Change, without_content
-from smore_ext.experiments.significance import Difference, holm, paired_bootstrap
+from smore_ext.experiments.significance import LEVEL, Difference, holm, paired_bootstrap
 from smore_ext.models import Recommender
 from smore_ext.runs.load import LoadedRun
 from smore_ext.training.device import usable_device
@@ -32,7 +33,6 @@ STILL = 0.999  # cosine of a trained feature table with the raw features from wh
 UNMOVED_LISTS = 0.9  # overlap of lists from which on content changes little
 HEAD, TAIL = 0.2, 0.2  # shares of train interactions that make an item popular, or a rare one
 _BLOCK = 4096  # rows at a time
-LEVEL = 0.05  # of significance, after correction for the number of comparisons
 
 
 class Lists(NamedTuple):
@@ -240,15 +240,9 @@ def _data(data: Dataset) -> dict[str, float]:
     count = torch.bincount(data.train.items, minlength=data.n_items)
     out["test_pairs_of_items_without_train"] = int((count[data.test.items] == 0).sum())
     for m, rows in data.features.items():
-        out[f"{m}_items_with_features_of_another"] = rows.shape[0] - _distinct(rows)
+        out[f"{m}_items_with_features_of_another"] = rows.shape[0] - len(groups(rows))
         out[f"{m}_items_without_features"] = int((rows == 0).all(dim=1).sum())
     return out
-
-
-def _distinct(rows: Tensor) -> int:
-    """Number of different rows, by their products with one random vector: equal rows have equal ones."""
-    vector = torch.randn(rows.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return int(torch.cat([(block.double() * vector).sum(1) for block in rows.split(_BLOCK)]).unique().numel())
 
 
 def findings(a: Audit) -> list[str]:

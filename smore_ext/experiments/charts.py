@@ -38,6 +38,7 @@ class Panel:
             with an interval, or a number; None where there is none.
         log: whether x is logarithmic.
         n: what the values are means of: sample sizes.
+        marks: lines across, by label.
     """
 
     kind: str
@@ -48,7 +49,7 @@ class Panel:
     series: Mapping[str, Sequence[Interval | float | None]]
     log: bool = False
     n: str = ""
-    marks: Mapping[str, float] = field(default_factory=dict)  # lines across, by label
+    marks: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw(panels: Sequence[Panel], file: Path, colours: Colours) -> None:
@@ -73,10 +74,9 @@ def draw(panels: Sequence[Panel], file: Path, colours: Colours) -> None:
 
 def _parts(values: Sequence[Interval | float | None]) -> tuple[list[int], list[float], list[list[float]]]:
     """Places with a value, the values, and how far their intervals reach down and up."""
-    kept = [(place, value) for place, value in enumerate(values) if value is not None]
-    triples = [value if isinstance(value, tuple) else (value, value, value) for _, value in kept]
+    triples = _triples(values)
     reach = [[max(0.0, m - low) for m, low, _ in triples], [max(0.0, high - m) for m, _, high in triples]]
-    return [place for place, _ in kept], [m for m, _, _ in triples], reach
+    return [place for place, value in enumerate(values) if value is not None], [m for m, _, _ in triples], reach
 
 
 def _lines(axes: Any, panel: Panel, colours: Colours) -> None:
@@ -105,12 +105,11 @@ def _bars(axes: Any, panel: Panel, colours: Colours) -> None:
     axes.set_ylabel(panel.y, fontsize=9)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    flat = [low for values in panel.series.values() for m, low, _ in _triples(values)]
-    if flat and min(flat) > 0:
-        highest = max(high for values in panel.series.values() for _, _, high in _triples(values))
-        if min(flat) > 0.6 * highest:  # bars that differ by little: the axis says that it does not begin at 0
-            axes.set_ylim(bottom=min(flat) - 0.5 * (highest - min(flat)))
-            axes.set_ylabel(f"{panel.y} (axis cut)", fontsize=9)
+    triples = [triple for values in panel.series.values() for triple in _triples(values)]
+    lowest, highest = min(low for _, low, _ in triples), max(high for _, _, high in triples)
+    if lowest > 0.6 * highest > 0:  # bars that differ by little: the axis says that it does not begin at 0
+        axes.set_ylim(bottom=lowest - 0.5 * (highest - lowest))
+        axes.set_ylabel(f"{panel.y} (axis cut)", fontsize=9)
     if len(panel.series) > 1 or panel.marks:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend

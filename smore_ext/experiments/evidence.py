@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 from smore_ext.environment import versions
 from smore_ext.experiments.cells import Records
 from smore_ext.experiments.charts import Colours, Interval, Panel, draw
-from smore_ext.experiments.study import LEVEL, Answer, Contrast, Outcome, Scale, Study, Table, correct
+from smore_ext.experiments.significance import LEVEL
+from smore_ext.experiments.study import Answer, Contrast, Outcome, Scale, Study, Table, correct
+from smore_ext.experiments.tables import csv_of, markdown_of
 from smore_ext.training.files import write_text
 
 SIGNIFICANCE = "significance"
@@ -69,30 +69,15 @@ def csv_text(section: Section, records: Records, scale: Scale) -> str:
     """One line a cell: what it is, quality, and the figures of its probes."""
     cells = list({cell.key: cell for cell in section.study.cells(scale)}.values())
     figures = sorted({name for cell in cells for name in records[cell].figures})
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "data",
-            "model",
-            "settings",
-            "seed",
-            "recall@20",
-            "ndcg@20",
-            "best_epoch",
-            "epochs",
-            "seconds_a_step",
-            *figures,
-        ]
-    )
+    head = ["data", "model", "settings", "seed", "recall@20", "ndcg@20", "best_epoch", "epochs", "seconds_a_step"]
+    rows = []
     for cell in cells:
         r = records[cell]
-        data = {"source": cell.data.source, "options": dict(cell.data.options), "changes": list(cell.data.changes)}
-        told = [json.dumps(data, sort_keys=True), cell.model, json.dumps(cell.settings, sort_keys=True), cell.seed]
+        told = [json.dumps(asdict(cell.data), sort_keys=True), cell.model, json.dumps(cell.settings, sort_keys=True)]
         means = [float(r.values[name].mean()) for name in ("recall@20", "ndcg@20")]
-        rest = [r.best_epoch, len(r.validation), r.seconds, *(r.figures.get(name, "") for name in figures)]
-        writer.writerow([*told, *means, *rest])
-    return out.getvalue()
+        rest = [r.best_epoch, len(r.validation), r.seconds, *(r.figures.get(name) for name in figures)]
+        rows.append([*told, cell.seed, *means, *rest])
+    return csv_of([*head, *figures], rows)
 
 
 def forest(contrasts: Sequence[Contrast]) -> Panel:
@@ -110,13 +95,9 @@ def _contrasts(sections: Sequence[Section]) -> list[tuple[str, Contrast]]:
 
 
 def significance_csv(sections: Sequence[Section]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["study", "contrast", "base", "difference", "low", "high", "p", "p_corrected", "d", "verdict"])
-    for name, c in _contrasts(sections):
-        e = c.effect
-        writer.writerow([name, c.label, c.base, e.mean, e.low, e.high, e.p, c.p, e.size, c.verdict])
-    return out.getvalue()
+    head = ["study", "contrast", "base", "difference", "low", "high", "p", "p_corrected", "d", "verdict"]
+    rows = [[name, c.label, c.base, *c.effect[:4], c.p, c.effect.size, c.verdict] for name, c in _contrasts(sections)]
+    return csv_of(head, rows)
 
 
 # A page is a list of blocks, which Markdown and HTML spell each in their way.
@@ -163,14 +144,17 @@ def blocks(sections: Sequence[Section], scale: Scale, command: str) -> list[Bloc
 def about(scale: Scale, every: Sequence[tuple[str, Contrast]]) -> list[str]:
     used = versions()
     data = ", ".join(f"{name} {value:,}" for name, value in scale.synthetic.items())
-    folders = ", ".join(scale.folders) or "none: it was not there"
+    loops = [
+        f"{place}: {', '.join(f'{name} {value:g}' for name, value in loop.items())}"
+        for place, loop in {"built-in data": scale.loop, **scale.folders}.items()
+    ]
     return [
         f"{date.today().isoformat()}, smore_ext {used['smore_ext']}, torch {used['torch']}, Python "
         f"{platform.python_version()}, {_processor()}, {os.cpu_count()} cores, CPU, one thread a run, backend native.",
         f"Scale {scale.name}: seeds {', '.join(map(str, scale.seeds))}; built-in data of {data}; data of files: "
-        f"{folders}; loop on built-in data {', '.join(f'{k} {v}' for k, v in scale.loop.items())}.",
-        "Recall@20 on test under protocol mmrec, at the epoch that validation chooses. Settings are the published ones "
-        "unless an experiment says otherwise; they were not tuned for any condition.",
+        f"{', '.join(scale.folders) or 'none: they were not there'}.",
+        f"The loop: {'; '.join(loops)}. {scale.models} Nothing was tuned for any condition.",
+        "Recall@20 on test under protocol mmrec, at the epoch that validation chooses.",
         "Intervals and tests are over users and seeds, both random and crossed (Dorfman, Berbaum and Metz 1992); the "
         "luck of seeds is shared by contrasts of one kind, as variances are in Smyth's moderated t (2004).",
         f"p-values are corrected by Holm for the {len(every)} contrasts of this page; d is Cohen's of paired values. "
@@ -195,7 +179,7 @@ def markdown(body: Sequence[Block]) -> str:
             case "heading", str(text):
                 lines += [f"## {text}"]
             case "text", str(text):
-                lines += [text.strip()]
+                lines += [text]
             case "code", str(text):
                 lines += [f"```bash\n{text}\n```"]
             case "list", list(items):
@@ -205,10 +189,8 @@ def markdown(body: Sequence[Block]) -> str:
             case "link", (str(path), str(text)):
                 lines += [f"[{text}]({path})"]
             case "table", Table(title, head, rows):
-                rule = "| " + " | ".join("---" for _ in head) + " |"
-                table = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
                 lines += [f"{title}:"] if title else []
-                lines += ["\n".join([table[0], rule, *table[1:]])]
+                lines += [markdown_of(head, rows)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -227,7 +209,7 @@ def page(body: Sequence[Block]) -> str:
             case "heading", str(text):
                 out.append(f"<h2>{e(text)}</h2>")
             case "text", str(text):
-                out.append(f"<p>{e(text.strip())}</p>")
+                out.append(f"<p>{e(text)}</p>")
             case "code", str(text):
                 out.append(f"<pre>{e(text)}</pre>")
             case "list", list(items):

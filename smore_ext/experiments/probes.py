@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from smore_ext.data import Dataset, SyntheticTruth
+from smore_ext.data.rows import mean_cosine
 from smore_ext.evaluation.protocol import rows_of
 from smore_ext.evaluation.ranking import Ranker, evaluating
 from smore_ext.models import Batch, Recommender
@@ -82,16 +82,8 @@ def cosines(trained: Trained) -> Figures:
     return {f"cosine_{name}": mean_cosine(table) for name, table in zip(("users", "items"), tables, strict=True)}
 
 
-def mean_cosine(rows: Tensor) -> float:
-    """Mean cosine of all pairs of different rows: from the square of the sum of unit rows."""
-    unit = F.normalize(rows.double(), dim=1)
-    n = len(unit)
-    return float((unit.sum(dim=0).square().sum() - unit.square().sum()) / (n * (n - 1)))
-
-
 def lists_of(model: Recommender, dataset: Dataset, k: int = 20) -> tuple[Tensor, Tensor]:
     """Users with test items [V] and the k unseen items that the model ranks first for each, [V, k]."""
     users = torch.unique(dataset.test.users)
-    return users, Ranker(model).topk(users, min(k, dataset.n_items), rows_of(users, [dataset.train], dataset.n_items))[
-        1
-    ]
+    seen = rows_of(users, [dataset.train], dataset.n_items)
+    return users, Ranker(model).topk(users, min(k, dataset.n_items), seen)[1]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from smore_ext.evaluation.protocol import MASKED
 from smore_ext.experiments.comparison import Comparison, Row
+from smore_ext.experiments.tables import csv_of, markdown_of
 from smore_ext.runs.records import write_json
 from smore_ext.training.files import replacing, write_text
 
@@ -39,16 +38,13 @@ def shown_metrics(comparison: Comparison) -> list[str]:
 def csv_text(comparison: Comparison) -> str:
     """One line a model, all metrics, numbers unrounded."""
     metrics = list(comparison.rows[0].test)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     ends = ["difference", "low", "high", "p", "p_corrected", "seconds_training", "peak_bytes"]
-    writer.writerow(["model", "seeds", *(f"{m} {part}" for m in metrics for part in ("mean", "std")), *ends])
+    rows = []
     for row in comparison.rows:
         values = [row.test[m][part] for m in metrics for part in ("mean", "std")]
-        compared = [*(row.difference or ("",) * 4), "" if row.p_corrected is None else row.p_corrected]
-        numbers = ["" if value is None else value for value in (*values, *compared, row.seconds, row.memory)]
-        writer.writerow([row.model, " ".join(map(str, row.seeds)), *numbers])
-    return out.getvalue()
+        compared = [*(row.difference or (None,) * 4), row.p_corrected]
+        rows.append([row.model, " ".join(map(str, row.seeds)), *values, *compared, row.seconds, row.memory])
+    return csv_of(["model", "seeds", *(f"{m} {part}" for m in metrics for part in ("mean", "std")), *ends], rows)
 
 
 def table(comparison: Comparison, brief: bool = False) -> list[list[str]]:
@@ -88,13 +84,9 @@ def notes(comparison: Comparison) -> list[str]:
 def markdown(comparison: Comparison) -> str:
     head, *rows = table(comparison)
     lines = [f"# Models on {comparison.dataset['name']}", "", *(f"- {note}" for note in notes(comparison)), ""]
-    lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)]), *map(_line, rows), "", "Settings:", ""]
+    lines += [markdown_of(head, rows, numbers=True), "", "Settings:", ""]
     lines += [f"- {row.model}: {', '.join(('defaults', *row.settings_from))}" for row in comparison.rows]
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def plot(comparison: Comparison, file: Path) -> None:

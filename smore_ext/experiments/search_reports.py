@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 
 from smore_ext.experiments.search import Search, names_of
+from smore_ext.experiments.tables import csv_of
 from smore_ext.runs.records import write_json
 from smore_ext.training.files import replacing, write_text
 
@@ -29,13 +28,12 @@ def write_reports(found: Search, folder: Path) -> list[Path]:
 def csv_text(found: Search) -> str:
     """A line a trial, best on validation first."""
     names = names_of(found.rows)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial", "state", f"validation {found.metric}", "best_epoch", "seconds", *names, "why"])
+    head = ["trial", "state", f"validation {found.metric}", "best_epoch", "seconds", *names, "why"]
+    rows = []
     for row in found.rows:
-        own = [row.settings.get(name, "") for name in names]
-        writer.writerow([row.number, row.state, row.value, row.best_epoch, f"{row.seconds:.1f}", *own, row.why])
-    return out.getvalue()
+        own = [row.settings.get(name) for name in names]
+        rows.append([row.number, row.state, row.value, row.best_epoch, f"{row.seconds:.1f}", *own, row.why])
+    return csv_of(head, rows)
 
 
 def plot(found: Search, file: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import polygamma, stdtr, stdtrit
 
+LEVEL = 0.05  # of significance, after correction for the number of comparisons
 RESAMPLES = 10_000
 _CHUNK = 1 << 22  # drawn users held at once
 

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smore_ext.experiments.cells import Cell, Data, Record
+from smore_ext.experiments.cells import Cell, Record
 from smore_ext.experiments.charts import Panel
-from smore_ext.experiments.significance import Crossed, Effect, crossed, holm, luck, over_users_and_seeds
+from smore_ext.experiments.significance import LEVEL, Crossed, Effect, crossed, holm, luck, over_users_and_seeds
 
-LEVEL = 0.05  # of significance, after correction
 T = TypeVar("T")
 
 
@@ -31,6 +30,7 @@ class Scale:
         synthetic: options of the built-in data set that all experiments share.
         loop: settings of the training loop on it.
         folders: data sets of files that are there, with settings of the loop.
+        models: what holds for the models' settings, in words.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Scale:
     synthetic: dict[str, Any]
     loop: dict[str, Any]
     folders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: str = ""
 
     @property
     def quick(self) -> bool:
@@ -184,8 +185,3 @@ def figure_of(found: Found, cells: Cells, name: str) -> tuple[float, float, floa
 def recall_text(found: Found, cells: Cells) -> str:
     mean, low, high = mean_of(found, cells)
     return f"{mean:.4f} ({low:.4f} to {high:.4f})"
-
-
-def with_data(cells: Cells, data: Data) -> list[Cell]:
-    """The same cells on other data."""
-    return [Cell(data, c.model, c.settings, c.seed, c.probes) for c in cells]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -93,7 +93,7 @@ def train_cells(
         folder: where data sets of files are.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
-    pool = ProcessPoolExecutor(jobs, context, initializer=_alone)
+    pool = ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,))
     left = list(reversed(cells))
     running: dict[Future[str | None], Cell] = {}
     try:
@@ -112,11 +112,6 @@ def train_cells(
         for process in list((pool._processes or {}).values()):
             process.terminate()
         pool.shutdown(cancel_futures=True)
-
-
-@cache
-def _alone() -> None:
-    torch.set_num_threads(1)
 
 
 def _work(cell: Cell, file: Path, folder: Path | None) -> str | None:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from smore_ext.data import Dataset
+from smore_ext.data.rows import groups, mean_cosine
 
 SHARE = 0.01  # of items or interactions from which on something is odd
 POPULAR = 0.5  # share of the interactions that the most popular 1 % of the items must have to be odd
 LONG = 100  # times the median length of a row of features
-ALIKE = 0.9  # mean cosine of two items
-_BLOCK = 4096
+ALIKE = 0.9  # mean cosine of two items, of so many
+SOME = 512
 
 COUNTED = {  # what reading counts; these are odd, but for those of `_HARMLESS`
     "train_duplicates": "repeated pairs in train",
@@ -110,9 +110,7 @@ def _features(name: str, rows: Tensor, out: _Remarks) -> None:
     zero = int((rows == 0).all(dim=1).sum())
     if zero:
         out.odd(f"{name}: {zero:,} items ({zero / len(rows):.1%}) have rows of zeros: they are neighbours of nobody")
-    vector = torch.randn(rows.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    keys = torch.cat([(block.double() * vector).sum(dim=1) for block in rows.split(_BLOCK)])
-    counts = keys.unique(return_counts=True)[1]
+    counts = groups(rows)
     shared = int(counts[counts > 1].sum())
     if shared > max(zero, 1):
         most = int(counts.max())
@@ -126,10 +124,8 @@ def _features(name: str, rows: Tensor, out: _Remarks) -> None:
     times = float(norms.max() / norms.median().clamp(min=1e-30))
     if norms.median() > 0 and times > LONG:
         out.odd(f"{name}: the longest row is {times:,.0f} times the median: features of one scale are usual")
-    some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 512)).long()]
-    unit = F.normalize(some.double(), dim=1)
-    pairs = max(1, len(unit) * (len(unit) - 1))
-    cosine = float((unit.sum(dim=0).square().sum() - unit.square().sum()) / pairs)
+    some = rows[torch.linspace(0, len(rows) - 1, min(len(rows), SOME)).long()]
+    cosine = mean_cosine(some) if len(some) > 1 else 0.0
     if cosine > ALIKE:
         out.odd(f"{name}: two items have a mean cosine of {cosine:.2f}: subtracting the mean may help neighbours")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from smore_ext.experiments.audit import COLLAPSED, UNIFORM
 from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.significance import crossed
@@ -14,7 +15,6 @@ from smore_ext.experiments.studies.smore_probes import TEMPERATURES, quartiles
 from smore_ext.experiments.studies.smore_probes import attention as probe
 from smore_ext.experiments.study import Answer, Contrast, Found, Outcome, Scale, Study, Table, interval
 
-UNIFORM, COLLAPSED = 0.99, 0.05  # relative entropy, as in `smore_ext.experiments.audit`
 SEGMENTS = ("activity", "taste purity")
 PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 ALIKE = 0.01  # mean total variation distance of users' attention from its mean below which all users have the same

@@ -45,6 +45,7 @@ def cells(scale: Scale) -> Iterable[Cell]:
 def conclude(found: Found, scale: Scale) -> Outcome:
     behaviour, items, ks = scale.some(BEHAVIOUR), scale.some(ITEMS), scale.some(NEIGHBOURS)
     usual = _cells(scale, *USUAL)
+    smoothed = items[-1] if scale.quick else USUAL[1]  # item layers of the figures of over-smoothing
     others = [(b, USUAL[1]) for b in behaviour if USUAL[1] in items] + [(USUAL[0], i) for i in items]
     contrasts = [
         contrast(
@@ -55,7 +56,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     ]
     near = [contrast(found, f"knn_k {k} against 10", _cells(scale, *USUAL, k), usual) for k in ks if k != 10]
     grid = {(b, i): mean_of(found, _cells(scale, b, i)) for b in behaviour for i in items}
-    cosine = {b: figure_of(found, _cells(scale, b, items[-1 if scale.quick else 1]), "cosine_users") for b in behaviour}
+    cosine = {b: figure_of(found, _cells(scale, b, smoothed), "cosine_users") for b in behaviour}
 
     def answer() -> Answer:
         best = max(grid, key=lambda at: grid[at][0])
@@ -88,7 +89,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
                 "lines", "Over-smoothing", "user-item layers", "mean cosine of pairs", behaviour,
                 {
                     name: [
-                        figure_of(found, _cells(scale, b, items[-1 if scale.quick else 1]), f"cosine_{name}")
+                        figure_of(found, _cells(scale, b, smoothed), f"cosine_{name}")
                         for b in behaviour
                     ]
                     for name in ("users", "items")
