@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from smore_ext import runs
-from smore_ext.experiments.jobs import Job, available_memory, run_jobs
+from smore_ext.experiments.jobs import Job, run_jobs
 from smore_ext.experiments.measured import ERRORS
 from smore_ext.experiments.space import Choices, Space, ends, first, grid
 from smore_ext.runs.lock import locked
@@ -72,7 +72,7 @@ def search(
         config_of: settings of a run, given those that a trial varies.
         space: what is varied; at least one setting.
         trials: in all, with those that are there; of a grid, at most its size.
-        jobs: runs at a time, as far as memory allows; they share the cores.
+        jobs: runs at a time; they share the cores.
         prune: a run is stopped when its best validation so far is below the median of others at that epoch.
         seed: of the sampler. With several jobs the order in which runs end matters too.
 
@@ -105,21 +105,22 @@ def search(
             study.tell(left.number, state=states.FAIL)
             study.enqueue_trial(left.system_attrs.get("fixed_params", left.params))
         wanted = min(trials, len(every)) if every else trials
-        free = available_memory if config.train.device == "cpu" else lambda: None
+        metric = config.train.selection
         while (count := len(_ended(study))) < wanted:
-            work = []
-            for trial in [study.ask() for _ in range(min(jobs, wanted - count))]:
+            work, asked = [], [study.ask() for _ in range(min(jobs, wanted - count))]
+            by_number = {trial.number: trial for trial in asked}
+            for trial in asked:
                 try:
                     one = config_of(suggest(trial, space))
                 except (ConfigError, ValueError) as error:  # values that do not go together
-                    tell(_end(study, folder, trial.number, str(error), config.train.selection))
+                    tell(_end(study, trial, folder, str(error), metric))
                     continue
                 one = one.replace(output_dir=None, threads=one.train.threads or max(1, (os.cpu_count() or 1) // jobs))
                 arguments = (one.to_dict(), one.sources, _place(folder, trial.number), folder / JOURNAL, trial.number)
                 work.append(Job(trial.number, run_trial, arguments))
-            for number, wrong in run_jobs(work, jobs, lambda _: 0, free):
-                tell(_end(study, folder, number, wrong, config.train.selection))
-        return summarise(study, folder, config.train.selection)
+            for number, wrong in run_jobs(work, jobs, lambda _: 0, lambda: None):
+                tell(_end(study, by_number[number], folder, wrong, metric))
+        return summarise(study, folder, metric)
 
 
 def suggest(trial: Trial, space: Space) -> dict[str, Any]:
@@ -242,22 +243,25 @@ def _ended(study: Study) -> list[Any]:
     return [trial for trial in study.trials if trial.state in ended or "why" in trial.user_attrs]
 
 
-def _end(study: Study, folder: Path, number: int, wrong: str | None, metric: str) -> str:
+def _result(folder: Path, number: int) -> dict[str, Any]:
+    return runs.read_result(runs.RunFolder(_place(folder, number)).result)
+
+
+def _end(study: Study, trial: Trial, folder: Path, wrong: str | None, metric: str) -> str:
     """Tells the study how a trial ended; a line for the reader."""
     import optuna
 
-    states, settings = optuna.trial.TrialState, study.trials[number].params
-    named = f"trial {number} ({', '.join(f'{name} {value}' for name, value in settings.items())})"
+    states = optuna.trial.TrialState
+    named = f"trial {trial.number} ({', '.join(f'{name} {value}' for name, value in trial.params.items())})"
     if wrong is None:
-        result = runs.read_result(runs.RunFolder(_place(folder, number)).result)
-        study.tell(number, result["validation"][metric])
-        return f"{named}: validation {metric} {result['validation'][metric]:.4f}"
+        value = _result(folder, trial.number)["validation"][metric]
+        study.tell(trial, value)
+        return f"{named}: validation {metric} {value:.4f}"
     if wrong == PRUNED:
-        study.tell(number, state=states.PRUNED)
-        return f"{named}: stopped after {len(study.trials[number].intermediate_values)} epochs"
-    storage_id = study.trials[number]._trial_id
-    study._storage.set_trial_user_attr(storage_id, "why", wrong)
-    study.tell(number, state=states.FAIL)
+        epochs = len(study.tell(trial, state=states.PRUNED).intermediate_values)
+        return f"{named}: stopped after {epochs} epochs"
+    trial.set_user_attr("why", wrong)
+    study.tell(trial, state=states.FAIL)
     return f"{named}: {wrong}"
 
 
@@ -270,16 +274,15 @@ def summarise(study: Study, folder: Path, metric: str) -> Search:
     for trial in _ended(study):
         values = trial.intermediate_values
         value = trial.value if trial.value is not None else max(values.values(), default=None)
-        result = runs.RunFolder(_place(folder, trial.number)).result
         state = names.get(trial.state, "failed")
-        best_epoch = runs.read_result(result)["best_epoch"] if state == "done" else None
+        best_epoch = _result(folder, trial.number)["best_epoch"] if state == "done" else None
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         rows.append(
             TrialRow(trial.number, trial.params, state, value, best_epoch, seconds, trial.user_attrs.get("why", ""))
         )
     rows.sort(key=lambda row: (row.state != "done", -(row.value if row.value is not None else -1.0), row.number))
     best = rows[0] if rows and rows[0].state == "done" else None
-    test = runs.read_result(runs.RunFolder(_place(folder, best.number)).result)["test"] if best else {}
+    test = _result(folder, best.number)["test"] if best else {}
     return Search(metric, rows, best, test)
 
 

@@ -13,8 +13,8 @@ PLAIN = "spectral filter"  # the model as published
 N = "recall@20 on test"
 
 MODELS = (
-    "Models are at their defaults, but for two layers over users and items and `cl_warmup` 0, unless an experiment says "
-    "otherwise."
+    "Models are at their defaults, but for two layers over users and items and `cl_warmup` 0, unless an experiment "
+    "says otherwise."
 )
 
 # Small enough for hundreds of runs on two cores. lr 5e-3 in place of the published 1e-3: an epoch has 16 steps.
