@@ -1,4 +1,6 @@
 // Small matrix product held in registers. The building block of ranking and InfoNCE.
+#include "cpu/tile.inl"
+
 namespace smore::SMORE_LEVEL {
 
 inline constexpr int kTileRows = SMORE_VECTOR_BYTES == 64 ? 8 : 4;  // accumulators: rows x 2 registers
@@ -58,13 +60,12 @@ SMORE_INLINE void clear(Vec<T> (&acc)[kTileRows][kTileVectors]) {
 // column c holds rows[p * columns + c][k]. The last panel is filled up with zeros.
 template <typename T>
 void pack_panels(const T* rows, int64_t n, int64_t d, T* panels, int64_t first_panel, int64_t last_panel) {
-  constexpr int64_t C = kTileColumns<T>;
-  for (int64_t p = first_panel; p < last_panel; ++p) {
-    T* panel = panels + p * C * d;
-    for (int64_t c = 0; c < C; ++c) {
-      const int64_t row = p * C + c;
-      for (int64_t k = 0; k < d; ++k) panel[k * C + c] = row < n ? rows[row * d + k] : T(0);
-    }
+  constexpr int64_t W = kWidth<T>;
+  static_assert(kTileVectors == 2, "load_lanes leaves room for a second register");
+  for (int64_t half = 2 * first_panel; half < 2 * last_panel; ++half) {
+    const int64_t row = std::min(half * W, n);
+    load_lanes(
+        rows + row * d, d, n - row, d, [&](Vec<T> v) { return v; }, panels + half / 2 * 2 * W * d + half % 2 * W);
   }
 }
 

@@ -130,12 +130,12 @@ class Served:
         deny: Sequence[Id] = (),
     ) -> list[Similar]:
         """The items ranked first for somebody who has had `items`, whom the model does not know; see `fold_in`."""
-        _check_k(k)
-        candidates = self._candidates(allow, (*deny, *items) if filter_seen else deny)
-        scores = self.items[candidates.to(self.items.device)].double() @ self.fold_in(items)
-        value, index = scores.cpu().sort(descending=True, stable=True)
-        pairs = zip(candidates[index[:k]].tolist(), value[:k].tolist(), strict=True)
-        return [Similar(self.item(item), score) for item, score in pairs]
+        candidates = self._candidates(allow, deny)
+        own = self.fold_in(items).to(self.items.dtype)
+        had = self._distinct(items) if filter_seen else []
+        row = Graph.from_edges(torch.zeros(len(had)).long(), torch.tensor(had).long(), None, (1, len(self.items)))
+        score, index = self._best(own[None], k, row, candidates)
+        return self._named(score[0], index[0])
 
     def fold_in(self, items: Sequence[Id]) -> Tensor:
         """An embedding [d] float64 for somebody who has had `items`, in the place of one that was trained.
@@ -178,43 +178,56 @@ class Served:
         yield from self._lists(self.trained.nonzero()[:, 0], k, filter_seen, self._candidates(allow, deny))
 
     def _lists(
-        self, users: Tensor, k: int, filter_seen: bool, candidates: Tensor
+        self, users: Tensor, k: int, filter_seen: bool, candidates: Tensor | None
     ) -> Iterator[tuple[Id, list[Similar]]]:
         for block in users.split(BLOCK):
             score, index = self.ranked(block, k, filter_seen, candidates)
-            for number, scores, items in zip(block.tolist(), score.tolist(), index.tolist(), strict=True):
-                pairs = zip(items, scores, strict=True)
-                yield self.user(number), [Similar(self.item(item), value) for item, value in pairs if item >= 0]
+            for number, scores, items in zip(block.tolist(), score, index, strict=True):
+                yield self.user(number), self._named(scores, items)
 
     def ranked(
         self, users: Tensor, k: int, filter_seen: bool = True, candidates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(score [B, k'], item [B, k']) of users [B] among candidates, on the CPU; -inf and -1 where none is left."""
-        _check_k(k)
-        chosen, device = self.known if candidates is None else candidates, self.users.device
         nothing = Graph.from_edges(torch.empty(0).long(), torch.empty(0).long(), None, (len(users), len(self.items)))
-        masked = among(self.seen.rows(users) if filter_seen else nothing, chosen).to(device)
-        items = self.items[chosen.to(device)]
-        score, index = ops.masked_topk(self.users[users.to(device)], items, min(k, len(chosen)), masked)
-        score, index = score.cpu(), index.cpu()
-        return score, torch.where(index < 0, index, chosen[index.clamp(min=0)])
+        seen = self.seen.rows(users) if filter_seen else nothing
+        return self._best(self.users[users.to(self.users.device)], k, seen, candidates)
+
+    def _best(self, rows: Tensor, k: int, masked: Graph, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same for embeddings [B, d], without the items in the rows of `masked` [B, I]."""
+        chosen, items, device = self.known, self._known_items, self.items.device
+        if candidates is not None:
+            chosen, items = candidates, self.items[candidates.to(device)]
+        return _best_of(rows, items, k, chosen, masked)
+
+    @cached_property
+    def _known_items(self) -> Tensor:
+        """Embeddings of the items that there are, [K, d]: the table itself where ids have no gaps."""
+        whole = len(self.known) == len(self.items)
+        return self.items if whole else self.items[self.known.to(self.items.device)]
+
+    def _named(self, scores: Tensor, items: Tensor) -> list[Similar]:
+        pairs = zip(items.tolist(), scores.tolist(), strict=True)
+        return [Similar(self.item(item), value) for item, value in pairs if item >= 0]
 
     def similar(self, items: Sequence[Id], k: int = 10, by: str | None = None) -> dict[Id, list[Similar]]:
         """The items of the largest cosine with each, itself left out. `by`: a part's name; None: final embeddings."""
-        _check_k(k)
-        table = self.space(by)
-        known = self.known.to(table.device)
-        unit = F.normalize(table[known].double(), dim=1)
-        out: dict[Id, list[Similar]] = {}
-        for item in items:
-            number = self.item_number(item)
-            cosine = unit @ F.normalize(table[number].double(), dim=0)
-            cosine[known == number] = -torch.inf
-            value, index = cosine.sort(descending=True, stable=True)
-            least = min(k, len(known) - 1)
-            pairs = zip(known[index[:least]].tolist(), value[:least].tolist(), strict=True)
-            out[self.item(number)] = [Similar(self.item(other), near) for other, near in pairs]
-        return out
+        unit = self._directions(by)
+        numbers = torch.tensor([self.item_number(item) for item in items], dtype=torch.int64)
+        own = Graph.from_edges(torch.arange(len(numbers)), numbers, None, (len(numbers), len(self.items)))
+        rows = F.normalize(self.space(by)[numbers.to(unit.device)].double(), dim=1)
+        score, index = _best_of(rows, unit, k, self.known, own)
+        return {self.item(n): self._named(s, i) for n, s, i in zip(numbers.tolist(), score, index, strict=True)}
+
+    def _directions(self, by: str | None) -> Tensor:
+        """Rows of length 1 of the items that there are, [K, d] float64; kept."""
+        if by not in self._kept:
+            self._kept[by] = F.normalize(self.space(by)[self.known.to(self.items.device)].double(), dim=1)
+        return self._kept[by]
+
+    @cached_property
+    def _kept(self) -> dict[str | None, Tensor]:
+        return {}
 
     def explain(self, user: Id, item: Id, k: int = 3) -> Explanation:
         """Contributions to a score, and which of the user's k items are nearest to the item, in each part."""
@@ -247,13 +260,26 @@ class Served:
         args = self.seen, self.known, self.trained, self.user_ids, self.item_ids, self.about
         return Served(self.users.to(device), self.items.to(device), moved, *args)
 
-    def _candidates(self, allow: Sequence[Id] | None, deny: Sequence[Id]) -> Tensor:
+    def _candidates(self, allow: Sequence[Id] | None, deny: Sequence[Id]) -> Tensor | None:
+        """What may be recommended, by number, ascending; None for all that there is."""
+        if allow is None and not deny:
+            return None
         keep = torch.zeros(len(self.items), dtype=torch.bool)
         keep[self.known if allow is None else [self.item_number(item) for item in allow]] = True
         keep[[self.item_number(item) for item in deny]] = False
         if not bool(keep.any()):
             raise ValueError("allow, deny: expected to leave an item to recommend, got none")
         return keep.nonzero()[:, 0]
+
+
+def _best_of(rows: Tensor, items: Tensor, k: int, chosen: Tensor, masked: Graph) -> tuple[Tensor, Tensor]:
+    """(score [B, k'], index [B, k']) of rows [B, d] among items [C, d], which are the numbers `chosen` [C] of all."""
+    _check_k(k)
+    if len(chosen) < masked.n_cols:
+        masked = among(masked, chosen)
+    score, index = ops.masked_topk(rows, items, min(k, len(chosen)), masked.to(items.device))
+    score, index = score.cpu(), index.cpu()
+    return score, torch.where(index < 0, index, chosen[index.clamp(min=0)])
 
 
 def _check_k(k: int) -> None:

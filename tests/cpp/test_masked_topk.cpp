@@ -16,6 +16,8 @@ template <typename T, typename I>
 void compare(const Problem<T, I>& p) {
   const Ranked<T> got = rank(p, 1), got3 = rank(p, 3);
   CHECK(got.score == got3.score && got.index == got3.index);
+  const Ranked<T> own = rank(p, 1, false);
+  CHECK(own.score == got.score && own.index == got.index);
   const double tolerance = sizeof(T) == 4 ? 1e-4 : 1e-12;
   for (int64_t u = 0; u < p.n_users; ++u) {
     std::vector<double> left;
@@ -74,6 +76,7 @@ TEST(random_problems) {
   compare(random_problem<double, int64_t>(70, 101, 13, 10));
   compare(random_problem<float, int64_t>(3, 20, 64, 20));
   compare(random_problem<float, int32_t>(130, 1000, 64, 50));
+  compare(random_problem<float, int32_t>(2, 2200, 64, 5));  // more panels than are packed at once
   compare(random_problem<double, int32_t>(1, 1, 1, 1));
   Problem<float, int32_t> open = random_problem<float, int32_t>(5, 33, 7, 33);
   open.rowptr.clear();

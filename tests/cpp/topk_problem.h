@@ -20,9 +20,10 @@ struct Ranked {
   std::vector<int64_t> index;
 };
 
+// `before`: the items are packed before the users are ranked, and not while.
 template <typename T, typename I>
-Ranked<T> rank(const Problem<T, I>& p, int threads) {
-  const int64_t panels = smore::topk_panels<T>(p.n_items);
+Ranked<T> rank(const Problem<T, I>& p, int threads, bool before = true) {
+  const int64_t panels = before ? smore::topk_panels<T>(p.n_items) : 0;
   const smore::AlignedBuffer<T> packed(panels * smore::topk_panel_elements<T>(p.d));
   run_ranges(panels, threads, [&](int64_t begin, int64_t end) {
     smore::topk_pack(p.items.data(), p.n_items, p.d, packed.get(), begin, end);
@@ -34,7 +35,8 @@ Ranked<T> rank(const Problem<T, I>& p, int threads) {
                                  p.n_items,
                                  p.d,
                                  p.k,
-                                 packed.get(),
+                                 p.items.data(),
+                                 before ? packed.get() : nullptr,
                                  masked ? p.rowptr.data() : nullptr,
                                  masked ? p.col.data() : nullptr,
                                  out.score.data(),

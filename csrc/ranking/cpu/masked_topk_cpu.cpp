@@ -1,4 +1,5 @@
-// CPU binding of masked_topk: packs the items once and shares blocks of users out over torch's threads.
+// CPU binding of masked_topk: packs the items once and shares blocks of users out over torch's threads. A single block,
+// as a server asks for, packs what it meets: nothing is written that another would read.
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
@@ -23,7 +24,7 @@ void run(const Tensor& users, const Tensor& items, int64_t k, const Tensor& rowp
   if (seen_rowptr != nullptr) {
     check_sorted_rows("masked_topk", "seen", seen_rowptr, n_users, seen_col, col.size(0), n_items);
   }
-  const int64_t panels = topk_panels<T>(n_items);
+  const int64_t panels = topk_blocks(n_users) > 1 ? topk_panels<T>(n_items) : 0;
   const AlignedBuffer<T> packed(panels * topk_panel_elements<T>(d));
   const T* item_rows = items.const_data_ptr<T>();
   parallel_ranges(panels, 16,
@@ -33,7 +34,8 @@ void run(const Tensor& users, const Tensor& items, int64_t k, const Tensor& rowp
                           n_items,
                           d,
                           k,
-                          packed.get(),
+                          item_rows,
+                          panels > 0 ? packed.get() : nullptr,
                           seen_rowptr,
                           seen_col,
                           score.mutable_data_ptr<T>(),

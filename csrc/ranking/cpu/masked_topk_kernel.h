@@ -10,7 +10,8 @@ template <typename T, typename I>
 struct TopkJob {
   const T* users;  // [n_users, d]
   int64_t n_users, n_items, d, k;
-  const T* panels;       // items as written by topk_pack
+  const T* items;        // [n_items, d]
+  const T* panels;       // items as written by topk_pack; null: each block of users packs them anew
   const I* seen_rowptr;  // [n_users + 1], or null: nothing is masked
   const I* seen_col;     // sorted within a row
   T* score;              // [n_users, k], -inf where nothing is left

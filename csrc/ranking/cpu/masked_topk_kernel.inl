@@ -15,6 +15,8 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
   const int64_t panels = (job.n_items + C - 1) / C;
   const AlignedBuffer<typename List::Key> keys(std::min(kTopkUsers, job.n_users) * kTopkRoom * k);
   const AlignedBuffer<T> packed(kTopkUsers * d);
+  // Panels that are written nowhere else are packed here, a group at a time, and met while they are in the cache.
+  const AlignedBuffer<T> own(job.panels == nullptr ? std::min(group, panels) * C * d : 0);
   List lists[kTopkUsers];
   T bars[kTopkUsers];
   for (int64_t block = begin; block < end; ++block) {
@@ -31,11 +33,15 @@ void topk_users_at(const TopkJob<T, I>& job, int64_t begin, int64_t end) {
     }
     for (int64_t p0 = 0; p0 < panels; p0 += group) {
       const int64_t p1 = std::min(panels, p0 + group);
+      if (job.panels == nullptr) {
+        pack_panels(job.items + p0 * C * d, job.n_items - p0 * C, d, own.get(), 0, p1 - p0);
+      }
+      const T* held = job.panels == nullptr ? own.get() : job.panels + p0 * C * d;
       for (int64_t u0 = 0; u0 < rows; u0 += kTileRows) {
         for (int64_t p = p0; p < p1; ++p) {
           Vec<T> acc[kTileRows][kTileVectors];
           clear<T>(acc);
-          gemm_tile<T>(packed.get() + u0 * d, 1, kTileRows, job.panels + p * C * d, C, d, acc);
+          gemm_tile<T>(packed.get() + u0 * d, 1, kTileRows, held + (p - p0) * C * d, C, d, acc);
           for (int r = 0; r < kTileRows; ++r) {
             const Vec<T> bar = broadcast(bars[u0 + r]);
             uint64_t above = 0;
