@@ -26,6 +26,7 @@ COMMANDS = {
     "similar": "the items that are most like one, by behaviour, a modality or all",
     "explain": "why a model ranks an item where it does for a user",
     "export": "embeddings of a run, or its ranked lists, for use elsewhere",
+    "serve": "a model behind HTTP: answers in JSON, and a page to look at them",
     "doctor": "what is installed, how it was built, and whether every op is right",
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from smore_ext import ops
 from smore_ext.ops._types import check_is, takes_tensors
 from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take
-from smore_ext.ops.modes import ordinary, outside_modes
+from smore_ext.ops.modes import is_plain, ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 from smore_ext.ops.tensor_like import TensorLike
 
@@ -150,6 +150,11 @@ class Graph(TensorLike):
         checked = index.shape[0] and not torch.compiler.is_compiling()  # there by torch's indexing below
         if checked and (int(index.min()) < 0 or int(index.max()) >= self.n_rows):
             raise IndexError(f"rows must be in 0..{self.n_rows - 1}, got {int(index.min())}..{int(index.max())}")
+        if checked and index.shape == (1,) and is_plain(index):  # a server's question: views, and nothing to gather
+            row = int(index[0])
+            begin, end = self.rowptr[row : row + 2].tolist()
+            rowptr, span = self.rowptr[row : row + 2] - begin, slice(begin, end)
+            return self._trusted(rowptr, self.col[span], self.weight[span], (1, self.n_cols))
         start = self.rowptr[index].long()
         length = self.rowptr[index + 1].long() - start
         rowptr = torch.zeros(index.shape[0] + 1, dtype=torch.int64, device=index.device)

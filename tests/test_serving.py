@@ -150,6 +150,32 @@ def test_a_file_is_enough(run: LoadedRun, served: Served, tmp_path: Path) -> Non
         serving.write(served, tmp_path / "x.bin")
 
 
+def test_a_part_that_is_all_is_written_too(tmp_path: Path) -> None:
+    model = planted()
+    assert model.parts["embedding"] is model.items
+    serving.write(model, tmp_path / "x.safetensors")
+    assert smore_ext.load(tmp_path / "x.safetensors").explain(2, 9) == model.explain(2, 9)
+
+
+def test_what_is_served_outlives_its_file(served: Served, tmp_path: Path) -> None:
+    """Tensors that are mapped would change with a file that is written over."""
+    path = tmp_path / "x.safetensors"
+    serving.write(served, path)
+    model = smore_ext.load(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert model.recommend([0], 9) == served.recommend([0], 9)
+
+
+def test_a_flipped_bit_is_noticed(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    serving.write(served, path)
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="x.safetensors is damaged: its tensors do not match their digest"):
+        smore_ext.load(path)
+
+
 def test_damaged_and_other_files(run: LoadedRun, served: Served, tmp_path: Path) -> None:
     good = tmp_path / "x.safetensors"
     serving.write(served, good)

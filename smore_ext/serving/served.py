@@ -27,6 +27,10 @@ BLOCK = 4096  # users ranked at once
 RIDGE = 1e-3  # of the mean square of what is regressed on
 
 
+class QuestionError(ValueError):
+    """What was asked cannot be; the message says what was expected and what came. Unknown ids are `DatasetError`."""
+
+
 class Similar(NamedTuple):
     """An item, and its cosine with the one asked about or its score for a user."""
 
@@ -135,7 +139,7 @@ class Served:
         had = self._distinct(items) if filter_seen else []
         row = Graph.from_edges(torch.zeros(len(had)).long(), torch.tensor(had).long(), None, (1, len(self.items)))
         score, index = self._best(own[None], k, row, candidates)
-        return self._named(score[0], index[0])
+        return self.named(score[0], index[0])
 
     def fold_in(self, items: Sequence[Id]) -> Tensor:
         """An embedding [d] float64 for somebody who has had `items`, in the place of one that was trained.
@@ -143,7 +147,7 @@ class Served:
         It is what ridge regression says of the users that there are: their embeddings from the sum of those of their
         items, over the root of the number. One pass over the users, the first time; then a product of d x d.
 
-        Raises `DatasetError` for an item that the data lacks, `ValueError` for none.
+        Raises `DatasetError` for an item that the data lacks, `QuestionError` for none.
         """
         numbers = self._distinct(items)
         rows = self.items[torch.tensor(numbers, device=self.items.device)].double()
@@ -168,7 +172,7 @@ class Served:
     def _distinct(self, items: Sequence[Id]) -> list[int]:
         numbers = list(dict.fromkeys(self.item_number(item) for item in items))
         if not numbers:
-            raise ValueError("items: expected at least one that somebody has had, got none")
+            raise QuestionError("items: expected at least one that somebody has had, got none")
         return numbers
 
     def all_lists(
@@ -183,22 +187,20 @@ class Served:
         for block in users.split(BLOCK):
             score, index = self.ranked(block, k, filter_seen, candidates)
             for number, scores, items in zip(block.tolist(), score, index, strict=True):
-                yield self.user(number), self._named(scores, items)
+                yield self.user(number), self.named(scores, items)
 
     def ranked(
         self, users: Tensor, k: int, filter_seen: bool = True, candidates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(score [B, k'], item [B, k']) of users [B] among candidates, on the CPU; -inf and -1 where none is left."""
-        nothing = Graph.from_edges(torch.empty(0).long(), torch.empty(0).long(), None, (len(users), len(self.items)))
-        seen = self.seen.rows(users) if filter_seen else nothing
+        seen = self.seen.rows(users) if filter_seen else None
         return self._best(self.users[users.to(self.users.device)], k, seen, candidates)
 
-    def _best(self, rows: Tensor, k: int, masked: Graph, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _best(self, rows: Tensor, k: int, masked: Graph | None, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same for embeddings [B, d], without the items in the rows of `masked` [B, I]."""
-        chosen, items, device = self.known, self._known_items, self.items.device
-        if candidates is not None:
-            chosen, items = candidates, self.items[candidates.to(device)]
-        return _best_of(rows, items, k, chosen, masked)
+        if candidates is None:
+            return _best_of(rows, self._known_items, k, self.known, masked)
+        return _best_of(rows, self.items[candidates.to(self.items.device)], k, candidates, masked)
 
     @cached_property
     def _known_items(self) -> Tensor:
@@ -206,7 +208,8 @@ class Served:
         whole = len(self.known) == len(self.items)
         return self.items if whole else self.items[self.known.to(self.items.device)]
 
-    def _named(self, scores: Tensor, items: Tensor) -> list[Similar]:
+    def named(self, scores: Tensor, items: Tensor) -> list[Similar]:
+        """A row of what `ranked` returns, by raw ids."""
         pairs = zip(items.tolist(), scores.tolist(), strict=True)
         return [Similar(self.item(item), value) for item, value in pairs if item >= 0]
 
@@ -217,7 +220,7 @@ class Served:
         own = Graph.from_edges(torch.arange(len(numbers)), numbers, None, (len(numbers), len(self.items)))
         rows = F.normalize(self.space(by)[numbers.to(unit.device)].double(), dim=1)
         score, index = _best_of(rows, unit, k, self.known, own)
-        return {self.item(n): self._named(s, i) for n, s, i in zip(numbers.tolist(), score, index, strict=True)}
+        return {self.item(n): self.named(s, i) for n, s, i in zip(numbers.tolist(), score, index, strict=True)}
 
     def _directions(self, by: str | None) -> Tensor:
         """Rows of length 1 of the items that there are, [K, d] float64; kept."""
@@ -228,6 +231,23 @@ class Served:
     @cached_property
     def _kept(self) -> dict[str | None, Tensor]:
         return {}
+
+    def history(self, user: Id) -> list[Id]:
+        """What a user has had, in any split, by number."""
+        row = self.seen.rows(torch.tensor([self.user_number(user)]))
+        return [self.item(number) for number in row.col.tolist()]
+
+    def interactions_of(self, item: Id) -> int:
+        """How many users have had an item."""
+        return int(self._popularity[self.item_number(item)])
+
+    @cached_property
+    def _popularity(self) -> Tensor:
+        return torch.bincount(self.seen.col.long(), minlength=len(self.items))
+
+    def warm_up(self) -> None:
+        """Computes now what the first question would otherwise wait for."""
+        _ = self._popularity, self._regression, self._known_items, self._user_numbers, self._item_numbers
 
     def explain(self, user: Id, item: Id, k: int = 3) -> Explanation:
         """Contributions to a score, and which of the user's k items are nearest to the item, in each part."""
@@ -251,7 +271,7 @@ class Served:
             return self.items
         if by not in self.parts:
             hint = did_you_mean(by, self.parts)
-            raise ValueError(f"by: expected one of {listed(self.parts)}, got {shown(by)}{hint}")
+            raise QuestionError(f"by: expected one of {listed(self.parts)}, got {shown(by)}{hint}")
         return self.parts[by]
 
     def to(self, device: str | torch.device) -> Served:
@@ -268,20 +288,24 @@ class Served:
         keep[self.known if allow is None else [self.item_number(item) for item in allow]] = True
         keep[[self.item_number(item) for item in deny]] = False
         if not bool(keep.any()):
-            raise ValueError("allow, deny: expected to leave an item to recommend, got none")
+            raise QuestionError("allow, deny: expected to leave an item to recommend, got none")
         return keep.nonzero()[:, 0]
 
 
-def _best_of(rows: Tensor, items: Tensor, k: int, chosen: Tensor, masked: Graph) -> tuple[Tensor, Tensor]:
+def _best_of(rows: Tensor, items: Tensor, k: int, chosen: Tensor, masked: Graph | None) -> tuple[Tensor, Tensor]:
     """(score [B, k'], index [B, k']) of rows [B, d] among items [C, d], which are the numbers `chosen` [C] of all."""
     _check_k(k)
-    if len(chosen) < masked.n_cols:
+    if masked is not None and len(chosen) < masked.n_cols:
         masked = among(masked, chosen)
-    score, index = ops.masked_topk(rows, items, min(k, len(chosen)), masked.to(items.device))
+    score, index = ops.masked_topk(
+        rows, items, min(k, len(chosen)), None if masked is None else masked.to(items.device)
+    )
     score, index = score.cpu(), index.cpu()
+    if len(chosen) and int(chosen[-1]) == len(chosen) - 1:  # all up to there: places are numbers
+        return score, index
     return score, torch.where(index < 0, index, chosen[index.clamp(min=0)])
 
 
 def _check_k(k: int) -> None:
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+        raise QuestionError(f"k must be at least 1, got {k}")

@@ -15,6 +15,7 @@ from smore_ext.graph import Graph
 from smore_ext.runs.load import LoadedRun, load_run, run_dirs
 from smore_ext.serving.served import Served
 from smore_ext.training import checkpoint
+from smore_ext.training.digest import digest_tensors
 from smore_ext.training.files import check_regular
 
 FORMAT = "smore_ext served 1"
@@ -73,7 +74,8 @@ def write(served: Served, path: Path) -> dict[str, Tensor]:
     tensors = {
         "users": served.users.cpu(),
         "items": served.items.cpu(),
-        **{f"{_PART}{name}": table.cpu() for name, table in served.parts.items()},
+        # Copies: a model of one part may have the items themselves as that, and safetensors refuses what shares memory.
+        **{f"{_PART}{name}": table.cpu().clone() for name, table in served.parts.items()},
         "seen_users": served.seen.row.long(),
         "seen_items": served.seen.col.long(),
         "known_items": served.known,
@@ -82,7 +84,8 @@ def write(served: Served, path: Path) -> dict[str, Tensor]:
     for name, ids in (("user_ids", served.user_ids), ("item_ids", served.item_ids)):
         if ids is not None:
             tensors[name] = torch.frombuffer(bytearray(json.dumps(ids).encode()), dtype=torch.uint8)
-    checkpoint.write_tensors(path, tensors, {"format": FORMAT, "parts": json.dumps(list(served.parts)), **served.about})
+    header = {"format": FORMAT, "parts": json.dumps(list(served.parts)), "digest": digest_tensors(tensors)}
+    checkpoint.write_tensors(path, tensors, header | served.about)
     return tensors
 
 
@@ -92,7 +95,8 @@ def read(path: Path) -> Served:
     try:
         with safe_open(path, framework="pt") as file:
             about = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: the file is mapped, and one that is written over would change what is served.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise checkpoint.CheckpointError(f"{path} cannot be read: {error}") from None
     if about.pop("format", None) != FORMAT:
@@ -100,6 +104,8 @@ def read(path: Path) -> Served:
             f"{path}: expected what smore export writes ({FORMAT}), got another file; name a run by its folder"
         )
     try:
+        if about.pop("digest") != digest_tensors(tensors):
+            raise ValueError("its tensors do not match their digest")
         users, items, seen = tensors["users"], tensors["items"], (tensors["seen_users"], tensors["seen_items"])
         parts = {name: tensors[f"{_PART}{name}"] for name in json.loads(about.pop("parts"))}
         ids = _ids(tensors.get("user_ids")), _ids(tensors.get("item_ids"))
