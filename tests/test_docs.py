@@ -159,7 +159,7 @@ def commands() -> list[tuple[str, str]]:
     """(page, command line) of the shell blocks and of what stands in backticks."""
     found = []
     for path in CURRENT:
-        lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
+        lines = [line for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
         lines += re.findall(r"`((?:python|bash|pip) [^`\n]+)`", prose(path))
         for line in lines:
             found += [(name(path), part.strip()) for part in line.partition(" #")[0].split("&&") if part.strip()]
