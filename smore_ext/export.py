@@ -12,6 +12,7 @@ from smore_ext import runs, serving
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
 from smore_ext.recommend import one_run
+from smore_ext.serving.forms import FORMS, write_form
 
 PROG = "python -m smore_ext.export"
 
@@ -19,10 +20,18 @@ PROG = "python -m smore_ext.export"
 @click.command(help="Write the embeddings of a run's best checkpoint, or its ranked lists, for use elsewhere.")
 @click.argument("run_dir", type=Path)
 @click.option(
-    "-o", "--output", type=Path, required=True, metavar="PATH", help="a .safetensors file, or a folder of .npy"
+    "-o",
+    "--output",
+    type=Path,
+    required=True,
+    metavar="PATH",
+    help="a .safetensors file, a folder of .npy, a .faiss index of items, or a .pt2 program of scores",
 )
 @click.option(
     "--served", is_flag=True, help="one .safetensors file that recommend, similar and explain take without the data"
+)
+@click.option(
+    "--placing/--no-placing", default=True, help="with --served: also what places new items; default yes, if it can"
 )
 @click.option("--lists", is_flag=True, help="ranked lists also where there are embeddings")
 @click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="places a ranked list")
@@ -34,12 +43,18 @@ PROG = "python -m smore_ext.export"
     help="items left out of a user's list: all the user's interactions, or those of train only",
 )
 @click.option("--data-path", type=Path, metavar="PATH", help="where the data is now, if it moved")
-def command(run_dir: Path, output: Path, served: bool, lists: bool, k: int, mask: str, data_path: Path | None) -> int:
+def command(
+    run_dir: Path, output: Path, served: bool, placing: bool, lists: bool, k: int, mask: str, data_path: Path | None
+) -> int:
     if served and (lists or output.suffix != ".safetensors"):
         raise click.UsageError("--served: expected -o FILE.safetensors, and no --lists")
+    if output.suffix in FORMS and lists:
+        raise click.UsageError(f"--lists: expected a .safetensors file or a folder, got {output}")
     one = one_run(run_dir)
-    if served:
-        tensors = serving.write(serving.load(one, data_path), output)
+    if output.suffix in FORMS:
+        tensors = write_form(serving.load(one, data_path), output)
+    elif served:
+        tensors = serving.write(serving.load(one, data_path), output, placing)
     else:
         tensors = runs.export(runs.load_run(one, data_path), output, lists, k, mask)
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())

@@ -21,6 +21,7 @@ from smore_ext.evaluation.ranking import embeddings, evaluating
 from smore_ext.models import MODELS
 from smore_ext.runs import LoadedRun
 from smore_ext.serving import Served
+from smore_ext.serving.forms import write_form
 from smore_ext.serving.lists import write_lists
 from smore_ext.settings.config import RunConfig, without_places
 from smore_ext.training.checkpoint import CheckpointError
@@ -148,6 +149,26 @@ def test_a_file_is_enough(run: LoadedRun, served: Served, tmp_path: Path) -> Non
     assert back.about["model"] == run.config.train.model
     with pytest.raises(ValueError, match=r"expected a file that ends with .safetensors"):
         serving.write(served, tmp_path / "x.bin")
+
+
+def test_an_index_gives_the_same_lists(served: Served, tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    write_form(served, tmp_path / "x.faiss")
+    index = faiss.read_index(str(tmp_path / "x.faiss"))
+    for user in served.trained.nonzero()[:, 0].tolist():
+        had = served.history(user)
+        left = faiss.SearchParameters(sel=faiss.IDSelectorNot(faiss.IDSelectorBatch(had)))
+        score, item = index.search(served.users[user : user + 1].numpy(), 9, params=left)
+        ours = served.recommend([user], 9)[user]
+        assert item[0].tolist() == [near.item for near in ours]
+        assert score[0].tolist() == pytest.approx([near.value for near in ours], rel=1e-5)
+
+
+def test_a_program_gives_the_same_scores(served: Served, tmp_path: Path) -> None:
+    write_form(served, tmp_path / "x.pt2")
+    program = torch.export.load(tmp_path / "x.pt2").module()
+    for users in (torch.tensor([3]), torch.tensor([5, 0, 7])):
+        torch.testing.assert_close(program(users), served.users[users] @ served.items.T)
 
 
 def test_a_part_that_is_all_is_written_too(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ modality, fusion; `Recommender.item_parts`), so a score is a sum of contribution
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from smore_ext.data.messages import listed, shown
 from smore_ext.evaluation.ranking import among
 from smore_ext.graph import Graph
 from smore_ext.registry import did_you_mean
+from smore_ext.serving.placing import Placing, fit
 
 Id = str | int
 BLOCK = 4096  # users ranked at once
@@ -67,6 +68,8 @@ class Served:
         trained: [U] bool, users with a train interaction: the model knows nothing of others.
         user_ids, item_ids: raw ids by number; None where ids are the numbers.
         about: what it is: model, data set, fingerprint.
+        features: raw features [I, D_m] of a run's data, by which new items are placed; of a file empty.
+        fitted: how a file places new items, None where it does not, and for a run before it is asked.
     """
 
     users: Tensor
@@ -78,6 +81,8 @@ class Served:
     user_ids: tuple[str, ...] | None
     item_ids: tuple[str, ...] | None
     about: dict[str, str]
+    features: dict[str, Tensor] = field(default_factory=dict)
+    fitted: Placing | None = None
 
     def user_number(self, user: Id) -> int:
         """The number of a user with train interactions. Raises `DatasetError`."""
@@ -168,6 +173,51 @@ class Served:
             cross += x.T @ self.users[block.to(self.users.device)].cpu().double()
         ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12)
         return torch.linalg.solve(gram + ridge * torch.eye(width, dtype=torch.float64), cross).T.to(self.items.device)
+
+    @cached_property
+    def placing(self) -> Placing:
+        """How items are placed by their features; fitted when first asked for. `QuestionError` without features."""
+        if self.fitted is not None:
+            return self.fitted
+        if not self.features:
+            raise QuestionError("expected a model whose data has features that it reads, got one that has none")
+        features = {name: table[self.known] for name, table in self.features.items()}
+        return fit(features, [part.cpu()[self.known] for part in self.parts.values()])
+
+    def with_items(self, features: Mapping[str, Tensor], ids: Sequence[str] | None = None) -> Served:
+        """The same model with n items more, placed by their features alone (`placing`), whom nobody has had.
+
+        Args:
+            features: by modality, [n, D_m], as raw as those of the data; a modality may be missing.
+            ids: their raw ids, where the data has raw ones; else they get the next numbers.
+
+        Raises `QuestionError` for ids that are there or missing, and features that do not fit.
+        """
+        count = len(next(iter(features.values()), ()))
+        if (ids is None) != (self.item_ids is None) or len(ids or range(count)) != count:
+            wanted = "none, as items go by numbers" if self.item_ids is None else f"{count}, as there are features"
+            raise QuestionError(f"ids: expected {wanted}, got {'none' if ids is None else len(ids)}")
+        names = [str(raw) for raw in ids or ()]
+        taken = [raw for n, raw in enumerate(names) if raw in (self._item_numbers or {}) or raw in names[:n]]
+        if taken:
+            raise QuestionError(f"ids: expected new ones, each once, got {shown(taken[0])}")
+        try:
+            rows = self.placing.rows(features, count).to(self.items)
+        except ValueError as error:
+            raise QuestionError(str(error)) from None
+        widths = [part.shape[1] for part in self.parts.values()]
+        placed = dict(zip(self.parts, rows.split(widths, dim=1), strict=True))
+        total = len(self.items) + count
+        return replace(
+            self,
+            items=torch.cat([self.items, torch.stack(list(placed.values())).sum(dim=0)]),
+            parts={name: torch.cat([part, placed[name]]) for name, part in self.parts.items()},
+            seen=Graph(self.seen.rowptr, self.seen.col, self.seen.weight, (len(self.users), total)),
+            known=torch.cat([self.known, torch.arange(len(self.items), total)]),
+            item_ids=None if self.item_ids is None else (*self.item_ids, *names),
+            features={},
+            fitted=self.placing,
+        )
 
     def _distinct(self, items: Sequence[Id]) -> list[int]:
         numbers = list(dict.fromkeys(self.item_number(item) for item in items))
@@ -277,8 +327,7 @@ class Served:
     def to(self, device: str | torch.device) -> Served:
         """With its factors on a device; what was seen, and lists, are on the CPU."""
         moved = {name: table.to(device) for name, table in self.parts.items()}
-        args = self.seen, self.known, self.trained, self.user_ids, self.item_ids, self.about
-        return Served(self.users.to(device), self.items.to(device), moved, *args)
+        return replace(self, users=self.users.to(device), items=self.items.to(device), parts=moved)
 
     def _candidates(self, allow: Sequence[Id] | None, deny: Sequence[Id]) -> Tensor | None:
         """What may be recommended, by number, ascending; None for all that there is."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from smore_ext.evaluation.ranking import embeddings, evaluating
 from smore_ext.graph import Graph
 from smore_ext.runs.load import LoadedRun, load_run, run_dirs
+from smore_ext.serving.placing import Placing
 from smore_ext.serving.served import Served
 from smore_ext.training import checkpoint
 from smore_ext.training.digest import digest_tensors
@@ -20,7 +21,7 @@ from smore_ext.training.files import check_regular
 
 FORMAT = "smore_ext served 1"
 SUFFIX = ".safetensors"
-_PART = "part."
+_PART, _CENTRE, _WEIGHT = "part.", "centre.", "weight."
 
 
 def load(path: str | Path | LoadedRun, data_path: Path | None = None, device: str = "cpu") -> Served:
@@ -64,11 +65,15 @@ def of_run(run: LoadedRun) -> Served:
         data.user_ids,
         data.item_ids,
         {"model": run.config.train.model, "dataset": data.name, "fingerprint": data.fingerprint},
+        dict(data.features),
     )
 
 
-def write(served: Served, path: Path) -> dict[str, Tensor]:
-    """Writes all of it into one safetensors file, atomically; what was written, by name."""
+def write(served: Served, path: Path, placing: bool = True) -> dict[str, Tensor]:
+    """Writes all of it into one safetensors file, atomically; what was written, by name.
+
+    `placing`: with what new items are placed by, where there are features; it is fitted for that (`placing.fit`).
+    """
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: expected a file that ends with {SUFFIX}")
     tensors = {
@@ -81,6 +86,11 @@ def write(served: Served, path: Path) -> dict[str, Tensor]:
         "known_items": served.known,
         "trained_users": served.trained,
     }
+    if placing and (served.features or served.fitted):
+        how = served.placing
+        tensors |= {f"{_CENTRE}{name}": table for name, table in how.centres.items()}
+        tensors |= {f"{_WEIGHT}{name}": table for name, table in how.weights.items()}
+        tensors |= {"placing_base": how.base, "placing_error": torch.tensor(how.error)}
     for name, ids in (("user_ids", served.user_ids), ("item_ids", served.item_ids)):
         if ids is not None:
             tensors[name] = torch.frombuffer(bytearray(json.dumps(ids).encode()), dtype=torch.uint8)
@@ -111,9 +121,20 @@ def read(path: Path) -> Served:
         ids = _ids(tensors.get("user_ids")), _ids(tensors.get("item_ids"))
         _check(tensors, parts, ids)
         graph = Graph.from_edges(*seen, None, (len(users), len(items)))
-        return Served(users, items, parts, graph, tensors["known_items"], tensors["trained_users"], *ids, about)
+        known, trained = tensors["known_items"], tensors["trained_users"]
+        return Served(users, items, parts, graph, known, trained, *ids, about, fitted=_placing(tensors))
     except (KeyError, ValueError, IndexError) as error:
         raise checkpoint.CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _placing(tensors: dict[str, Tensor]) -> Placing | None:
+    if "placing_base" not in tensors:
+        return None
+    centres, weights = (
+        {name.removeprefix(start): table for name, table in tensors.items() if name.startswith(start)}
+        for start in (_CENTRE, _WEIGHT)
+    )
+    return Placing(centres, weights, tensors["placing_base"], float(tensors["placing_error"]))
 
 
 def _ids(text: Tensor | None) -> tuple[str, ...] | None:
