@@ -20,7 +20,7 @@ from smore_ext.training.files import delete_temporary
 CONFIG, METRICS, RESULT = "config.yaml", "metrics.jsonl", "result.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
 IDS = "ids.json"
-TENSORBOARD, SEED = "tensorboard", "seed-"
+TENSORBOARD, WANDB, MLFLOW, SEED = "tensorboard", "wandb", "mlflow.db", "seed-"
 RESULTS = (LAST, BEST, METRICS, RESULT)  # what says that a run has been here
 
 
@@ -58,6 +58,10 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / TENSORBOARD
 
+    @property
+    def mlflow(self) -> Path:
+        return self.path / MLFLOW
+
     def seed(self, seed: int) -> RunFolder:
         """The folder of one seed of several."""
         return RunFolder(self.path / f"{SEED}{seed}")
@@ -78,10 +82,11 @@ class RunFolder:
 
     def delete(self) -> None:
         """Deletes the files that runs write, and nothing else that may be in the folder."""
-        for name in (CONFIG, *RESULTS, IDS):  # without settings nothing is resumed: half of a run least of all
+        for name in (CONFIG, *RESULTS, IDS, MLFLOW):  # without settings nothing is resumed: half of a run least of all
             (self.path / name).unlink(missing_ok=True)
         self.delete_temporary()
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for name in (TENSORBOARD, WANDB):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         for folder in self.seeds():
             folder.delete()
             with suppress(OSError):  # not empty

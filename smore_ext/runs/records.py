@@ -1,6 +1,6 @@
-"""What a run leaves behind besides checkpoints: its log, its result, TensorBoard's files; and how they are read back.
+"""What a run leaves behind besides checkpoints: its log and its result; and how they are read back.
 
-The reports are listeners of the loop's events.
+The report is a listener of the loop's events.
 """
 
 from __future__ import annotations
@@ -63,34 +63,6 @@ def logged(path: Path) -> list[tuple[str, int]]:
 @dataclass(frozen=True)
 class _Line:
     epoch: int
-
-
-class TensorBoardReport:
-    """Losses, validation metrics, rate and model statistics by epoch. `ImportError` without tensorboard."""
-
-    def __init__(self, run_dir: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ImportError("tensorboard logs were asked for: pip install tensorboard") from None
-        self._make, self._folder = SummaryWriter, RunFolder(run_dir).tensorboard
-        self._writer: Any = None
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self._writer = self._make(str(self._folder), purge_step=event.first_epoch)
-                self._writer.add_text("protocol", event.protocol, event.first_epoch)
-            case EpochDone(record):
-                for group in ("loss", "validation", "statistics"):
-                    for name, value in record.get(group, {}).items():
-                        self._writer.add_scalar(f"{group}/{name}", value, record["epoch"])
-                self._writer.add_scalar("lr", record["lr"], record["epoch"])
-                self._writer.flush()
-            case RunFinished(_, result):
-                for name, value in result["test"].items():
-                    self._writer.add_scalar(f"test/{name}", value, result["best_epoch"])
-                self._writer.close()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -17,8 +17,9 @@ from smore_ext.registry import did_you_mean
 from smore_ext.runs.config_files import check_folder, read_config, write_config
 from smore_ext.runs.folder import RunFolder, check_new
 from smore_ext.runs.lock import locked
-from smore_ext.runs.records import JsonReport, TensorBoardReport, read_result, write_ids, write_json
+from smore_ext.runs.records import JsonReport, read_result, write_ids, write_json
 from smore_ext.runs.results import summarise
+from smore_ext.runs.trackers import TRACKERS
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, changed_settings, flag_name, merge
 from smore_ext.settings.fields import ConfigError
 from smore_ext.training import checkpoint
@@ -186,6 +187,5 @@ def _train_seed(
         )
     folder.delete_temporary()
     writers: list[Callable[[Event], None]] = [keep_config, JsonReport(folder.path)]
-    if config.train.tensorboard:
-        writers.append(TensorBoardReport(folder.path))
+    writers += [make(folder.path) for name, make in TRACKERS.items() if getattr(config.train, name)]
     return Trainer(config, dataset, folder, [*writers, *listeners]).run(resume)

@@ -35,6 +35,9 @@ def write_index(served: Served, path: Path) -> dict[str, Tensor]:
 class Scores(nn.Module):
     """Scores [B, I] of users by number, [B] int64."""
 
+    users: Tensor
+    items: Tensor
+
     def __init__(self, users: Tensor, items: Tensor) -> None:
         super().__init__()
         self.register_buffer("users", users)

@@ -126,6 +126,8 @@ class TrainConfig:
         None, "CPU threads; default as torch chooses", changeable=True
     )
     tensorboard: bool = _setting(False, "also write TensorBoard logs into the output directory", changeable=True)
+    wandb: bool = _setting(False, "also tell Weights & Biases; offline without a key", changeable=True)
+    mlflow: bool = _setting(False, "also tell MLflow, by default in the output directory", changeable=True)
 
     def __post_init__(self) -> None:
         for name, setting in settings_of(TrainConfig).items():
