@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the names of _LAZY, for type checkers
     from smore_ext import data, models, serving, testing
     from smore_ext.data import Dataset, ReadOptions, builtin_dataset, load_dataset
     from smore_ext.evaluation.metrics import ranking_metrics
+    from smore_ext.experiments.estimate import Counts, estimate
     from smore_ext.models import (
         SMORE,
         Batch,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # the names of _LAZY, for type checkers
 
 __all__ = [
     "Batch",
+    "Counts",
     "Dataset",
     "FactoredAdam",
     "Graph",
@@ -55,6 +57,7 @@ __all__ = [
     "build_info",
     "builtin_dataset",
     "data",
+    "estimate",
     "load",
     "load_dataset",
     "models",
@@ -69,6 +72,7 @@ __all__ = [
 _LAZY = {
     "data": ("Dataset", "ReadOptions", "builtin_dataset", "load_dataset"),
     "evaluation.metrics": ("ranking_metrics",),
+    "experiments.estimate": ("Counts", "estimate"),
     "models": (
         "Batch",
         "FactoredAdam",

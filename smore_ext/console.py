@@ -14,6 +14,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from smore_ext.evaluation.protocol import KS, MASKED
+from smore_ext.experiments.estimate import Estimate
+from smore_ext.settings.config import RunConfig
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted, StepsDone, Warned
 
 _TABLE_METRICS = ("recall", "ndcg", "precision", "map")
@@ -188,6 +190,19 @@ def near_table(title: str, value: str, items: Iterable[tuple[int | str, float]],
     for item, number in items:
         table.add_row(Text(str(item)), f"{number:.4f}")
     return Group(Text(title), table)  # a title of the table would be folded to its width
+
+
+def estimate_table(found: Estimate, config: RunConfig) -> Group:
+    """What a run would take."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("", "about"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row("memory at the peak", f"{found.memory / 1e6:,.0f} MB")
+    table.add_row("a training step", f"{1e3 * found.step:.2f} ms")
+    table.add_row(f"an epoch of {found.steps:,} steps, with evaluation", duration(found.epoch))
+    table.add_row(f"all {config.train.epochs:,} epochs, if none is saved", duration(found.epoch * config.train.epochs))
+    table.add_row("a checkpoint", f"{found.checkpoint / 1e6:,.1f} MB")
+    return Group(Text(f"what {config.train.model} on {config.train.dataset} would take"), table)
 
 
 def duration(seconds: float) -> str:

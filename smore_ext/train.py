@@ -11,9 +11,13 @@ import click
 
 from smore_ext import runs
 from smore_ext.cli import INTERRUPTED, run_command
-from smore_ext.console import ConsoleReport, make_console, result_table, seeds_table
+from smore_ext.console import ConsoleReport, estimate_table, make_console, result_table, seeds_table
+from smore_ext.experiments.estimate import Counts, estimate
+from smore_ext.experiments.jobs import available_memory
+from smore_ext.experiments.measured import peak_bytes
 from smore_ext.flags import SettingsCommand
 from smore_ext.runs.config_files import preset_names
+from smore_ext.settings.config import RunConfig
 from smore_ext.settings.fields import ConfigError
 
 PROG = "python -m smore_ext.train"
@@ -24,6 +28,7 @@ PROG = "python -m smore_ext.train"
 @click.option("--config", "config_file", type=Path, metavar="FILE", help="YAML file of settings, named as the flags")
 @click.option("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that was stopped")
 @click.option("--overwrite", is_flag=True, help="delete the run that is in the output directory")
+@click.option("--dry-run", is_flag=True, help="train nothing: say what memory and time it would take; 1 if too much")
 @click.option("-q", "--quiet", is_flag=True, help="no line per epoch")
 @click.pass_context
 def command(
@@ -32,9 +37,12 @@ def command(
     config_file: Path | None,
     resume: Path | None,
     overwrite: bool,
+    dry_run: bool,
     quiet: bool,
 ) -> int:
     flags: dict[str, Any] = context.obj
+    if dry_run and (resume or overwrite):
+        raise click.UsageError("--dry-run: expected neither --resume nor --overwrite")
     if resume is None:
         config = runs.resolve(flags, preset, config_file)
     elif preset or config_file or overwrite or "output_dir" in flags:
@@ -43,6 +51,8 @@ def command(
         config = runs.stored_config(resume, flags)
 
     dataset = runs.open_dataset(config) if resume is None else runs.dataset_of(resume, config)
+    if dry_run:
+        return say_what_it_takes(Counts.of(dataset), config)
     run_dir = runs.new_run_dir(config, overwrite) if resume is None else resume
     console = make_console()
     if resume is not None and runs.finished(run_dir, config):
@@ -67,6 +77,26 @@ def command(
         console.print(seeds_table(result))
     console.print(f"results in {run_dir}", soft_wrap=True)
     return 0
+
+
+def say_what_it_takes(counts: Counts, config: RunConfig) -> int:
+    """Prints an estimate; 1 where it would not fit into memory."""
+    console = make_console()
+    found = estimate(
+        counts,
+        config,
+        reading=peak_bytes("cpu") if config.train.device == "cpu" else 0.0,
+        tell=lambda point: console.print(
+            f"{point.share:.1%} of the data: {point.memory / 1e6:,.0f} MB, {1e3 * point.step:.2f} ms a step",
+            style="dim",
+        ),
+    )
+    console.print(estimate_table(found, config))
+    free = available_memory() if config.train.device == "cpu" else None
+    if free is None or found.memory <= free:
+        return 0
+    console.print(f"this will not fit: {free / 1e6:,.0f} MB are available", style="bold red")
+    return 1
 
 
 def interrupted_message(run_dir: Path, command_path: str) -> str:

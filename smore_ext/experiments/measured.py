@@ -59,7 +59,7 @@ def _measure(config: RunConfig, folder: Path, file: Path) -> None:
     dataset = runs.open_dataset(config)
     trained_here = runs.finished(folder, config) is None
     runs.train(config, dataset, folder, resume=True)
-    memory = _peak_bytes(config.train.device) if trained_here else 0
+    memory = peak_bytes(config.train.device) if trained_here else 0
     run = runs.load_run(folder, dataset=dataset, device=config.train.device)
     evaluator = make_evaluator(config.train, dataset, config.train.protocol)
     with runs.cpu_threads(config.train.threads), deterministic():
@@ -75,7 +75,7 @@ def read_measured(file: Path) -> Measured:
         return Measured(stored["_users"], values, int(stored["_memory"]))
 
 
-def _peak_bytes(device: str) -> int:
+def peak_bytes(device: str) -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
