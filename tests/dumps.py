@@ -148,6 +148,11 @@ def read(folder: Path) -> Dataset:
 
 def vectors(place: Path, form: str, items: list[str]) -> Path:
     table = np.random.default_rng(1).normal(size=(len(items), 6)).astype(np.float32)
+    if form == "folder":
+        (place / "image").mkdir()
+        for item, row in zip(items, table, strict=True):
+            np.save(place / "image" / f"{item}.npy", row[None])
+        return place / "image"
     if form == "npy":
         np.save(place / "image.npy", table)
         (place / "image.txt").write_text("\n".join(items) + "\n")

@@ -132,7 +132,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 # Features
 
 
-@pytest.mark.parametrize("form", ["npy", "jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("form", ["npy", "folder", "jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("how", ["mean", "neighbours"])
 def test_vectors_are_put_in_the_items_order_and_gaps_are_filled(form: str, how: str, tmp_path: Path) -> None:
     have = ITEMS[::-1][:30] + ["nobody"]

@@ -109,6 +109,16 @@ def test_bad_items_and_vectors(tmp_path: Path) -> None:
     fails(r"expected numbers of shape \(2, width\)", vectors={"a": tmp_path / "w.npy"})
     (tmp_path / "w.txt").write_text(f"{item}\n{item}\nb\n")
     fails(f"expected each item once, got '{item}' twice", vectors={"a": tmp_path / "w.npy"})
+    folder = tmp_path / "each"
+    folder.mkdir()
+    fails("expected files <item>.npy of some of the .* items, got none of theirs", vectors={"a": folder})
+    np.save(folder / f"{ITEMS[0]}.npy", np.ones((2, 3)))
+    fails(r"expected one vector of numbers, got float64 of shape \(2, 3\)", vectors={"a": folder})
+    np.save(folder / f"{ITEMS[0]}.npy", np.ones((1, 3)))
+    np.save(folder / f"{ITEMS[1]}.npy", np.ones(4))
+    fails(f"expected 3 numbers as in {ITEMS[0]}.npy, got 4", vectors={"a": folder})
+    (folder / f"{ITEMS[1]}.npy").write_bytes(b"x")
+    fails(f"{ITEMS[1]}.npy: cannot be read", vectors={"a": folder})
 
 
 def test_a_folder_that_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

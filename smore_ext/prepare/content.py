@@ -100,7 +100,9 @@ def vectors_of(
     item_column: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features [I, D] float32 of items, zero where there are none, and which those are, [I] bool."""
-    if path.suffix == ".npy":
+    if path.is_dir():
+        ids, table = _folder(path, item_ids)
+    elif path.suffix == ".npy":
         ids, table = _npy(path)
     else:
         ids, table = _table(connection, path, temporary, item_ids, item_column)
@@ -133,6 +135,28 @@ def _npy(path: Path) -> tuple[list[str], np.ndarray]:
             f"of shape {table.shape}"
         )
     return ids, table
+
+
+def _folder(path: Path, item_ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """A file an item, `<id>.npy` with one vector, as Ducho writes them; those of other items are not read."""
+    wanted = set(item_ids)
+    files = sorted(file for file in path.glob("*.npy") if file.stem in wanted)
+    if not files:
+        raise DatasetError(
+            f"{path}: expected files <item>.npy of some of the {len(item_ids):,} items, got none of theirs"
+        )
+    rows: list[np.ndarray] = []
+    for file in files:
+        try:
+            row = np.load(file, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise DatasetError(f"{file}: cannot be read: {error}") from None
+        if row.dtype.kind not in "fiu" or row.size != max(row.shape, default=0) or not row.size:
+            raise DatasetError(f"{file}: expected one vector of numbers, got {row.dtype} of shape {row.shape}")
+        if rows and row.size != rows[0].size:
+            raise DatasetError(f"{file}: expected {rows[0].size} numbers as in {files[0].name}, got {row.size}")
+        rows.append(row.reshape(-1).astype(np.float32))
+    return [file.stem for file in files], np.stack(rows)
 
 
 def _table(

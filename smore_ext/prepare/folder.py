@@ -63,7 +63,8 @@ def prepare(
         text_encoder: a folder with a sentence-transformers model, or its name where it is on this machine; None
             leaves the texts as they are, in `item_texts.jsonl`.
         vectors: features by name: a parquet or JSON lines table of an id and a list of numbers, or of an id and a
-            column a number; or an `.npy` with the ids, one a line, in the `.txt` of the same name.
+            column a number; an `.npy` with the ids, one a line, in the `.txt` of the same name; or a folder with an
+            `.npy` an item, named by its id.
         filled: what items without a text or vector get: "mean" or "neighbours" (`smore_ext.data.missing`). They are
             listed in `<name>_missing.txt`.
         memory: what DuckDB may use before it goes on on the disk.
@@ -192,9 +193,14 @@ def write_features(
 
 
 def _file(path: Path) -> dict[str, Any]:
-    """What tells whether it is the same file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    """What tells whether it is the same file, or the same files of a folder."""
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    digest, size = hashlib.sha256(), 0
+    for one in files:
+        if path.is_dir():
+            digest.update(one.name.encode() + b"\0")
+        with one.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        size += one.stat().st_size
+    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
