@@ -167,8 +167,9 @@ def test_only_a_token_opens(live: Live) -> None:
 
 
 def test_another_page_in_the_browser_is_not_answered(live: Live) -> None:
-    with TestClient(create_app(live, hosts=["localhost"]), base_url="http://localhost") as client:
+    with TestClient(create_app(live, hosts=["localhost", "::1", "[::1]"]), base_url="http://localhost") as client:
         assert client.get("/health").status_code == 200
+        assert client.get("/health", headers={"host": "[::1]:8000"}).status_code == 200
         assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
         headers = client.get("/").headers
         assert (
