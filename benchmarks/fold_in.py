@@ -83,20 +83,25 @@ def ranked(scores: torch.Tensor, had: list[int]) -> list[int]:
     return scores.sort(descending=True, stable=True).indices[:K].tolist()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(description: str | None, model: str) -> tuple[Dataset, str, dict[str, Any], list[int]]:
+    """What the flags name: the data with all its features, the model, settings of its runs, seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-d", "--dataset", default="synthetic")
     parser.add_argument("--data-path", type=Path)
-    parser.add_argument("-m", "--model", default="LightGCN")
+    parser.add_argument("-m", "--model", default=model)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the runs")
     options = parser.parse_args()
     settings: dict[str, Any] = dict(text.split("=", 1) for text in options.set)
     place = {"dataset": options.dataset, **({"data_path": options.data_path} if options.data_path else {})}
     data = runs.open_dataset(runs.resolve({"model": "SMORE", **place}))  # a model that reads all features
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    found = [measure(data, options.model, settings, seed) for seed in seeds]
-    print(f"{data.name}, {options.model}, seeds {seeds}, {len(found[0]['fold-in'])} held-out users a seed, recall@{K}")
+    return data, options.model, settings, [int(seed) for seed in options.seeds.split(",")]
+
+
+def main() -> None:
+    data, model, settings, seeds = asked(__doc__, "LightGCN")
+    found = [measure(data, model, settings, seed) for seed in seeds]
+    print(f"{data.name}, {model}, seeds {seeds}, {len(found[0]['fold-in'])} held-out users a seed, recall@{K}")
     for way in found[0]:
         if way == "seconds":
             times = [value for one in found for value in one[way]]

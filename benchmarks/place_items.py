@@ -12,10 +12,8 @@ Each user who has one of them in test is given 20 of these items; recall is of t
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.fold_in import trained
-from smore_ext import runs
+from benchmarks.fold_in import asked, trained
 from smore_ext.data import Dataset, Pairs
 
 K, SHARE = 20, 0.1
@@ -92,21 +89,9 @@ def measure(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-d", "--dataset", default="synthetic")
-    parser.add_argument("--data-path", type=Path)
-    parser.add_argument("-m", "--model", default="SMORE")
-    parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the runs")
-    options = parser.parse_args()
-    settings: dict[str, Any] = dict(text.split("=", 1) for text in options.set)
-    place = {"dataset": options.dataset, **({"data_path": options.data_path} if options.data_path else {})}
-    data = runs.open_dataset(runs.resolve({"model": "SMORE", **place}))  # a model that reads all features
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    found = [measure(data, options.model, settings, seed) for seed in seeds]
-    print(
-        f"{data.name}, {options.model}, seeds {seeds}, {int(SHARE * data.n_items)} items a seed, recall@{K} among these"
-    )
+    data, model, settings, seeds = asked(__doc__, "SMORE")
+    found = [measure(data, model, settings, seed) for seed in seeds]
+    print(f"{data.name}, {model}, seeds {seeds}, {int(SHARE * data.n_items)} items a seed, recall@{K} among these")
     for way in found[0]:
         values = [float(one[way].mean()) for one in found]
         if way in ("seconds", "with_items", "fit"):
