@@ -28,6 +28,8 @@ users, items, ratings and times are found by their usual names. All is written, 
 @click.option("--items", type=Path, metavar="FILE", help="a table of the items' texts")
 @click.option("--text-columns", default="", metavar="NAME,...", help="its columns that make the text")
 @click.option("--text-encoder", metavar="FOLDER", help="a sentence-transformers model on this machine")
+@click.option("--images", type=Path, metavar="DIR", help="images named by item, B07K.jpg")
+@click.option("--image-encoder", metavar="FOLDER", help="a timm model on this machine")
 @click.option("--vectors", multiple=True, metavar="NAME=FILE", help="features that are there: parquet, JSON lines, npy")
 @click.option(
     "--filled",
@@ -51,9 +53,9 @@ users, items, ratings and times are found by their usual names. All is written, 
 @click.option("--overwrite", is_flag=True, help="replace a folder that is there")
 def command(
     source: Path, output: Path, items: Path | None, text_columns: str, text_encoder: str | None,
-    vectors: tuple[str, ...], filled: Filled, k_core: int, min_rating: float | None, split: Split, split_ratios: str,
-    seed: int, user_column: str | None, item_column: str | None, rating_column: str | None, time_column: str | None,
-    memory: str, overwrite: bool,
+    images: Path | None, image_encoder: str | None, vectors: tuple[str, ...], filled: Filled, k_core: int,
+    min_rating: float | None, split: Split, split_ratios: str, seed: int, user_column: str | None,
+    item_column: str | None, rating_column: str | None, time_column: str | None, memory: str, overwrite: bool,
 ) -> int:  # fmt: skip
     try:
         first, second, third = (float(part) for part in split_ratios.split(","))
@@ -70,7 +72,8 @@ def command(
     console = make_console()
     prepared = prepare(
         source, output, rules, items=items, text_columns=[name for name in text_columns.split(",") if name],
-        text_encoder=text_encoder, vectors={name: Path(path) for name, _, path in (p.partition("=") for p in vectors)},
+        text_encoder=text_encoder, images=images, image_encoder=image_encoder,
+        vectors={name: Path(path) for name, _, path in (p.partition("=") for p in vectors)},
         filled=filled, memory=memory, overwrite=overwrite,
         tell=lambda line: console.print(line, soft_wrap=True, markup=False),
     )  # fmt: skip

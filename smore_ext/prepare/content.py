@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _ROWS = 512  # rows that are Python's objects at once
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # endings of images
 LONGEST = 4000  # characters of a text: encoders read less
 
 
@@ -106,6 +107,32 @@ def vectors_of(
         ids, table = _npy(path)
     else:
         ids, table = _table(connection, path, temporary, item_ids, item_column)
+    return aligned(path, ids, table, item_ids)
+
+
+def images_of(folder: Path, item_ids: Sequence[str]) -> dict[str, Path]:
+    """The image of each item that has one. Raises `DatasetError` for no folder, none, or two of one item."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: expected a folder of images that are named by item")
+    wanted, out = set(item_ids), dict[str, Path]()
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGES or path.stem not in wanted:
+            continue
+        if path.stem in out:
+            raise DatasetError(f"{path}: expected one image an item, got {out[path.stem].name} too")
+        out[path.stem] = path
+    if not out:
+        forms = ", ".join(IMAGES)
+        raise DatasetError(
+            f"{folder}: expected images ({forms}) of some of the {len(item_ids):,} items, got none of theirs"
+        )
+    return out
+
+
+def aligned(
+    path: Path, ids: Sequence[str], table: np.ndarray, item_ids: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a table [n, D] of items `ids` for all items: [I, D] float32, and which have none, [I] bool."""
     place = {raw: row for row, raw in enumerate(ids)}
     if len(place) < len(ids):
         twice = next(raw for row, raw in enumerate(ids) if place[raw] != row)

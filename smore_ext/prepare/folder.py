@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from smore_ext.data.dataset import DatasetError
 from smore_ext.data.files import FEATURES, ID_MAPS, OF_USERS, TABLE
 from smore_ext.data.missing import Filled, fill
 from smore_ext.environment import versions
-from smore_ext.prepare.content import texts_of, vectors_of
-from smore_ext.prepare.encoders import encode_texts
+from smore_ext.prepare.content import aligned, images_of, texts_of, vectors_of
+from smore_ext.prepare.encoders import encode_images, encode_texts
 from smore_ext.prepare.rules import Interactions, Rules, select
 from smore_ext.prepare.sources import connect, open_source
 
@@ -46,6 +46,8 @@ def prepare(
     items: Path | None = None,
     text_columns: Sequence[str] = (),
     text_encoder: str | None = None,
+    images: Path | None = None,
+    image_encoder: str | None = None,
     vectors: Mapping[str, Path] | None = None,
     filled: Filled = "mean",
     memory: str = "1GB",
@@ -62,6 +64,8 @@ def prepare(
         text_columns: its columns that make the text; else those that have known names.
         text_encoder: a folder with a sentence-transformers model, or its name where it is on this machine; None
             leaves the texts as they are, in `item_texts.jsonl`.
+        images: a folder of image files that are named by item, `B07K.jpg`.
+        image_encoder: a folder with a timm model, which makes `image_feat.npy` of them.
         vectors: features by name: a parquet or JSON lines table of an id and a list of numbers, or of an id and a
             column a number; an `.npy` with the ids, one a line, in the `.txt` of the same name; or a folder with an
             `.npy` an item, named by its id.
@@ -74,8 +78,11 @@ def prepare(
     Raises `DatasetError`, `FileExistsError`, `ImportError` for what is not installed.
     """
     rules, begin = rules or Rules(), time.perf_counter()
-    _check_names(vectors or {}, text_encoder)
-    for path in (source, items, *(vectors or {}).values()):
+    made = {"text"} if text_encoder else set()
+    if (images is None) != (image_encoder is None):
+        raise DatasetError("images: expected a folder of images and an encoder for them, got one of both")
+    _check_names(vectors or {}, made | ({"image"} if images else set()))
+    for path in (source, items, images, *(vectors or {}).values()):
         if path is not None and path.resolve().is_relative_to(output.resolve()):
             raise DatasetError(f"{path}: expected to lie outside {output}, which is written as a whole")
     if output.exists() and not overwrite:
@@ -111,6 +118,13 @@ def prepare(
                         "encoder": text_encoder,
                         **write_features(place, "text", rows, absent, data, filled),
                     }
+            if images is not None and image_encoder is not None:
+                files = images_of(images, data.item_ids)
+                ids, made_of = encode_images(files, image_encoder, output.parent / f".{output.name}.encoding", tell)
+                rows, absent = aligned(images, ids, made_of, data.item_ids)
+                sources["images"] = {"name": images.name, "files": len(files)}
+                written = write_features(place, "image", rows, absent, data, filled)
+                features["image"] = {"encoder": image_encoder, **written}
             for name, path in (vectors or {}).items():
                 rows, absent = vectors_of(connection, path, scratch, data.item_ids, rules.item)
                 sources[name] = _file(path)
@@ -142,10 +156,10 @@ def prepare(
     return Prepared(output, manifest)
 
 
-def _check_names(vectors: Mapping[str, Path], text_encoder: str | None) -> None:
-    """Names of features are those that are read again."""
+def _check_names(vectors: Mapping[str, Path], made: Set[str]) -> None:
+    """Names of features are those that are read again, and none that is `made` here."""
     for name in vectors:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == OF_USERS or (name == "text" and text_encoder):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == OF_USERS or name in made:
             raise DatasetError(
                 f"vectors: expected a name of letters, digits, '_' and '-' that no other features have, got {name!r}"
             )
