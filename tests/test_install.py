@@ -53,6 +53,17 @@ def test_the_distribution_requires_the_torch_of_the_build():
     assert metadata.version("smore-ext") == smore_ext.__version__
 
 
+def test_the_files_that_are_no_code_come_along():
+    """Also in a wheel, where this runs without the checkout's package."""
+    place = Path(smore_ext.__file__).parent
+    assert {path.name for path in (place / "serving" / "web" / "page").iterdir()} >= {
+        "index.html",
+        "page.css",
+        "page.js",
+    }
+    assert (place / "py.typed").is_file() and list((place / "presets").glob("*.yaml"))
+
+
 def test_another_torch_is_named_before_the_library_is_loaded(monkeypatch):
     built = smore_ext.build_info()["torch"]
     monkeypatch.setattr(torch, "__version__", "1.0.0")
