@@ -100,7 +100,58 @@ def test_one_that_is_missing_is_an_error(
     assert flag in TRACKERS
 
 
-def test_mlflow(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeMlflow(types.ModuleType):
+    """`mlflow.tracking`, whose one client keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("mlflow.tracking")
+        self.where = ""
+        self.params: dict[str, str] = {}
+        self.metrics: list[tuple[str, float, int]] = []
+        self.ended: list[str] = []
+
+    def MlflowClient(self, where: str) -> FakeMlflow:
+        self.where = where
+        return self
+
+    def get_experiment_by_name(self, name: str) -> None:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        return f"id of {name}"
+
+    def create_run(self, experiment: str, run_name: str) -> Any:
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=f"{run_name} in {experiment}"))
+
+    def log_param(self, run: str, name: str, value: str) -> None:
+        self.params[name] = value
+
+    def log_metric(self, run: str, name: str, value: float, step: int) -> None:
+        assert run == "run in id of smore_ext" and "@" not in name
+        self.metrics.append((name, value, step))
+
+    def set_terminated(self, run: str) -> None:
+        self.ended.append(run)
+
+
+def test_mlflow_is_told_the_numbers_of_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", fake)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert train.main(flags(data, tmp_path / "run", "--mlflow")) == 0
+    assert fake.where == f"sqlite:///{(tmp_path / 'run').resolve()}/mlflow.db" and fake.ended
+    told = [(value, step) for name, value, step in fake.metrics if name == "validation/recall_at_20"]
+    assert told == [(line["validation"]["recall@20"], line["epoch"]) for line in lines(tmp_path / "run")]
+    assert "LightGCN" in fake.params.values()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert (
+        train.main(flags(data, tmp_path / "run", "--mlflow", "--overwrite")) == 0 and fake.where == "http://elsewhere"
+    )
+
+
+def test_the_real_mlflow(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
     pytest.importorskip("sqlalchemy")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
