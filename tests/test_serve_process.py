@@ -22,6 +22,9 @@ import shop
 from smore_ext import serve, serving
 
 pytest.importorskip("fastapi")
+
+from benchmarks import serve_load  # noqa: E402
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LINES = re.compile(r"(\w+) answers at (http://\S+)/")
 
@@ -114,6 +117,15 @@ def test_what_cannot_be_served(place: Path, tmp_path: Path, capsys: pytest.Captu
 def test_an_open_door_is_told(place: Path) -> None:
     with server(place, "--host", "0.0.0.0") as (_, process):
         assert process.stdout is not None and "there is no token" in process.stdout.readline()
+
+
+def test_the_load_test_measures_servers_of_the_same_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time is looked at; that both answer the same is checked by the benchmark itself."""
+    monkeypatch.setattr(serve_load, "SIZES", {"tiny": (60, 50, 300)})
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    found = serve_load.measure("tiny", requests=60, turns=1)
+    assert found.keys() == {"ours", "plain", "floor"}
+    assert all(row["least"] <= row["requests_a_second"] <= row["most"] for row in found.values())
 
 
 # The page
