@@ -19,14 +19,14 @@ from typing import Any
 from smore_ext import runs
 from smore_ext.experiments.estimate import Counts, Point, estimate, run_point
 from smore_ext.experiments.jobs import Job, run_jobs
-from smore_ext.experiments.measured import peak_bytes
+from smore_ext.experiments.measured import peak_bytes, telling
 from smore_ext.settings.config import RunConfig
 
 
 def run(config: Mapping[str, Any], folder: Path, file: Path, told: Connection) -> None:
-    settings = RunConfig.from_dict(config)
-    file.write_text(json.dumps(dataclasses.asdict(run_point(settings, runs.open_dataset(settings), folder, 1.0))))
-    told.send(None)
+    with telling(told):
+        settings = RunConfig.from_dict(config)
+        file.write_text(json.dumps(dataclasses.asdict(run_point(settings, runs.open_dataset(settings), folder, 1.0))))
 
 
 def compared(config: RunConfig, largest: float) -> tuple[Point, Point]:

@@ -50,6 +50,17 @@ def test_an_estimate_of_a_small_run() -> None:
     assert estimate(SMALL, config, seconds=0, largest=0.25, reading=1e12).memory == 1e12
 
 
+def test_a_larger_run_that_fails_ends_the_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(counts: Counts, config: object, share: float) -> Point:
+        if share > 0.3:
+            raise ValueError("out of memory")
+        return Point(share, 1e9 + 8e12 * share, 0.1, 0.1, 1e6)
+
+    monkeypatch.setattr(module, "_measured", measured)
+    found = estimate(SMALL, runs.resolve({"model": "LightGCN"}))
+    assert found.memory == pytest.approx(8e12, rel=0.01) and len(found.points) == 1
+
+
 def test_what_a_run_raises_is_told() -> None:
     config = runs.resolve({"model": "LightGCN", "device": "cuda:77"})
     with pytest.raises(ValueError, match=r"a run of 21\.3% of the data: .*cuda"):

@@ -26,7 +26,7 @@ import torch
 from smore_ext import runs
 from smore_ext.data import Dataset, Pairs
 from smore_ext.experiments.jobs import Job, available_memory, run_jobs
-from smore_ext.experiments.measured import ERRORS, peak_bytes
+from smore_ext.experiments.measured import peak_bytes, telling
 from smore_ext.settings.config import RunConfig, without_places
 
 FIRST, EPOCHS = 1 / 16, 3
@@ -111,7 +111,12 @@ def estimate(
     begin, points, share = time.perf_counter(), list[Point](), min(largest, _first(counts))
     while True:
         before = time.perf_counter()
-        points.append(_measured(counts, config, share))
+        try:
+            points.append(_measured(counts, config, share))
+        except ValueError:
+            if not points:
+                raise
+            break  # memory ends where the smaller ones said that it would
         tell(points[-1])
         took = time.perf_counter() - before
         free = available_memory()
@@ -140,6 +145,8 @@ def _at_one(points: Sequence[tuple[float, float]], powers: int) -> float:
 
     if points[-1][0] >= 1:
         return points[-1][1]
+    if len(points) == 1:  # of a large set: what does not grow with it is little beside
+        return points[0][1] / points[0][0]
     share, value = np.array(points).T
     value = np.maximum(value, 1e-12)
     weight = share / share.max() / value
@@ -164,18 +171,13 @@ def _measured(counts: Counts, config: RunConfig, share: float) -> Point:
 def run_share(
     config: Mapping[str, Any], counts: Counts, share: float, folder: Path, file: Path, told: Connection
 ) -> None:
-    """The target of the process. It tells None when it is done, else what went wrong in one line."""
-    try:
+    """The target of the process."""
+    with telling(told):
         settings = RunConfig.from_dict(config)
         if settings.train.data_path is not None:
             import pandas  # noqa: F401  what reads tables stays in memory
         data = random_data(counts, share)
         file.write_text(json.dumps(dataclasses.asdict(run_point(settings, data, folder, share))))
-        told.send(None)
-    except KeyboardInterrupt:
-        told.send("interrupted")
-    except ERRORS as error:
-        told.send(" ".join((str(error) or type(error).__name__).split()))
 
 
 def run_point(settings: RunConfig, data: Dataset, folder: Path, share: float) -> Point:

@@ -6,7 +6,8 @@ A process of its own has a peak of memory of its own, and can be side by side wi
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,10 +45,17 @@ ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticE
 def run_measured(
     config: Mapping[str, Any], sources: tuple[str, ...], folder: Path, file: Path, told: Connection
 ) -> None:
-    """The target of the process. It tells None when it is done, else what went wrong in one line."""
-    try:
+    """The target of the process."""
+    with telling(told):
         settings = RunConfig.from_dict(config)
         _measure(RunConfig(settings.train, settings.model, sources), folder, file)
+
+
+@contextmanager
+def telling(told: Connection) -> Iterator[None]:
+    """Tells how the target of a `Job` ended: None when it is done, else what went wrong in one line."""
+    try:
+        yield
         told.send(None)
     except KeyboardInterrupt:  # Ctrl-C reaches all processes of a terminal; the one that waits says what is kept
         told.send("interrupted")

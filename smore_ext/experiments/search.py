@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smore_ext import runs
 from smore_ext.experiments.jobs import Job, run_jobs
-from smore_ext.experiments.measured import ERRORS
+from smore_ext.experiments.measured import telling
 from smore_ext.experiments.space import Choices, Space, ends, first, grid
 from smore_ext.runs.lock import locked
 from smore_ext.settings.config import RunConfig
@@ -141,17 +141,13 @@ def run_trial(
 ) -> None:
     """The target of a trial's process: tells None when done, "pruned", or what went wrong."""
     try:
-        settings = RunConfig.from_dict(config)
-        settings = RunConfig(settings.train, settings.model, sources)
-        listener = _Pruner(journal, number, settings.train.selection)
-        runs.train(settings, runs.open_dataset(settings), place, [listener], resume=place.exists())
-        told.send(None)
+        with telling(told):
+            settings = RunConfig.from_dict(config)
+            settings = RunConfig(settings.train, settings.model, sources)
+            listener = _Pruner(journal, number, settings.train.selection)
+            runs.train(settings, runs.open_dataset(settings), place, [listener], resume=place.exists())
     except _Stopped:
         told.send(PRUNED)
-    except KeyboardInterrupt:
-        told.send("interrupted")
-    except ERRORS as error:
-        told.send(" ".join((str(error) or type(error).__name__).split()))
 
 
 class _Stopped(Exception):
