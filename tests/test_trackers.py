@@ -82,6 +82,20 @@ def test_one_that_fails_is_told_once_and_training_goes_on(
     assert (tmp_path / "run" / "result.json").is_file()
 
 
+def test_one_that_cannot_begin_is_an_error(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeWandb()
+
+    def init(**_: Any) -> None:
+        raise LookupError("no such\nproject")
+
+    fake.init = init  # type: ignore[assignment, method-assign]
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    assert train.main(flags(data, tmp_path / "run", "--wandb")) == 2
+    assert "error: Weights & Biases cannot be told of the run: no such project" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flag", "module", "message"),
     [

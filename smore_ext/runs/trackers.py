@@ -1,8 +1,8 @@
 """Listeners that tell other programs how a run goes: TensorBoard, Weights & Biases, MLflow.
 
 Each writes the same numbers by epoch: losses, validation metrics, model statistics, and the learning rate; at the end
-the test metrics of the best epoch. One that is missing is an error before training; one that fails later is told once,
-and training goes on.
+the test metrics of the best epoch. One that is missing, or cannot begin, is an error before training; one that fails
+later is told once, and training goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Tracker:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
-            self._sink = self._start(event)
+            try:
+                self._sink = self._start(event)
+            except Exception as error:  # no key, no server, a folder that cannot be written
+                raise OSError(f"{self._name} cannot be told of the run: {error}") from error
         if self._sink is None:
             return
         try:
