@@ -72,7 +72,7 @@ def command(
         console.print(f"{live.now.model.about['model']} answers at http://{address}:{number}/", soft_wrap=True)
         if hosts is None and token is None:
             console.print("anybody who reaches this machine is answered: there is no token", style="yellow")
-        if reload and watched_file(path) is not None:
+        if reload:
             live.watch(reload)
         try:
             uvicorn.Server(config).run(sockets=[listener])

@@ -170,7 +170,9 @@ def test_another_page_in_the_browser_is_not_answered(live: Live) -> None:
     with TestClient(create_app(live, hosts=["localhost", "::1", "[::1]"]), base_url="http://localhost") as client:
         assert client.get("/health").status_code == 200
         assert client.get("/health", headers={"host": "[::1]:8000"}).status_code == 200
-        assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+        refused = client.get("/health", headers={"host": "evil.example"})
+        assert refused.status_code == 400 and refused.headers["x-content-type-options"] == "nosniff"
+        assert 'status="400"' in client.get("/metrics").text
         headers = client.get("/").headers
         assert (
             "default-src 'none'" in headers["content-security-policy"] and "access-control-allow-origin" not in headers

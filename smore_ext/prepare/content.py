@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _ROWS = 512  # rows that are Python's objects at once
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # endings of images
+IMAGES = {  # endings of images, and their media types
+    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif",
+    ".bmp": "image/bmp",
+}  # fmt: skip
 LONGEST = 4000  # characters of a text: encoders read less
 
 

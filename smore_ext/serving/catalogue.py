@@ -9,10 +9,10 @@ from pathlib import Path
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.files import check_regular
 from smore_ext.data.messages import shown
+from smore_ext.prepare.content import IMAGES
 from smore_ext.prepare.folder import TEXTS
 
-IMAGES = "images"
-FORMS = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+FOLDER = "images"  # beside the texts
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def open_catalogue(folder: Path | None, texts: Path | None = None, images: Path 
     """
     if folder is not None:
         texts = texts or _if_there(folder / TEXTS)
-        images = images or _if_there(folder / IMAGES)
+        images = images or _if_there(folder / FOLDER)
     return Catalogue(read_texts(texts) if texts else {}, _images(images) if images else {})
 
 
@@ -71,7 +71,7 @@ def read_texts(path: Path) -> dict[str, str]:
 def _images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: expected a folder of images that are named by item")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in FORMS and path.is_file()}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGES and path.is_file()}
 
 
 def _if_there(path: Path) -> Path | None:

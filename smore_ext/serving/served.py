@@ -197,10 +197,11 @@ class Served:
         if (ids is None) != (self.item_ids is None) or len(ids or range(count)) != count:
             wanted = "none, as items go by numbers" if self.item_ids is None else f"{count}, as there are features"
             raise QuestionError(f"ids: expected {wanted}, got {'none' if ids is None else len(ids)}")
-        names = [str(raw) for raw in ids or ()]
-        taken = [raw for n, raw in enumerate(names) if raw in (self._item_numbers or {}) or raw in names[:n]]
-        if taken:
-            raise QuestionError(f"ids: expected new ones, each once, got {shown(taken[0])}")
+        names, there = [str(raw) for raw in ids or ()], set(self.item_ids or ())
+        for raw in names:
+            if raw in there:
+                raise QuestionError(f"ids: expected new ones, each once, got {shown(raw)}")
+            there.add(raw)
         try:
             rows = self.placing.rows(features, count).to(self.items)
         except ValueError as error:

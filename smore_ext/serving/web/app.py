@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from smore_ext.data.dataset import DatasetError
-from smore_ext.serving.catalogue import FORMS
+from smore_ext.prepare.content import IMAGES
 from smore_ext.serving.served import Id, QuestionError, Similar
 from smore_ext.serving.web import answers
 from smore_ext.serving.web.asked import described, query
@@ -73,13 +73,12 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
         docs_url=None,  # those pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(Guard, metrics=metrics)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(Guard, metrics=metrics)  # the last one is the outermost: what is refused counts too
     app.add_exception_handler(RequestValidationError, _wrong_field)
     app.add_exception_handler(DatasetError, _unknown)
     app.add_exception_handler(QuestionError, _wrong_value)
-    app.add_exception_handler(HTTPException, _refused)
     guarded = [] if token is None else [Depends(Token(token))]
     batches = Batches()
 
@@ -165,7 +164,7 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
 
     @app.get(
         "/images/{item:path}",
-        responses=_WRONG | {200: {"content": {form: {} for form in sorted(set(FORMS.values()))}}},
+        responses=_WRONG | {200: {"content": {form: {} for form in sorted(set(IMAGES.values()))}}},
         response_class=FileResponse,
         dependencies=guarded,
     )
@@ -174,7 +173,7 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
         path = live.now.catalogue.image(item)
         if path is None or not path.is_file():
             raise HTTPException(404, f"item: expected one with an image, got {item[:80]!r}")
-        return FileResponse(path, media_type=FORMS[path.suffix.lower()])
+        return FileResponse(path, media_type=IMAGES[path.suffix.lower()])
 
     @app.get("/health")
     async def health() -> answers.Health:
@@ -221,8 +220,9 @@ def _image_of(now: Loaded, item: Id) -> str | None:
     return None if now.catalogue.image(item) is None else f"/images/{quote(str(item), safe='')}"
 
 
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers)
+def _problem(status: int, detail: str) -> JSONResponse:
+    """As FastAPI spells its own."""
+    return JSONResponse({"detail": detail}, status)
 
 
 async def _wrong_field(_: Request, error: Exception) -> JSONResponse:
@@ -239,8 +239,3 @@ async def _unknown(_: Request, error: Exception) -> JSONResponse:
 
 async def _wrong_value(_: Request, error: Exception) -> JSONResponse:
     return _problem(409, str(error))
-
-
-async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
