@@ -82,17 +82,22 @@ def knn_graph(rows: int, k: int) -> Case:
     return Case("Graph.knn", f"N = {rows:,}, k = {k}", make, quick=rows < 10_000 and k == 10)
 
 
-def masked_topk(size: str) -> Case:
+def masked_topk(size: str, ranked: int = RANKED_USERS) -> Case:
+    """Many users, as evaluation has them; or few, as a server."""
+
     def make(setting: Setting) -> Comparison:
         n = size_of(size, setting.shrink)
-        users = shrunk(RANKED_USERS, setting.shrink)
+        users = shrunk(ranked, setting.shrink) if ranked == RANKED_USERS else ranked
         seen = seen_items(n, users).to(setting.device)
         case = topk_case(users, n.items, WIDTH, RANKED, seen)
         floor = floors.masked_topk(users, n.items, WIDTH, RANKED)
         peers = {"torch matmul + mask + topk": BatchedTopk(seen)}
         return op_comparison(case, peers, lambda _: floor, False, setting.device)
 
-    return Case("masked_topk", f"{size}, {SIZES[size].items:,} items", make, quick=size == "baby")
+    where = f"{size}, {SIZES[size].items:,} items"
+    if ranked == RANKED_USERS:
+        return Case("masked_topk", where, make, quick=size == "baby")
+    return Case("masked_topk of few users", f"{where}, {ranked} user{'s' * (ranked > 1)}", make)
 
 
 def sample_negatives(size: str) -> Case:
@@ -122,6 +127,7 @@ CASES = [
     *(knn_graph(rows, k) for rows, k in KNN),
     *(cosine_at(size, k) for size, k in (("baby", 10), ("clothing", 10), ("clothing", 40))),
     *(masked_topk(size) for size in ("baby", "sports", "elec")),
+    *(masked_topk(size, ranked) for size in ("baby", "elec") for ranked in (1, 8, 64)),
     *(sample_negatives(size) for size in PUBLISHED),
 ]
 
