@@ -19,6 +19,7 @@ from smore_ext.flags import SettingsCommand
 from smore_ext.runs.config_files import preset_names
 from smore_ext.settings.config import RunConfig
 from smore_ext.settings.fields import ConfigError
+from smore_ext.training.device import begin
 
 PROG = "python -m smore_ext.train"
 
@@ -50,6 +51,7 @@ def command(
     else:
         config = runs.stored_config(resume, flags)
 
+    begin(config.train.device)
     dataset = runs.open_dataset(config) if resume is None else runs.dataset_of(resume, config)
     if dry_run:
         return say_what_it_takes(Counts.of(dataset), config)

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from smore_ext.data import graph_cache, item_knn_graph
+from smore_ext.data import graph_cache, item_knn_graph, kept
 from smore_ext.graph import Graph
 
 
@@ -131,13 +131,13 @@ def damage_no_metadata(path: Path) -> None:
 
 def damage_other_graph(path: Path) -> None:
     parts = {"rowptr": torch.zeros(5, dtype=torch.int32), "col": torch.zeros(0), "weight": torch.zeros(0)}
-    rewrite(path, {"content_sha256": graph_cache._content_hash(parts)}, **parts)
+    rewrite(path, {"content_sha256": kept.content_hash(parts)}, **parts)
 
 
 def damage_with_its_checksum(path: Path, **parts: torch.Tensor) -> None:
     with safe_open(path, framework="pt") as file:
         whole = {name: file.get_tensor(name) for name in ("rowptr", "col", "weight")} | parts
-    rewrite(path, {"content_sha256": graph_cache._content_hash(whole)}, **parts)
+    rewrite(path, {"content_sha256": kept.content_hash(whole)}, **parts)
 
 
 def damage_dtype(path: Path) -> None:
@@ -209,7 +209,7 @@ def test_failed_write_leaves_nothing_behind(
     def full(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(graph_cache.os, "replace", full)
+    monkeypatch.setattr(kept.os, "replace", full)
     graph = item_knn_graph(features, 5, tmp_path)
     assert same(graph, Graph.knn(features, 5))
     assert files(tmp_path) == []
@@ -229,8 +229,8 @@ def test_leftovers_of_killed_writers_are_deleted(features: torch.Tensor, tmp_pat
     dead, living, elsewhere = (
         tmp_path / f".{machine}.{number}.0123.tmp"
         for machine, number in (
-            (graph_cache._writer(), int(ended)),
-            (graph_cache._writer(), os.getppid()),
+            (kept.writer("knn"), int(ended)),
+            (kept.writer("knn"), os.getppid()),
             ("knn-elsewhere", int(ended)),
         )
     )

@@ -1,36 +1,23 @@
-"""Item kNN graphs kept on disk between runs, under a hash of everything that makes them.
-
-The file name is a hash of the features' bytes, dtype and shape, of k, of the file format's version and of
-the package's version: another input is another file, so a graph is never stale. A file that is damaged or
-does not say what its name says is rebuilt. Writing goes through a temporary file and a rename, so processes
-that work at once never see half a file; at worst each builds the same graph. Temporary files of processes that
-were killed are deleted by the next one that writes.
-"""
+"""Item kNN graphs kept on disk between runs: under a hash of the features' bytes, dtype and shape, of k, of the file
+format's version and of the package's version (`kept.py`)."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import logging
 import os
-import platform
-import uuid
-from pathlib import Path
+from functools import partial
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from smore_ext.data import kept
 from smore_ext.data.dataset import hash_tensor
-from smore_ext.data.messages import listed
 from smore_ext.graph import Graph
 from smore_ext.version import __version__
 
-logger = logging.getLogger(__name__)
-
-# Of the file, and of how the graph is computed between versions of the package. 2: a row wins its ties.
-FORMAT_VERSION = 2
+# Of the file, and of how the graph is computed between versions of the package. 3: its checksum is over sorted names.
+FORMAT_VERSION = 3
+_KIND, _WHAT = "knn", "item graph"
 _PARTS = ("rowptr", "col", "weight")
 
 
@@ -56,12 +43,12 @@ def item_knn_graph(
     if cache_dir is None:
         return Graph.knn(features.to(device), k).to(features.device)
     wanted = _metadata(features, k)
-    key = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()
-    path = Path(cache_dir) / f"knn-{key[:40]}.safetensors"
-    graph = _load(path, wanted, len(features))
+    path = kept.place(cache_dir, _KIND, wanted)
+    graph = kept.load(path, wanted, _PARTS, partial(_from_csr, len(features), wanted["features_dtype"]), _WHAT)
     if graph is None:
         graph = Graph.knn(features.to(device), k).to(features.device)
-        _store(path, graph, wanted)
+        parts = {name: getattr(graph, name).detach().cpu().contiguous() for name in _PARTS}
+        kept.store(path, parts, wanted, _WHAT)
     return graph
 
 
@@ -80,36 +67,7 @@ def _metadata(features: Tensor, k: int) -> dict[str, str]:
     }
 
 
-def _content_hash(parts: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in _PARTS:
-        hash_tensor(digest, name, parts[name])
-    return digest.hexdigest()
-
-
-def _load(path: Path, wanted: dict[str, str], n_items: int) -> Graph | None:
-    """The graph in `path`; None when there is no such file, or (with a warning) when it cannot be trusted."""
-    try:
-        if not path.is_file():
-            return None
-        with safe_open(path, framework="pt") as file:
-            found = dict(file.metadata() or {})
-            if (names := sorted(file.keys())) != sorted(_PARTS):
-                raise ValueError(f"expected the tensors {', '.join(_PARTS)}, got {listed(names)}")
-            parts = {name: file.get_tensor(name) for name in _PARTS}
-        content = found.pop("content_sha256", None)
-        if found != wanted:
-            differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-            raise ValueError(f"its {', '.join(differing)} differ from what its name stands for")
-        if content != _content_hash(parts):
-            raise ValueError("its content does not match its checksum")
-        return _from_csr(parts, n_items, wanted["features_dtype"])
-    except (SafetensorError, OSError, ValueError, RuntimeError, IndexError) as error:
-        logger.warning("%s: item graph rebuilt, the cached file is not usable: %s", path, error)
-        return None
-
-
-def _from_csr(parts: dict[str, Tensor], n_items: int, weight_dtype: str) -> Graph:
+def _from_csr(n_items: int, weight_dtype: str, parts: dict[str, Tensor]) -> Graph:
     rowptr, col, weight = (parts[name] for name in _PARTS)
     if rowptr.shape != (n_items + 1,) or col.dim() != 1 or col.shape != weight.shape:
         shapes = ", ".join(f"{name} {tuple(parts[name].shape)}" for name in _PARTS)
@@ -123,42 +81,3 @@ def _from_csr(parts: dict[str, Tensor], n_items: int, weight_dtype: str) -> Grap
         raise ValueError(f"expected rowptr to ascend from 0 to {len(col)}")
     row = torch.repeat_interleave(torch.arange(n_items), counts)
     return Graph.from_edges(row, col.long(), weight, (n_items, n_items))
-
-
-def _store(path: Path, graph: Graph, wanted: dict[str, str]) -> None:
-    parts = {name: getattr(graph, name).detach().cpu().contiguous() for name in _PARTS}
-    payload = save(parts, metadata=wanted | {"content_sha256": _content_hash(parts)})
-    temporary = path.with_name(f".{_writer()}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear(path.parent)
-        try:
-            temporary.write_bytes(payload)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)  # gone after a rename that worked
-    except OSError as error:
-        logger.warning("%s: item graph could not be cached: %s", path, error)
-
-
-def _writer() -> str:
-    """Begin of the names of this machine's temporary files: processes of another have numbers of their own."""
-    return f"knn-{platform.node()}".replace(os.sep, "-")
-
-
-def _clear(folder: Path) -> None:
-    """Deletes temporary files of processes of this machine that are no more."""
-    for path in folder.glob(f".{glob.escape(_writer())}.*.tmp"):
-        number = path.name.removeprefix(f".{_writer()}.").partition(".")[0]
-        if number.isdecimal() and not _lives(int(number)):
-            path.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's
-        return True
-    return True

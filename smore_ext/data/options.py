@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from smore_ext.data.dataset import DatasetError
@@ -31,6 +32,7 @@ class ReadOptions:
         overlap: of a pair in two splits: "error", or "earliest": it stays in the first of train, validation, test.
         field_separator: one character, or its name (`SEPARATORS`); None: as the header shows.
         column_names: `{"user" | "item" | "label" | "time": name in the header}` where names are not the usual ones.
+        table_cache: folder where parsed tables are kept, made when absent; None: nothing is kept. It changes no value.
         features: names of the modalities that are read; None for all. Not a setting: it is what the model asks for.
 
     Raises `DatasetError` that names the option first.
@@ -43,6 +45,7 @@ class ReadOptions:
     overlap: Overlap = "error"
     field_separator: str | None = None
     column_names: Mapping[str, str] = field(default_factory=dict)
+    table_cache: Path | None = None
     features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

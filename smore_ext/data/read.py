@@ -24,7 +24,8 @@ from smore_ext.data.ids import UnmappedId, first_seen, numbered, read_map
 from smore_ext.data.messages import listed, shown
 from smore_ext.data.options import ReadOptions
 from smore_ext.data.splits import describe, earliest, split_labels
-from smore_ext.data.table import ITEM, LABEL, TIME, USER, Table, read_table
+from smore_ext.data.table import ITEM, LABEL, TIME, USER, Table
+from smore_ext.data.table_cache import cached_table
 from smore_ext.registry import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def _load(folder: Path, name: str | None, options: ReadOptions) -> Dataset:
     n_users = len(user_ids) if user_ids else _count(where, users, USER)
     n_items, extra = len(item_ids) if item_ids else _count(where, items, ITEM), 0
     rows = {len(array) if array.ndim else 0 for array in features.values()}
-    if item_ids is None and len(rows) == 1 and n_items < (most := rows.pop()) <= _most(items):
+    if item_ids is None and len(rows) == 1 and n_items < (most := rows.pop()) and _meant(most, items):
         n_items, extra = most, most - n_items
     sources = {"interactions": where} | {f"{modality}_feat": str(path) for modality, path in found.items()}
     graphs = {}
@@ -163,7 +164,7 @@ def _read_tables(paths: Sequence[Path], options: ReadOptions) -> list[Table]:
         wanted.append(LABEL)
     if options.split in ("time", "user_time"):
         wanted.append(TIME)
-    return [read_table(path, options, wanted) for path in paths]
+    return [cached_table(path, options, wanted) for path in paths]
 
 
 def _numbers(
@@ -231,15 +232,15 @@ def _notes(folder: Path, tables: Sequence[Table], features: dict[str, np.ndarray
     return notes
 
 
-def _most(ids: np.ndarray) -> int:
-    """The most ids that can be meant by those of a table."""
-    return MAX_IDS_PER_DISTINCT * len(np.unique(ids)) + MAX_IDS_ALWAYS
+def _meant(n: int, ids: np.ndarray) -> bool:
+    """Whether as many as `n` ids can be meant by those of a table."""
+    return n <= MAX_IDS_ALWAYS or n <= MAX_IDS_PER_DISTINCT * len(np.unique(ids)) + MAX_IDS_ALWAYS
 
 
 def _count(where: str, ids: np.ndarray, column: str) -> int:
     """Largest id + 1. Raises `DatasetError` when the ids cannot be meant as `0..n-1`."""
     n = int(ids.max()) + 1
-    if n > _most(ids):
+    if not _meant(n, ids):
         raise DatasetError(
             f"{where}: expected ids numbered from 0 in column {column}, got {n - 1} as the largest of "
             f"{len(np.unique(ids))} distinct ids; --ids raw numbers them"

@@ -78,6 +78,11 @@ def read_table(path: Path, options: ReadOptions, wanted: Sequence[str]) -> Table
     return Table(form, columns[USER], columns[ITEM], columns[LABEL], columns[TIME], note)  # type: ignore[arg-type]
 
 
+def reads_times(options: ReadOptions, wanted: Sequence[str]) -> bool:
+    """Whether a column of times is read, where there is one."""
+    return TIME in wanted or options.split in ("user_time", "time", "leave_one_out")
+
+
 def _unreadable(path: Path, error: Exception) -> DatasetError:
     reason = cut(str(error).strip().removeprefix("Error tokenizing data. C error: "), 200)
     return DatasetError(f"{path}: expected a UTF-8 table with a header line, got: {reason}")
@@ -107,7 +112,7 @@ def _form(path: Path, options: ReadOptions, wanted: Sequence[str]) -> tuple[Form
 
 def _places(path: Path, header: Sequence[str], options: ReadOptions, wanted: Sequence[str]) -> dict[str, int]:
     """Where each column is that is wanted, and that of times where the split orders by it."""
-    used = {*wanted, *([TIME] if options.split in ("user_time", "time", "leave_one_out") else [])}
+    used = {*wanted, *([TIME] if reads_times(options, wanted) else [])}
     named = {name: _KEYS[key] for key, name in options.column_names.items()}
     known = {spelling: column for spelling, column in _COLUMN_NAMES.items() if column not in named.values()}
     places: dict[str, int] = {}

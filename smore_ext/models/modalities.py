@@ -12,18 +12,15 @@ from torch import Tensor, nn
 
 from smore_ext.data import Dataset
 from smore_ext.data.graph_cache import item_knn_graph
+from smore_ext.data.kept import cache_folder
 from smore_ext.graph import Graph
 from smore_ext.models.contract import Recommender, check_knn_k
 from smore_ext.models.table_linear import TableLinear
 
 
 def default_cache_dir() -> str | None:
-    """Where runs keep item graphs unless they say otherwise: the user's cache folder; None for a user without one."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return str((Path(root) if root else Path.home() / ".cache") / "smore_ext" / "graphs")
-    except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
-        return None
+    """Where runs keep item graphs unless they say otherwise."""
+    return cache_folder("graphs")
 
 
 def checked_cache_dir(path: str | None) -> str | None:

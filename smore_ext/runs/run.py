@@ -70,7 +70,8 @@ def dataset_of(run_dir: Path, config: RunConfig) -> Dataset:
 def _refuse_read_options(cfg: TrainConfig) -> None:
     usual = ReadOptions()
     for field in dataclasses.fields(usual):
-        if getattr(cfg.read_options(), field.name) != getattr(usual, field.name):
+        changes = field.name != "table_cache" and getattr(cfg.read_options(), field.name) != getattr(usual, field.name)
+        if changes:
             raise ConfigError(f"{field.name}: expected the default, it is for data that --data-path names")
 
 

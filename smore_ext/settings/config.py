@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic_core import to_jsonable_python
 
 from smore_ext.data.dataset import DatasetError
+from smore_ext.data.kept import cache_folder
 from smore_ext.data.messages import shown
 from smore_ext.data.options import Ids, Overlap, ReadOptions, Split
 from smore_ext.data.readers import DEFAULT_READER
@@ -81,6 +83,12 @@ class TrainConfig:
             "help": "names of columns where they are not the usual ones: user, item, label, time",
             "aliases": ["user_id_field", "item_id_field", "time_field", "inter_splitting_label"],
         },
+    )
+    table_cache: Path | None = _setting(
+        None,
+        "folder where parsed tables are kept between runs, none for nowhere; default in the user's cache folder",
+        changeable=True,
+        run_default=partial(cache_folder, "tables"),
     )
     dataset_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "options of the built-in data set"})
     output_dir: Path | None = _setting(
@@ -247,11 +255,12 @@ def merge(layers: Sequence[Layer]) -> RunConfig:
             entries += section if name == model else []
         for name, value, place in entries:
             values[name], places[name] = value, place
-    train = _build("train", TrainConfig, values | {"train.model": model}, places)
-    cls = config_class(model)
-    defaults = {f"model.{name}": setting.default for name, setting in settings_of(cls).items()}
-    given = {name: value for name, value in (defaults | values).items() if value is not dataclasses.MISSING}
-    return RunConfig(train, _build("model", cls, given, places), tuple(layer.source for layer in layers))
+    sections = {"train": TrainConfig, "model": config_class(model)}
+    defaults = {f"{s}.{name}": own.default for s, cls in sections.items() for name, own in settings_of(cls).items()}
+    values = defaults | values | {"train.model": model}
+    given = {name: value for name, value in values.items() if value is not dataclasses.MISSING}
+    train, own = (_build(section, cls, given, places) for section, cls in sections.items())
+    return RunConfig(train, own, tuple(layer.source for layer in layers))
 
 
 def changed_settings(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:

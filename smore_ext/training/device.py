@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -23,6 +24,23 @@ def usable_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+def begin(name: str) -> threading.Thread | None:
+    """Begins to make a GPU's context, on a thread that it returns: data can be read meanwhile. A CPU needs nothing.
+
+    What goes wrong there is said where the device is used, by `usable_device`.
+    """
+    if not name.startswith("cuda"):
+        return None
+
+    def use() -> None:
+        with suppress(ValueError):
+            torch.zeros(1, device=usable_device(name)).add_(1)
+
+    thread = threading.Thread(target=use, name="device", daemon=True)
+    thread.start()
+    return thread
 
 
 @contextmanager
