@@ -3,7 +3,7 @@
 `python -m benchmarks.quality -d baby --data-path data -m SMORE --axis cl_weight=0,0.001,0.003,0.01
 --axis dropout=0,0.1,0.2 --start cl_weight=0.003 dropout=0.1 -o runs/quality-smore`. With the first seed, each axis in
 turn is walked from where we stand to the better neighbour, until on every axis both neighbours are worse. Test metrics
-decide nothing. A folder that holds runs goes on with them. Written there: quality.md, every run in the order made.
+decide nothing. A folder that holds runs goes on with them. Written there: grid.md, every run in the order made.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Grid:
             if len(tests) > 1:
                 lines += ["", f"{shown(self.axes, point)}: test Recall@20 {statistics.mean(tests):.4f} "
                           f"({statistics.stdev(tests):.4f}) over {len(tests)} seeds"]  # fmt: skip
-        with replacing(self.folder / "quality.md") as temporary:
+        with replacing(self.folder / "grid.md") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     for name, value in zip(axes, chosen, strict=True):
         if value in (axes[name][0], axes[name][-1]):
             print(f"{name}: its best value, {value}, is the last of its axis")
-    print((grid.folder / "quality.md").read_text(encoding="utf-8"))
+    print((grid.folder / "grid.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
