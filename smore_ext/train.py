@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from smore_ext import runs
 from smore_ext.cli import INTERRUPTED, run_command
 from smore_ext.console import ConsoleReport, estimate_table, make_console, result_table, seeds_table
+from smore_ext.data import Dataset
 from smore_ext.experiments.estimate import Counts, estimate
 from smore_ext.experiments.jobs import available_memory
 from smore_ext.experiments.measured import peak_bytes
+from smore_ext.experiments.side_by_side import SeedsFailed, train_seeds
 from smore_ext.flags import SettingsCommand
 from smore_ext.runs.config_files import preset_names
 from smore_ext.settings.config import RunConfig
@@ -30,6 +34,7 @@ PROG = "python -m smore_ext.train"
 @click.option("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that was stopped")
 @click.option("--overwrite", is_flag=True, help="delete the run that is in the output directory")
 @click.option("--dry-run", is_flag=True, help="train nothing: say what memory and time it would take; 1 if too much")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="of the --seeds, runs at a time")
 @click.option("-q", "--quiet", is_flag=True, help="no line per epoch")
 @click.pass_context
 def command(
@@ -39,11 +44,14 @@ def command(
     resume: Path | None,
     overwrite: bool,
     dry_run: bool,
+    jobs: int,
     quiet: bool,
 ) -> int:
     flags: dict[str, Any] = context.obj
     if dry_run and (resume or overwrite):
         raise click.UsageError("--dry-run: expected neither --resume nor --overwrite")
+    if jobs > 1 and overwrite:
+        raise click.UsageError("--jobs: expected no --overwrite; delete the run that is there")
     if resume is None:
         config = runs.resolve(flags, preset, config_file)
     elif preset or config_file or overwrite or "output_dir" in flags:
@@ -51,7 +59,10 @@ def command(
     else:
         config = runs.stored_config(resume, flags)
 
-    begin(config.train.device)
+    if jobs > 1 and not config.train.seeds:
+        raise ConfigError("--jobs: expected --seeds, several runs of which some are at a time")
+    if jobs == 1:
+        begin(config.train.device)
     dataset = runs.open_dataset(config) if resume is None else runs.dataset_of(resume, config)
     if dry_run:
         return say_what_it_takes(Counts.of(dataset), config)
@@ -63,6 +74,8 @@ def command(
         console.print(seeds_table(result) if "runs" in result else result_table(result))
         return 0
     try:
+        if jobs > 1:
+            return seeds_side_by_side(config, dataset, run_dir, jobs, resume is not None, console)
         with ConsoleReport(console, every_epoch=not quiet) as report:
             while True:
                 try:
@@ -77,6 +90,20 @@ def command(
         return INTERRUPTED
     if "runs" in result:
         console.print(seeds_table(result))
+    console.print(f"results in {run_dir}", soft_wrap=True)
+    return 0
+
+
+def seeds_side_by_side(
+    config: RunConfig, dataset: Dataset, run_dir: Path, jobs: int, resume: bool, console: Console
+) -> int:
+    """Trains them and prints the table; 1 where a seed failed."""
+    tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    try:
+        console.print(seeds_table(train_seeds(config, dataset, run_dir, jobs, resume, tell)))
+    except SeedsFailed as error:
+        tell(f"not finished, {error}; to train these again: --resume {run_dir} --jobs {jobs}")
+        return 1
     console.print(f"results in {run_dir}", soft_wrap=True)
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,7 @@ def compare(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, tell:
         known = {other: measured.memory for other, measured in done.items()}
         return max((m for other, m in known.items() if other[0] == cell[0]), default=max(known.values(), default=0))
 
-    free = available_memory if first.device == "cpu" else lambda: None
-    for cell, wrong in run_jobs(work, jobs, need, free):
+    for cell, wrong in run_jobs(work, jobs, need, partial(available_memory, first.device)):
         if wrong is None:
             done[cell] = read_measured(_file(folder, cell))
         else:

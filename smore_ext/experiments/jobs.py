@@ -10,6 +10,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
+
 Name = TypeVar("Name")
 SPARE = 1 << 28  # bytes that stay free
 
@@ -71,8 +73,10 @@ def _fits(need: int, free: int | None) -> bool:
     return free is None or need + SPARE <= free
 
 
-def available_memory() -> int | None:
-    """Bytes that a new process can have without swapping, as the kernel estimates it."""
+def available_memory(device: str = "cpu") -> int | None:
+    """Bytes that a new process can have: of a GPU those that are free, else without swapping, as the kernel says."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
