@@ -33,7 +33,7 @@ def test_the_numbers_are_those_of_one_after_the_other(
 ) -> None:
     assert train(data, tmp_path / "one", "-q") == train(data, tmp_path / "both", "--jobs", "2") == 0
     said = capsys.readouterr().out
-    assert all(f"seed {seed}: best epoch" in said for seed in (1, 2)) and f"results in {tmp_path / 'three'}" in said
+    assert all(f"seed {seed}: best epoch" in said for seed in (1, 2)) and f"results in {tmp_path / 'both'}" in said
     one, both = (runs.read_result(tmp_path / name / "result.json") for name in ("one", "both"))
     for key in ("seeds", "validation", "test", "model", "protocol"):
         assert one[key] == both[key]
