@@ -12,8 +12,9 @@ import torch.nn.functional as F
 import smore_ext
 from benchmarks import place_items
 from smore_ext import serving
-from smore_ext.data import builtin_dataset
+from smore_ext.data import Dataset, Pairs, builtin_dataset
 from smore_ext.graph import Graph
+from smore_ext.prepare.rules import Rules, labelled
 from smore_ext.serving import QuestionError, Served
 
 OLD, NEW, USERS = 400, 30, 60
@@ -138,6 +139,29 @@ def test_bad_items(change: dict[str, torch.Tensor], ids: list[str] | None, messa
 
 def test_placed_items_are_found_better_than_by_content() -> None:
     data = builtin_dataset(n_users=400, n_items=300, n_interactions=9000)
-    found = place_items.measure(data, "LightGCN", {"epochs": 25, "lr": 0.01, "batch_size": 512}, seed=1)
-    assert found["placed"].mean() > found["content"].mean()
-    assert found["placed"].mean() > 0.7 * found["retrained"].mean()
+    found = place_items.measure(data, "LightGCN", {"epochs": 25, "lr": 0.01, "batch_size": 512}, seed=1)["ways"]
+    recall = {way: answer["recall"].mean() for way, answer in found.items()}
+    assert recall["placed"] > recall["content"]
+    assert recall["placed"] > 0.7 * recall["retrained"]
+
+
+def test_items_that_are_cold_by_their_split() -> None:
+    data = builtin_dataset(n_users=400, n_items=300, n_interactions=9000)
+    splits = (data.train, data.valid, data.test)
+    users, items = torch.cat([part.users for part in splits]), torch.cat([part.items for part in splits])
+    label = labelled(users.numpy(), items.numpy(), None, Rules(split="item_cold", seed=1))
+    parts = (Pairs(users[torch.from_numpy(label == n)], items[torch.from_numpy(label == n)]) for n in range(3))
+    cold = Dataset.from_pairs("cold", data.n_users, data.n_items, *parts, features=data.features)
+    assert place_items.is_cold(cold) and not place_items.is_cold(data)
+    again, held, kept = place_items.held_out(cold, seed=1)
+    assert not kept[torch.cat([cold.valid.items, cold.test.items])].any() and torch.equal(
+        held, cold.test.items.unique()
+    )
+    assert len(again.train.users) + len(again.valid.users) < len(cold.train.users)
+    assert kept[torch.cat([again.train.items, again.valid.items])].all()
+    found = place_items.measure(cold, "LightGCN", {"epochs": 25, "lr": 0.01, "batch_size": 512}, seed=1)
+    recall = {way: answer["recall"].mean() for way, answer in found["ways"].items()}
+    assert set(recall) == {"placed", "in the graphs", "content", "chance"}
+    assert recall["placed"] > recall["chance"] + 0.1
+    shares = found["ways"]["chance"]["times in test"]
+    assert shares.shape == (4,) and ((shares >= 0) & (shares <= 1)).all()

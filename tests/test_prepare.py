@@ -191,6 +191,13 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> type[Encoder]:
     return Encoder
 
 
+def test_a_column_is_named_with_its_type_or_without(tmp_path: Path) -> None:
+    source, items = recbole(tmp_path)
+    for name in ("movie_title", "movie_title:token_seq"):
+        prepared = prepare(source, tmp_path / "x", items=items, text_columns=(name,), overwrite=True)
+        assert prepared.manifest["features"]["text"]["columns"] == ["movie_title:token_seq"]
+
+
 def test_texts_are_encoded_and_a_stopped_run_goes_on(
     encoder: type[Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

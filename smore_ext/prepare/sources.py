@@ -51,9 +51,13 @@ class Source:
     columns: list[str]
 
     def column(self, names: Sequence[str], chosen: str | None, what: str) -> str | None:
-        """The table's column of a purpose: `chosen` by the user, else the first of `names` that it has, else None."""
+        """The table's column of a purpose: `chosen` by the user, with its type or without where one has that name, else
+        the first of `names` that it has, else None."""
         if chosen is not None:
             if chosen not in self.columns:
+                named = [column for column in self.columns if column.partition(":")[0] == chosen]
+                if len(named) == 1:
+                    return named[0]
                 hint = did_you_mean(chosen, self.columns)
                 raise DatasetError(
                     f"{self.path}: expected a column {chosen!r} of {what}{hint}; there are {listed(self.columns)}"
