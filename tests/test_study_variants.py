@@ -178,6 +178,27 @@ def test_attention_is_seen(planted: tuple[Dataset, SyntheticTruth]) -> None:
     np.testing.assert_array_equal(dead["temperature 0.1"], dead["temperature 10"])
 
 
+def test_preference_gates_are_scaled(planted: tuple[Dataset, SyntheticTruth]) -> None:
+    """Gates that are one half whatever the temperature change no list; live ones do, and are as they were after."""
+    dataset, truth = planted
+    model = made(SMORE, dataset)
+    linear = [gate[0] for gate in (*model.preference_gate.values(), model.fusion_preference_gate)]
+    with torch.no_grad():
+        for layer in linear:
+            layer.weight.mul_(20)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    alive = smore_probes.preference_gates(Trained(model, dataset, truth, resolve({})))
+    assert set(alive) == {f"gate {what} {t}" for what in ("temperature", "overlap") for t in ("0.1", "0.3", "3", "10")}
+    assert alive["gate overlap 10"] < 1.0 and len(alive["gate temperature 10"]) == len(dataset.test.users.unique())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        for layer in linear:
+            layer.weight.zero_()
+            layer.bias.zero_()
+    dead = smore_probes.preference_gates(Trained(model, dataset, truth, resolve({})))
+    assert dead["gate overlap 10"] == dead["gate overlap 0.1"] == 1.0
+
+
 def test_entropy_and_variation() -> None:
     one, even = torch.eye(4), torch.full((4, 4), 0.25)
     assert smore_probes.relative_entropy(one).max() == 0

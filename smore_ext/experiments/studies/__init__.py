@@ -5,6 +5,7 @@ from smore_ext.experiments.studies import (
     correlated_noise,
     denoisers,
     denoising,
+    draws,
     feature_quality,
     frequencies,
     layers,
@@ -25,6 +26,7 @@ STUDIES: dict[str, Study] = {
         attention,
         correlated_noise,
         settings,
+        draws,
     )
 }
 

@@ -7,21 +7,22 @@ from collections.abc import Iterable
 import numpy as np
 
 from smore_ext.experiments.audit import COLLAPSED, UNIFORM
-from smore_ext.experiments.cells import Cell, Data
+from smore_ext.experiments.cells import Cell, Data, Record
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.significance import crossed
 from smore_ext.experiments.studies.common import N, built_in, cells_of, sample
-from smore_ext.experiments.studies.smore_probes import TEMPERATURES, quartiles
+from smore_ext.experiments.studies.smore_probes import TEMPERATURES, preference_gates, quartiles
 from smore_ext.experiments.studies.smore_probes import attention as probe
 from smore_ext.experiments.study import Answer, Contrast, Found, Outcome, Scale, Study, Table, interval
 
 SEGMENTS = ("activity", "taste purity")
+SCALED = {"attention": "temperature", "preference gates": "gate temperature"}  # names of their arrays
 PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 ALIKE = 0.01  # mean total variation distance of users' attention from its mean below which all users have the same
 
 
 def _cells(scale: Scale, data: Data) -> list[Cell]:
-    return cells_of(scale, data, probes=[probe])
+    return cells_of(scale, data, probes=[probe, preference_gates])
 
 
 def _pure(scale: Scale) -> Data:
@@ -65,15 +66,12 @@ def conclude(found: Found, scale: Scale) -> Outcome:
                     [place, f"{name}, quartile {quarter + 1}", str(int(chosen.sum())), f"{entropy[chosen].mean():.4f}",
                      f"{gate[chosen].mean():.3f}"]
                 )  # fmt: skip
-        for t in TEMPERATURES:
-            if t != 1.0:
-                lost = np.stack([r.arrays[f"temperature {t:g}"] - r.recall for r in records])
-                base = float(np.mean([r.recall.mean() for r in records]))
-                contrasts.append(
-                    Contrast(
-                        f"{place}: temperature of attention times {t:g} against 1", base, crossed(lost), inference=True
-                    )
-                )
+        base = float(np.mean([r.recall.mean() for r in records]))
+        for what, name in SCALED.items():
+            for t in (t for t in TEMPERATURES if t != 1.0):
+                lost = np.stack([r.arrays[f"{name} {t:g}"] - r.recall for r in records])
+                label = f"{place}: temperature of {what} times {t:g} against 1"
+                contrasts.append(Contrast(label, base, crossed(lost), inference=True))
     panels.append(
         Panel(
             "lines", "Entropy of attention over users", "percentile of users", "entropy / largest", PERCENTS, spread,
@@ -82,19 +80,20 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     )  # fmt: skip
     first = [found[cell] for cell in _cells(scale, _pure(scale))]
     filters = {name: value for name, value in first[0].arrays.items() if name.startswith("filter ")}
-    panels.append(
-        Panel(
-            "lines", "Temperature of attention at inference", "temperature, times that of training", N, TEMPERATURES,
-            {
-                place: [
-                    interval(np.stack([found[c].arrays[f"temperature {t:g}"] for c in _cells(scale, data)]))
-                    for t in TEMPERATURES
-                ]
-                for place, data in places(scale).items()
-            },
-            log=True, n=sample(scale),
-        )
-    )  # fmt: skip
+    for what, name in SCALED.items():
+        panels.append(
+            Panel(
+                "lines", f"Temperature of {what} at inference", "temperature, times that of training", N, TEMPERATURES,
+                {
+                    place: [
+                        interval(np.stack([_recall(found[c], name, t) for c in _cells(scale, data)]))
+                        for t in TEMPERATURES
+                    ]
+                    for place, data in places(scale).items()
+                },
+                log=True, n=sample(scale),
+            )
+        )  # fmt: skip
     for number, unit in enumerate(("magnitude", "phase, rad")):
         panels.append(
             Panel(
@@ -122,6 +121,10 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         answer, contrasts, panels,
         [Table("By user segment", ["data", "segment", "users", "entropy of attention", "preference gate"], rows)],
     )  # fmt: skip
+
+
+def _recall(record: Record, name: str, temperature: float) -> np.ndarray:
+    return record.recall if temperature == 1.0 else record.arrays[f"{name} {temperature:g}"]
 
 
 STUDY = Study("attention", "Are attention and gates alive, and for whom?", cells, conclude)

@@ -11,6 +11,7 @@ from smore_ext.experiments.study import Scale
 SMORE, LIGHTGCN, VBPR, FREEDOM = "SMORE", "LightGCN", "VBPR", "FREEDOM"
 PLAIN = "spectral filter"  # the model as published
 N = "recall@20 on test"
+MODALITIES = {"lfm2k": ("audio", "speech", "text")}  # of folders
 
 MODELS = (
     "Models are at their defaults, but for two layers over users and items and `cl_warmup` 0, unless an experiment "

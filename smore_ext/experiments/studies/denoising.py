@@ -6,7 +6,17 @@ from collections.abc import Iterable
 
 from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
-from smore_ext.experiments.studies.common import LIGHTGCN, PLAIN, SMORE, N, built_in, cells_of, sample, variant
+from smore_ext.experiments.studies.common import (
+    LIGHTGCN,
+    MODALITIES,
+    PLAIN,
+    SMORE,
+    N,
+    built_in,
+    cells_of,
+    sample,
+    variant,
+)
 from smore_ext.experiments.studies.smore_probes import denoising as snr
 from smore_ext.experiments.study import (
     Answer,
@@ -31,7 +41,7 @@ FILTERS = {
 NOISE = (0.0, 1.0, 2.0, 4.0)
 # Bins of the noise; the signal's are 1 to 12.
 BANDS = {"apart from the signal": (18, 31), "on the signal": (1, 12), "all": (1, 31)}
-FILES_NOISE = (0.0, 2.0)
+FILES_NOISE, ONE_NOISE = (0.0, 2.0), 4.0  # in all modalities, in one
 
 
 def noisy(scale: Scale, noise: float, band: str = "apart from the signal") -> Data:
@@ -42,9 +52,17 @@ def one_side(scale: Scale, modality: str) -> Data:
     return built_in(scale, noise={m: 4.0 if m == modality else 0.0 for m in ("image", "text")})
 
 
-def noisy_files(folder: str, noise: float) -> Data:
+def noisy_files(folder: str, noise: float, only: str | None = None) -> Data:
+    """With noise in all modalities, or in one."""
     data = Data(folder)
-    return data.changed("noise", strength=noise) if noise else data
+    if not noise:
+        return data
+    return data.changed("noise", strength=noise, **({} if only is None else {"only": [only]}))
+
+
+def conditions_of(folder: str) -> dict[str, Data]:
+    out = {f"noise {noise:g}": noisy_files(folder, noise) for noise in FILES_NOISE}
+    return out | {f"noise {ONE_NOISE:g} in {m} alone": noisy_files(folder, ONE_NOISE, m) for m in MODALITIES[folder]}
 
 
 def _built_in(scale: Scale, label: str, data: Data) -> list[Cell]:
@@ -61,8 +79,8 @@ def cells(scale: Scale) -> Iterable[Cell]:
         for modality in ("image", "text"):
             yield from _built_in(scale, label, one_side(scale, modality))
         for folder in scale.folders:
-            for noise in FILES_NOISE:
-                yield from cells_of(scale, noisy_files(folder, noise), FILTERS[label])
+            for data in conditions_of(folder).values():
+                yield from cells_of(scale, data, FILTERS[label])
     yield from cells_of(scale, noisy(scale, 0.0), LIGHTGCN)
 
 
@@ -83,9 +101,9 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         contrasts.append(contrast(found, f"{PLAIN} against no filter, noise 4 in {m} alone", *pair))
     files: list[Contrast] = []
     for folder in scale.folders:
-        for n in FILES_NOISE:
-            pair = [cells_of(scale, noisy_files(folder, n), FILTERS[label]) for label in list(FILTERS)[:2]]
-            files.append(contrast(found, f"{PLAIN} against no filter, {folder}, noise {n:g}", *pair))
+        for condition, data in conditions_of(folder).items():
+            pair = [cells_of(scale, data, FILTERS[label]) for label in list(FILTERS)[:2]]
+            files.append(contrast(found, f"{PLAIN} against no filter, {folder}, {condition}", *pair))
     gains = {
         label: [_change(found, of[label][n], "projected", "denoised") for n in noises if n > 0] for label in FILTERS
     }

@@ -11,7 +11,7 @@ import numpy as np
 from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.significance import crossed
-from smore_ext.experiments.studies.common import LIGHTGCN, SMORE, N, built_in, cells_of, sample, variant
+from smore_ext.experiments.studies.common import LIGHTGCN, MODALITIES, SMORE, N, built_in, cells_of, sample, variant
 from smore_ext.experiments.studies.smore_probes import gates_open, knocked_out
 from smore_ext.experiments.study import (
     Answer,
@@ -65,7 +65,7 @@ def _useless(scale: Scale, kind: str | None, repair: str) -> list[Cell]:
 
 
 def _files(scale: Scale) -> dict[str, tuple[str, ...]]:
-    return {folder: ("audio", "speech", "text") for folder in scale.folders}
+    return {folder: MODALITIES[folder] for folder in scale.folders}
 
 
 def _groups(every: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smore_ext.evaluation.metrics import user_metrics
 from smore_ext.evaluation.protocol import rows_of
@@ -88,22 +88,39 @@ def attention(trained: Trained) -> Figures:
     out["activity"] = trained.dataset.seen.rowptr.diff().double().numpy()
     if trained.truth is not None:
         out["taste purity"] = trained.truth.purity
-    users, items = lists_of(model, trained.dataset)
-    relevant = rows_of(users, [trained.dataset.test], trained.dataset.n_items)
-    last: list[Any] = [list(model.query[m].children())[2] for m in model.modalities]
-    for temperature in TEMPERATURES:
-        with torch.no_grad():
-            for layer in last:
-                layer.weight /= temperature
-        theirs = lists_of(model, trained.dataset)[1]
-        with torch.no_grad():
-            for layer in last:
-                layer.weight *= temperature
-        (recall,) = user_metrics(theirs, relevant, (items.shape[1],), ("recall",)).values()
-        out[f"temperature {temperature:g}"], out[f"overlap {temperature:g}"] = recall.numpy(), overlap(items, theirs)
+    last = [list(model.query[m].children())[2] for m in model.modalities]
+    out |= _at_temperatures(trained, [cast(nn.Linear, layer).weight for layer in last], "temperature", TEMPERATURES)
     for m in model.modalities:
         filter_ = torch.view_as_complex(model.filter[m].detach()[0].double().contiguous())
         out[f"filter {m}"] = torch.stack([filter_.abs(), filter_.angle()]).numpy()
+    return out
+
+
+def preference_gates(trained: Trained) -> Figures:
+    """Recall@20 with the temperature of all preference gates scaled: towards 0 or 1 below 1, towards one half above."""
+    model = trained.model
+    assert isinstance(model, SMORE)
+    layers = [list(one.children())[0] for one in (*model.preference_gate.values(), model.fusion_preference_gate)]
+    inputs = [parameter for layer in layers for parameter in layer.parameters()]  # of the sigmoid: weights and biases
+    return _at_temperatures(trained, inputs, "gate temperature", [t for t in TEMPERATURES if t != 1.0])
+
+
+def _at_temperatures(trained: Trained, inputs: Sequence[Tensor], name: str, scales: Sequence[float]) -> Figures:
+    """Recall@20 by user, and what stays of the lists, with what a softmax or sigmoid gets divided by each scale."""
+    out: Figures = {}
+    users, items = lists_of(trained.model, trained.dataset)
+    relevant = rows_of(users, [trained.dataset.test], trained.dataset.n_items)
+    for scale in scales:
+        with torch.no_grad():
+            kept = [x.clone() for x in inputs]
+            for x in inputs:
+                x /= scale
+            theirs = lists_of(trained.model, trained.dataset)[1]
+            for x, before in zip(inputs, kept, strict=True):
+                x.copy_(before)
+        (recall,) = user_metrics(theirs, relevant, (items.shape[1],), ("recall",)).values()
+        out[f"{name} {scale:g}"] = recall.numpy()
+        out[f"{name.replace('temperature', 'overlap')} {scale:g}"] = overlap(items, theirs)
     return out
 
 
