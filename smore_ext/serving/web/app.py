@@ -228,6 +228,8 @@ def _problem(status: int, detail: str) -> JSONResponse:
 async def _wrong_field(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _problem(422, f"body: expected JSON, got: {first['ctx']['error']} at character {first['loc'][-1]}")
     where = ".".join(str(part) for part in first["loc"] if part not in _FIELDS)
     got = repr(first.get("input"))
     return _problem(422, f"{where or 'request'}: {first['msg']}, got {got if len(got) <= 80 else got[:80] + '...'}")
