@@ -12,7 +12,6 @@ each, the train items say who they are, and recall@20 is that of the test items:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -43,8 +42,7 @@ def without_users(data: Dataset, held: torch.Tensor) -> Dataset:
 
 
 def trained(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> Served:
-    config = runs.resolve({"model": model, "seed": seed, **settings})
-    config = dataclasses.replace(config, model=without_places(config.model))
+    config = without_places(runs.resolve({"model": model, "seed": seed, **settings}))
     with tempfile.TemporaryDirectory() as place:
         runs.train(config, data, Path(place) / "run")
         return serving.load(runs.load_run(Path(place) / "run", dataset=data))

@@ -56,7 +56,7 @@ class Question:
     nearest: Tensor  # [H], cosine to the most alike item that is known
 
     @classmethod
-    def of(cls, data: Dataset, held: Tensor, content: Tensor) -> Question:
+    def of(cls, data: Dataset, held: Tensor, kept: Tensor, content: Tensor) -> Question:
         place = torch.full((data.n_items,), -1)
         place[held] = torch.arange(len(held))
         inside = place[data.test.items] >= 0
@@ -64,7 +64,7 @@ class Question:
         wanted[data.test.users[inside], place[data.test.items[inside]]] = True
         users = wanted.any(dim=1).nonzero()[:, 0]
         rows = F.normalize(content, dim=1)
-        nearest = (rows[held] @ rows[place < 0].T).max(dim=1).values
+        nearest = (rows[held] @ rows[kept].T).max(dim=1).values
         return cls(held, users, wanted[users], nearest)
 
     def answered(self, scores: Tensor) -> dict[str, np.ndarray]:
@@ -139,7 +139,7 @@ def measure(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> d
         whole = trained(data, model, settings, seed)
         scores["retrained"] = whole.users.double() @ whole.items[held].double().T
         scores["popularity"] = had[:, held].sum(dim=0).expand(data.n_users, -1)
-    question = Question.of(data, held, content)
+    question = Question.of(data, held, kept, content)
     ways = {way: question.answered(table) for way, table in scores.items()}
     return {"ways": ways, "times": times, "error": few.placing.error, "items": len(held), "users": len(question.users)}
 

@@ -1,9 +1,10 @@
-"""Settings chosen on validation, by a grid that does not end where its best value is; then more seeds of the best.
+"""Settings chosen on validation, by a walk over a grid; then more seeds of the best.
 
 `python -m benchmarks.quality -d baby --data-path data -m SMORE --axis cl_weight=0,0.001,0.003,0.01
 --axis dropout=0,0.1,0.2 --start cl_weight=0.003 dropout=0.1 -o runs/quality-smore`. With the first seed, each axis in
 turn is walked from where we stand to the better neighbour, until on every axis both neighbours are worse. Test metrics
-decide nothing. A folder that holds runs goes on with them. Written there: grid.md, every run in the order made.
+decide nothing. It is said where the best value is the last of its axis. A folder that holds runs goes on with them.
+Written there: grid.md, every run in the order made.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from smore_ext import runs
 from smore_ext.experiments.jobs import Job, run_jobs
 from smore_ext.experiments.measured import run_measured
+from smore_ext.settings.config import changed_settings
 from smore_ext.training.files import replacing
 
 Point = tuple[str, ...]  # a value on each axis
@@ -33,6 +35,10 @@ class Grid:
             own = dict(zip(self.axes, point, strict=True))
             config = runs.resolve(self.settings | own | {"seed": seed, "threads": 1})
             folder = self.folder / "-".join([*(f"{name}={value}" for name, value in own.items()), f"seed={seed}"])
+            if runs.RunFolder(folder).config.exists():
+                stored = runs.stored_config(folder)
+                for name, (old, new) in changed_settings(stored, config).items():
+                    raise ValueError(f"{folder}: {name} was {old!r}, is {new!r}; write into another folder")
             job = Job("run", run_measured, (config.to_dict(), config.sources, folder, folder / "measured.npz"))
             for _, wrong in run_jobs([job], 1, lambda _: 0, lambda: None):
                 if wrong is not None:
@@ -112,7 +118,7 @@ def main() -> None:
     for seed in seeds[1:]:
         grid.result(chosen, seed)
     for name, value in zip(axes, chosen, strict=True):
-        if value in (axes[name][0], axes[name][-1]):
+        if len(axes[name]) > 1 and value in (axes[name][0], axes[name][-1]):
             print(f"{name}: its best value, {value}, is the last of its axis")
     print((grid.folder / "grid.md").read_text(encoding="utf-8"))
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TextIO
 
 import click
 from safetensors import SafetensorError
 
 from smore_ext.registry import nearest_name
+from smore_ext.signals import terminated_as_interrupt
 
 INTERRUPTED = 130
 
@@ -77,24 +76,6 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_SPELL, _spell)
-
-
-@contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM raises `KeyboardInterrupt` as Ctrl-C does, so a stopped job says where its checkpoint is."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before: Callable | int | None = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: signals are not ours
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _is_memory(error: Exception) -> bool:

@@ -54,6 +54,15 @@ class ConsoleReport:
         except (OSError, SystemExit):  # rich turns a broken pipe into SystemExit
             self._leave()
 
+    def say(self, text: str) -> None:
+        """A line of its own, likewise."""
+        if self.console.quiet:
+            return
+        try:
+            self._print(text)
+        except (OSError, SystemExit):
+            self._leave()
+
     def _show(self, event: Event) -> None:
         match event:
             case RunStarted():

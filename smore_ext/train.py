@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from smore_ext import runs
 from smore_ext.cli import INTERRUPTED, run_command
 from smore_ext.console import ConsoleReport, estimate_table, make_console, result_table, seeds_table
-from smore_ext.data import Dataset
 from smore_ext.experiments.estimate import Counts, estimate
 from smore_ext.experiments.jobs import available_memory
 from smore_ext.experiments.measured import peak_bytes
@@ -61,11 +58,12 @@ def command(
 
     if jobs > 1 and not config.train.seeds:
         raise ConfigError("--jobs: expected --seeds, several runs of which some are at a time")
-    if jobs == 1:
+    at_once = min(jobs, len(config.train.seeds) or 1)
+    if not dry_run and at_once == 1 and (resume is None or not runs.finished(resume, config)):
         begin(config.train.device)
     dataset = runs.open_dataset(config) if resume is None else runs.dataset_of(resume, config)
     if dry_run:
-        return say_what_it_takes(Counts.of(dataset), config)
+        return say_what_it_takes(Counts.of(dataset), config, at_once)
     run_dir = runs.new_run_dir(config, overwrite) if resume is None else resume
     console = make_console()
     if resume is not None and runs.finished(run_dir, config):
@@ -73,43 +71,35 @@ def command(
         result = runs.train(config, dataset, run_dir, resume=True)
         console.print(seeds_table(result) if "runs" in result else result_table(result))
         return 0
+    again = f"{context.command_path} --resume {{}}{f' --jobs {jobs}' if jobs > 1 else ''}"
     try:
-        if jobs > 1:
-            return seeds_side_by_side(config, dataset, run_dir, jobs, resume is not None, console)
         with ConsoleReport(console, every_epoch=not quiet) as report:
             while True:
                 try:
-                    result = runs.train(config, dataset, run_dir, [report], resume is not None, overwrite)
+                    if at_once > 1:
+                        report.say(f"{len(config.train.seeds)} seeds, {at_once} at a time; results in {run_dir}")
+                        result = train_seeds(config, dataset, run_dir, at_once, resume is not None, report.say)
+                    else:
+                        result = runs.train(config, dataset, run_dir, [report], resume is not None, overwrite)
                     break
                 except (runs.RunInUse, FileExistsError):
                     if resume is not None or config.train.output_dir is not None:
                         raise
                     run_dir = runs.new_run_dir(config)  # another run began in the same second
     except KeyboardInterrupt:
-        console.print(interrupted_message(run_dir, context.command_path), soft_wrap=True)
+        console.print(interrupted_message(run_dir, again.format(run_dir)), soft_wrap=True)
         return INTERRUPTED
+    except SeedsFailed as error:
+        console.print(f"not finished, {error}\nto go on: {again.format(run_dir)}", soft_wrap=True, markup=False)
+        return 1
     if "runs" in result:
         console.print(seeds_table(result))
     console.print(f"results in {run_dir}", soft_wrap=True)
     return 0
 
 
-def seeds_side_by_side(
-    config: RunConfig, dataset: Dataset, run_dir: Path, jobs: int, resume: bool, console: Console
-) -> int:
-    """Trains them and prints the table; 1 where a seed failed."""
-    tell = partial(console.print, soft_wrap=True, markup=False, highlight=False)
-    try:
-        console.print(seeds_table(train_seeds(config, dataset, run_dir, jobs, resume, tell)))
-    except SeedsFailed as error:
-        tell(f"not finished, {error}; to train these again: --resume {run_dir} --jobs {jobs}")
-        return 1
-    console.print(f"results in {run_dir}", soft_wrap=True)
-    return 0
-
-
-def say_what_it_takes(counts: Counts, config: RunConfig) -> int:
-    """Prints an estimate; 1 where it would not fit into memory."""
+def say_what_it_takes(counts: Counts, config: RunConfig, at_once: int = 1) -> int:
+    """Prints an estimate of a run; 1 where so many at a time would not fit into memory."""
     console = make_console()
     found = estimate(
         counts,
@@ -122,17 +112,18 @@ def say_what_it_takes(counts: Counts, config: RunConfig) -> int:
     )
     console.print(estimate_table(found, config))
     free = available_memory() if config.train.device == "cpu" else None
-    if free is None or found.memory <= free:
+    if free is None or found.memory * at_once <= free:
         return 0
-    console.print(f"this will not fit: {free / 1e6:,.0f} MB are available", style="bold red")
+    several = f"{at_once} at a time take {found.memory * at_once / 1e6:,.0f} MB, " if at_once > 1 else ""
+    console.print(f"this will not fit: {several}{free / 1e6:,.0f} MB are available", style="bold red")
     return 1
 
 
-def interrupted_message(run_dir: Path, command_path: str) -> str:
+def interrupted_message(run_dir: Path, again: str) -> str:
     kept = runs.RunFolder(run_dir).last_checkpoints()
     if not kept:
         return "interrupted before a checkpoint was written"
-    return f"interrupted; checkpoint: {kept[-1]}\nto go on: {command_path} --resume {run_dir}"
+    return f"interrupted; checkpoint: {kept[-1]}\nto go on: {again}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,18 @@ PACKAGE = Path(smore_ext.__file__).parent
 
 # From the bottom to the top. What stands in one line may import each other; commands are all that is named nowhere.
 LAYERS = [
-    {"ops", "graph", "reference", "backends", "testing", "environment", "_native", "threads", "version"},  # torch only
+    {
+        "ops",
+        "graph",
+        "reference",
+        "backends",
+        "testing",
+        "environment",
+        "_native",
+        "threads",
+        "signals",
+        "version",
+    },  # torch only
     {"registry"},
     {"data"},
     {"models"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,7 @@ DATA = builtin_dataset(n_users=30, n_items=40, n_interactions=300)
 
 
 def config_of(model: str, **settings: Any) -> RunConfig:
-    config = runs.resolve({"model": model, "epochs": 2, **settings})
-    return dataclasses.replace(config, model=without_places(config.model))
+    return without_places(runs.resolve({"model": model, "epochs": 2, **settings}))
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,14 @@ def test_every_input_has_its_own_file(folder: Path, tmp_path: Path, parsed: list
     assert len(parsed) == 5
 
 
+def test_ids_that_are_judged_differently_share_no_file(folder: Path, tmp_path: Path, parsed: list[str]) -> None:
+    """Quotes that swallow rows are seen by fields that are no numbers, where ids are."""
+    (folder / "u_id_mapping.csv").write_text("user_id\tuserID\n" + "".join(f"u{n}\t{n}\n" for n in range(3)))
+    for ids in ("index", "mapped"):
+        read(folder, tmp_path / "cache", ids=ids)
+    assert len(parsed) == len(list((tmp_path / "cache").iterdir())) == 2
+
+
 def test_packed_tables_other_separators_and_their_notes(folder: Path, tmp_path: Path, parsed: list[str]) -> None:
     write(folder, ROWS, separator=";")
     text = (folder / "d.inter").read_bytes()

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.messages import listed, shown
 
+NOT_OF_DATA = ("features", "table_cache")  # options that change nothing of what a folder holds
 Ids = Literal["index", "raw", "mapped"]
 Split = Literal["label", "random", "user_time", "time", "leave_one_out"]
 Overlap = Literal["error", "earliest"]

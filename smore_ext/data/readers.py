@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from smore_ext.data.dataset import Dataset, DatasetError
-from smore_ext.data.options import ReadOptions
+from smore_ext.data.options import NOT_OF_DATA, ReadOptions
 from smore_ext.registry import Registry
 
 Reader: TypeAlias = Callable[..., Dataset]  # (folder, name) or (folder, name, options)
@@ -43,13 +43,18 @@ def read_dataset(
     if _takes_options(read):
         dataset = read(data_path, name, options)
     else:
-        changed = [f.name for f in fields(options) if getattr(options, f.name) != getattr(ReadOptions(), f.name)]
-        if given := [name for name in changed if name != "features"]:
+        if given := changed_options(options):
             raise DatasetError(f"{given[0]}: expected the default, as the reader {reader!r} takes no options")
         dataset = read(data_path, name)
     if not isinstance(dataset, Dataset):
         raise TypeError(f"reader {reader!r} must return a Dataset, got {type(dataset).__name__}")
     return dataset
+
+
+def changed_options(options: ReadOptions) -> list[str]:
+    """The options that say how data are read, where they are not the default."""
+    usual, names = ReadOptions(), (f.name for f in fields(options) if f.name not in NOT_OF_DATA)
+    return [name for name in names if getattr(options, name) != getattr(usual, name)]
 
 
 def _takes_options(reader: Reader) -> bool:

@@ -61,7 +61,7 @@ def _metadata(digest: str, path: Path, options: ReadOptions, wanted: Sequence[st
         "file_name": path.name,
         "columns": json.dumps(list(wanted)),
         "times": str(reads_times(options, wanted)),
-        "raw_ids": str(options.ids == "raw"),
+        "ids": options.ids,
         "separator": json.dumps(options.field_separator),
         "column_names": json.dumps(dict(options.column_names), sort_keys=True),
     }

@@ -7,7 +7,6 @@ seeds can be added.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from smore_ext import runs
-from smore_ext.experiments.jobs import Job, available_memory, run_jobs
+from smore_ext.experiments.jobs import Job, available_memory, run_jobs, share_of_cores, taken_of
 from smore_ext.experiments.measured import Measured, read_measured, run_measured
 from smore_ext.experiments.significance import Difference, holm, paired_bootstrap
 from smore_ext.models.contract import Recommender
@@ -114,7 +113,7 @@ def compare(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, tell:
     """
     first = next(iter(configs.values())).train
     seeds = first.seeds or (first.seed,)
-    share = max(1, (os.cpu_count() or 1) // jobs)
+    share = share_of_cores(jobs)
     cells: dict[Cell, RunConfig] = {}
     for model, config in configs.items():
         one = config.replace(seeds=(), output_dir=None, threads=config.train.threads or share)
@@ -128,7 +127,7 @@ def compare(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, tell:
     ]
 
     def need(cell: Cell) -> int:
-        known = {other: measured.memory for other, measured in done.items()}
+        known = {other: taken_of(first.device, measured.memory) for other, measured in done.items()}
         return max((m for other, m in known.items() if other[0] == cell[0]), default=max(known.values(), default=0))
 
     for cell, wrong in run_jobs(work, jobs, need, partial(available_memory, first.device)):

@@ -174,8 +174,8 @@ def run_share(
     """The target of the process."""
     with telling(told):
         settings = RunConfig.from_dict(config)
-        if settings.train.data_path is not None:
-            import pandas  # noqa: F401  what reads tables stays in memory
+        if settings.train.data_path is not None and settings.train.table_cache is None:
+            import pandas  # noqa: F401  what parses tables stays in memory
         data = random_data(counts, share)
         file.write_text(json.dumps(dataclasses.asdict(run_point(settings, data, folder, share))))
 
@@ -183,8 +183,7 @@ def run_share(
 def run_point(settings: RunConfig, data: Dataset, folder: Path, share: float) -> Point:
     """What a short run takes, in this process."""
     changed = settings.replace(epochs=EPOCHS, output_dir=None, seeds=(), checkpoint_seconds=0)
-    changed = dataclasses.replace(changed, model=without_places(settings.model))
-    runs.train(changed, data, folder)
+    runs.train(without_places(changed), data, folder)
     written = runs.RunFolder(folder)
     epochs = [json.loads(line)["seconds"] for line in written.metrics.read_text().splitlines()]
     later = epochs[1:] or epochs  # the first one warms up; a closed form has one

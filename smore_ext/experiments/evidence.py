@@ -158,7 +158,7 @@ def about(scale: Scale, every: Sequence[tuple[str, Contrast]]) -> list[str]:
         "Intervals and tests are over users and seeds, both random and crossed (Dorfman, Berbaum and Metz 1992); the "
         "luck of seeds is shared by contrasts of one kind, as variances are in Smyth's moderated t (2004).",
         f"p-values are corrected by Holm for the {len(every)} contrasts of this page; d is Cohen's of paired values. "
-        "The built-in data are one draw of their generator: other draws are not covered.",
+        "The built-in data are one draw of their generator: other draws are the last study.",
     ]
 
 

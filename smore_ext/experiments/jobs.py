@@ -10,10 +10,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
+from smore_ext.threads import usable_cores
 
 Name = TypeVar("Name")
 SPARE = 1 << 28  # bytes that stay free
+CONTEXT = 1 << 29  # of a GPU: what a process takes beside its tensors
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,26 @@ def _fits(need: int, free: int | None) -> bool:
     return free is None or need + SPARE <= free
 
 
+def share_of_cores(jobs: int) -> int:
+    """Threads of each of so many processes."""
+    return max(1, usable_cores() // jobs)
+
+
+def taken_of(device: str, peak: int) -> int:
+    """Bytes that a process takes of a device where its tensors take `peak`."""
+    return peak + (CONTEXT if device.startswith("cuda") else 0)
+
+
 def available_memory(device: str = "cpu") -> int | None:
-    """Bytes that a new process can have: of a GPU those that are free, else without swapping, as the kernel says."""
+    """Bytes that a new process can have: of a GPU those that are free, else without swapping, as the kernel says. None
+    where nobody knows."""
     if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
+        import torch
+
+        try:
+            return torch.cuda.mem_get_info(device)[0]
+        except (RuntimeError, AssertionError, ValueError):  # no such GPU: a run says so
+            return None
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -35,7 +35,7 @@ def without_content_of(
 ) -> Recommender:
     """The same of a model that was trained on `dataset` under `config`."""
     order = torch.randperm(dataset.n_items, generator=torch.Generator().manual_seed(seed))
-    config = dataclasses.replace(config, model=without_places(config.model))  # these graphs are not kept
+    config = without_places(config)  # these graphs are not kept
     model = build_model(config, changed(dataset, names, change, order), usable_device(config.train.device))
     weights = checkpoint.weights_of(trained)
     for m in names:

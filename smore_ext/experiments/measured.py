@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from smore_ext import runs
 from smore_ext.settings.config import RunConfig
+from smore_ext.signals import terminated_as_interrupt
 from smore_ext.training.device import deterministic
 from smore_ext.training.files import replacing
 from smore_ext.training.loop import make_evaluator
@@ -55,7 +56,8 @@ def run_measured(
 def telling(told: Connection) -> Iterator[None]:
     """Tells how the target of a `Job` ended: None when it is done, else what went wrong in one line."""
     try:
-        yield
+        with terminated_as_interrupt(once=True):
+            yield
         told.send(None)
     except KeyboardInterrupt:  # Ctrl-C reaches all processes of a terminal; the one that waits says what is kept
         told.send("interrupted")

@@ -7,7 +7,6 @@ on: what ran then begins again. Trials share the cache of item graphs.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from smore_ext import runs
-from smore_ext.experiments.jobs import Job, run_jobs
+from smore_ext.experiments.jobs import Job, run_jobs, share_of_cores
 from smore_ext.experiments.measured import telling
 from smore_ext.experiments.space import Choices, Space, ends, first, grid
 from smore_ext.runs.lock import locked
@@ -115,7 +114,7 @@ def search(
                 except (ConfigError, ValueError) as error:  # values that do not go together
                     tell(_end(study, trial, folder, str(error), metric))
                     continue
-                one = one.replace(output_dir=None, threads=one.train.threads or max(1, (os.cpu_count() or 1) // jobs))
+                one = one.replace(output_dir=None, threads=one.train.threads or share_of_cores(jobs))
                 arguments = (one.to_dict(), one.sources, _place(folder, trial.number), folder / JOURNAL, trial.number)
                 work.append(Job(trial.number, run_trial, arguments))
             for number, wrong in run_jobs(work, jobs, lambda _: 0, lambda: None):

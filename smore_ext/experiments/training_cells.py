@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import multiprocessing
 import tempfile
@@ -41,13 +40,12 @@ def open_data(data: Data, folder: Path | None) -> tuple[Dataset, SyntheticTruth 
 def _source(source: str, options: str, folder: Path | None) -> tuple[Dataset, SyntheticTruth | None]:
     if source == "synthetic":
         return generate(SyntheticConfig(**json.loads(options)))
-    return runs.open_dataset(runs.resolve({"dataset": source, "data_path": folder})), None
+    return runs.open_dataset(without_places(runs.resolve({"dataset": source, "data_path": folder}))), None
 
 
 def settings_of(cell: Cell) -> RunConfig:
     """Settings of a cell's run. Nothing is kept between runs: what a run has by default to that end is left out."""
-    config = runs.resolve({"model": cell.model, "seed": cell.seed, **cell.settings})
-    return dataclasses.replace(config, model=without_places(config.model))
+    return without_places(runs.resolve({"model": cell.model, "seed": cell.seed, **cell.settings}))
 
 
 def train_cell(cell: Cell, folder: Path | None = None) -> Record:

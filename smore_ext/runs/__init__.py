@@ -7,7 +7,7 @@ from smore_ext.runs.load import LoadedRun, Recommendation, load_run, run_dirs, s
 from smore_ext.runs.lock import RunInUse
 from smore_ext.runs.records import read_result, write_json
 from smore_ext.runs.results import summarise
-from smore_ext.runs.run import cpu_threads, dataset_of, finished, open_dataset, stored_config, train
+from smore_ext.runs.run import cpu_threads, dataset_of, finished, open_dataset, stored_config, train, train_seed
 
 __all__ = [
     "LoadedRun",
@@ -28,6 +28,7 @@ __all__ = [
     "stored_config",
     "summarise",
     "train",
+    "train_seed",
     "unfinished_seeds",
     "write_json",
 ]

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from smore_ext.data import BUILTIN_DATASETS, Dataset, DatasetError, ReadOptions, builtin_dataset, read_dataset
+from smore_ext.data import BUILTIN_DATASETS, Dataset, DatasetError, builtin_dataset, read_dataset
+from smore_ext.data.readers import changed_options
 from smore_ext.models import MODELS
 from smore_ext.registry import did_you_mean
 from smore_ext.runs.config_files import check_folder, read_config, write_config
@@ -68,11 +69,8 @@ def dataset_of(run_dir: Path, config: RunConfig) -> Dataset:
 
 
 def _refuse_read_options(cfg: TrainConfig) -> None:
-    usual = ReadOptions()
-    for field in dataclasses.fields(usual):
-        changes = field.name != "table_cache" and getattr(cfg.read_options(), field.name) != getattr(usual, field.name)
-        if changes:
-            raise ConfigError(f"{field.name}: expected the default, it is for data that --data-path names")
+    for name in changed_options(cfg.read_options()):
+        raise ConfigError(f"{name}: expected the default, it is for data that --data-path names")
 
 
 def stored_config(run_dir: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -133,6 +131,18 @@ def train(
         summary = summarise(results, config)
         write_json(folder.result, summary)
     return summary
+
+
+def train_seed(config: RunConfig, run_dir: Path, seed: int, threads: int | None) -> None:
+    """One of the `seeds` of a run, gone on with where it was begun: `train` then reads it, and the others, as finished.
+
+    For seeds in processes of their own. `config` is that of the whole run, which has been written; `threads` are those
+    of this process.
+    """
+    one = RunFolder(run_dir).seed(seed)
+    dataset = dataset_of(run_dir, config)
+    with cpu_threads(threads), locked(one.path):
+        _train_seed(config.replace(seed=seed, seeds=(), threads=threads), dataset, one, lambda _: None, (), resume=True)
 
 
 def finished(run_dir: Path, config: RunConfig) -> dict[str, Any] | None:

@@ -275,10 +275,14 @@ def changed_settings(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any
     return out
 
 
-def without_places(model: Any) -> Any:
-    """A model's settings without what a run has beyond a bare configuration, which is where it keeps files."""
-    places = {f.name: f.default for f in dataclasses.fields(model) if f.metadata.get("run_default")}
-    return dataclasses.replace(model, **places)
+def without_places(config: RunConfig) -> RunConfig:
+    """Settings without what a run has beyond a bare configuration, which is where it keeps files."""
+
+    def bare(section: Any) -> Any:
+        places = {f.name: f.default for f in dataclasses.fields(section) if f.metadata.get("run_default")}
+        return dataclasses.replace(section, **places)
+
+    return dataclasses.replace(config, train=bare(config.train), model=bare(config.model))
 
 
 def known_names(cls: type) -> dict[str, tuple[str, Setting]]:

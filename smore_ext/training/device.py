@@ -35,7 +35,7 @@ def begin(name: str) -> threading.Thread | None:
         return None
 
     def use() -> None:
-        with suppress(ValueError):
+        with suppress(Exception):
             torch.zeros(1, device=usable_device(name)).add_(1)
 
     thread = threading.Thread(target=use, name="device", daemon=True)
