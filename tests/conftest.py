@@ -13,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch
 
+from smore_ext.data import kept
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -27,6 +29,16 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise pytest.UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs in this process keep graphs and tables in a folder of the session's where they would in the user's."""
+    place, ask = tmp_path_factory.mktemp("user-cache"), kept.user_cache
+    users = ask()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "user_cache", lambda: place if (found := ask()) == users else found)
+        yield
 
 
 @pytest.fixture(scope="session")

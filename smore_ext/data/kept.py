@@ -31,9 +31,14 @@ Made = TypeVar("Made")
 
 def cache_folder(kind: str) -> str | None:
     """Where runs keep files of a kind unless they say otherwise: the user's cache folder; None for a user without."""
+    root = user_cache()
+    return None if root is None else str(root / "smore_ext" / kind)
+
+
+def user_cache() -> Path | None:
     root = os.environ.get("XDG_CACHE_HOME")
     try:
-        return str((Path(root) if root else Path.home() / ".cache") / "smore_ext" / kind)
+        return Path(root) if root else Path.home() / ".cache"
     except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
         return None
 
