@@ -19,7 +19,8 @@ def terminated_as_interrupt(once: bool = False) -> Iterator[None]:
             signal.signal(name, lambda *_: None)  # not SIG_IGN: one that is pending would be told of on stderr
         raise KeyboardInterrupt
 
-    names = (signal.SIGTERM, signal.SIGINT) if once else (signal.SIGTERM,)
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell's background jobs have it
+    names = (signal.SIGTERM, signal.SIGINT) if once and not ignored else (signal.SIGTERM,)
     try:
         before = [signal.signal(name, interrupt) for name in names]
     except ValueError:  # not the main thread: signals are not ours

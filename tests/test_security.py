@@ -98,7 +98,7 @@ def lightgcn(data: Path, run: Path) -> list[str]:
 
 
 def smore(data: Path, run: Path, cache: Path) -> list[str]:
-    features = ["--knn-k", "3", "--cache-dir", str(cache)]
+    features = ["--knn-k", "3", "--cache-dir", str(cache), "--table-cache", str(cache)]
     return ["-m", "SMORE", *lightgcn(data, run)[2:], *features]
 
 

@@ -143,7 +143,11 @@ def test_interrupted_seeds_keep_every_epoch(data: Path, tmp_path: Path, stop: si
         str(tmp_path / "run"),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "smore_ext.train", *flags], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "smore_ext.train", *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, if the tests run in the background
     )
     logs = [tmp_path / "run" / f"seed-{seed}" / "metrics.jsonl" for seed in (1, 2)]
     begun = time.monotonic()
