@@ -70,7 +70,7 @@ def test_a_setting_goes_to_the_models_that_have_it(data: Path) -> None:
 
 
 def test_published_settings_are_taken_where_there_are_any(tmp_path: Path) -> None:
-    models = ["MGCN", "LightGCN", "BM3"]
+    models = ["MGCN", "VBPR", "BM3"]
     configs = plan(models, {"dataset": "baby"})
     assert [config.sources[0] for config in configs.values()] == ["preset mgcn-baby", "flags", "preset bm3-baby"]
     assert all(config.sources == ("flags",) for config in plan(models, {"dataset": "baby"}, presets=False).values())
