@@ -36,6 +36,7 @@ def cache_folder(kind: str) -> str | None:
 
 
 def user_cache() -> Path | None:
+    """The folder in which programs keep what they can make again, None for a user without a home."""
     root = os.environ.get("XDG_CACHE_HOME")
     try:
         return Path(root) if root else Path.home() / ".cache"
