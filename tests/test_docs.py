@@ -171,10 +171,19 @@ def help_of(module: str) -> str:
     out = io.StringIO()
     with redirect_stdout(out), pytest.raises(SystemExit) as ended, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module, "--help"])
-        patch.delitem(sys.modules, module, raising=False)
+        # Of a package its `__main__` runs. The package itself stays: another object in its place lacks its modules.
+        ran = f"{module}.__main__" if hasattr(sys.modules.get(module), "__path__") else module
+        patch.delitem(sys.modules, ran, raising=False)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     assert ended.value.code in (0, None)
     return out.getvalue()
+
+
+def test_help_leaves_a_package_as_it_is() -> None:
+    package = importlib.import_module("smore_ext.prepare")
+    help_of("smore_ext.prepare")
+    assert importlib.import_module("smore_ext").prepare is package is sys.modules["smore_ext.prepare"]
+    assert package.folder is sys.modules["smore_ext.prepare.folder"]
 
 
 def test_commands_exist() -> None:
