@@ -38,7 +38,7 @@ def compared(config: RunConfig, largest: float) -> tuple[Point, Point]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "point.json"
         job = Job("run", run, (config.to_dict(), Path(place) / "run", file))
-        for _, wrong in run_jobs([job], 1, lambda _: 0, lambda: None):
+        for _, wrong in run_jobs([job], 1, lambda _: 0, lambda: None, alone=True):
             if wrong is not None:
                 raise RuntimeError(wrong)
         took = Point(**json.loads(file.read_text()))

@@ -40,7 +40,7 @@ class Grid:
                 for name, (old, new) in changed_settings(stored, config).items():
                     raise ValueError(f"{folder}: {name} was {old!r}, is {new!r}; write into another folder")
             job = Job("run", run_measured, (config.to_dict(), config.sources, folder, folder / "measured.npz"))
-            for _, wrong in run_jobs([job], 1, lambda _: 0, lambda: None):
+            for _, wrong in run_jobs([job], 1, lambda _: 0, lambda: None, alone=True):
                 if wrong is not None:
                     raise RuntimeError(f"{folder}: {wrong}")
             self.results[point, seed] = found = runs.finished(folder, config) or {}

@@ -43,7 +43,7 @@ def flags(data: Path, **more: str) -> dict[str, str]:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process, one after the other: starting one takes longer than these runs do."""
 
-    def run(work: Sequence[Job[Any]], *_: Any) -> Iterator[tuple[Any, str | None]]:
+    def run(work: Sequence[Job[Any]], *_: Any, **__: Any) -> Iterator[tuple[Any, str | None]]:
         for job in work:
             outcomes: list[str | None] = []
             job.target(*job.arguments, SimpleNamespace(send=outcomes.append))
@@ -216,6 +216,41 @@ def outcomes(work: list[Job[str]], at_once: int = 2, **memory: Any) -> dict[str,
 def test_a_process_that_dies_is_one_outcome_of_several(tmp_path: Path) -> None:
     found = outcomes([Job("dead", dies, ()), Job("well", sleeps, (tmp_path, "well", 0.0))])
     assert found == {"dead": "its process ended with exit code -9", "well": None}
+
+
+def answers(name: str, told: Connection) -> None:
+    told.send(os.environ.get(name))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_job_has_the_variables_of_its_caller(monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    for value in ("1", "2"):
+        monkeypatch.setenv("SMORE_TEST_JOB", value)
+        assert dict(run_jobs([Job("a", answers, ("SMORE_TEST_JOB",))], 1, lambda _: 0, lambda: None, alone)) == {
+            "a": value
+        }
+
+
+def waits(file: Path, told: Connection) -> None:
+    while not file.exists():
+        time.sleep(0.01)
+    told.send(None)
+
+
+def test_a_job_is_asked_for_when_there_is_room(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def work() -> Iterator[Job[str]]:
+        yield Job("slow", waits, (tmp_path / "go",))
+        for name in ("a", "b"):
+            yield Job(name, sleeps, (tmp_path, name, 0.0))
+        assert ended == ["a", "b"]  # the slow one did not keep them waiting
+        (tmp_path / "go").touch()
+        yield Job("c", sleeps, (tmp_path, "c", 0.0))
+
+    for name, _ in run_jobs(work(), 2, lambda _: 0, lambda: None):
+        ended.append(name)
+    assert sorted(ended) == ["a", "b", "c", "slow"]
 
 
 def test_jobs_wait_for_memory_but_never_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

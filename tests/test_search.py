@@ -85,7 +85,7 @@ def test_a_search_goes_on_with_more_trials_and_after_a_kill(tmp_path: Path, monk
     space = parse(["lr=1e-3..1e-1:log", "n_ui_layers=1..3"])
     whole = engine.run_jobs
 
-    def killed(*arguments: Any) -> Any:
+    def killed(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     search(config_of, space, tmp_path, trials=2, jobs=2)

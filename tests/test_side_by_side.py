@@ -130,18 +130,8 @@ def test_other_data_are_refused_before_anything_runs(
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_seeds_keep_every_epoch(data: Path, tmp_path: Path, stop: signal.Signals) -> None:
     flags = ["-m", "LightGCN", "-d", "tiny", "--data-path", str(data), "--epochs", "100000", "--patience", "100000"]
-    flags += [
-        "--threads",
-        "1",
-        "--checkpoint-seconds",
-        "1000",
-        "--seeds",
-        "1,2",
-        "--jobs",
-        "2",
-        "-o",
-        str(tmp_path / "run"),
-    ]
+    flags += ["--threads", "1", "--checkpoint-seconds", "1000", "--seeds", "1,2", "--jobs", "2"]
+    flags += ["-o", str(tmp_path / "run")]
     process = subprocess.Popen(
         [sys.executable, "-m", "smore_ext.train", *flags],
         stdout=subprocess.PIPE,
@@ -179,7 +169,8 @@ def test_a_console_that_is_gone_stops_no_seed(data: Path, tmp_path: Path) -> Non
 def test_cores_are_shared_and_memory_is_asked_for(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def none(work: list, at_once: int, need: object, free: object) -> list:
+    def none(work: list, at_once: int, need: object, free: object, alone: bool) -> list:
+        assert not alone
         seen.extend((job.arguments[4], at_once, free()) for job in work)  # type: ignore[operator]
         return []
 

@@ -130,7 +130,8 @@ def compare(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, tell:
         known = {other: taken_of(first.device, measured.memory) for other, measured in done.items()}
         return max((m for other, m in known.items() if other[0] == cell[0]), default=max(known.values(), default=0))
 
-    for cell, wrong in run_jobs(work, jobs, need, partial(available_memory, first.device)):
+    free = partial(available_memory, first.device)
+    for cell, wrong in run_jobs(work, jobs, need, free, alone=first.device != "cpu"):
         if wrong is None:
             done[cell] = read_measured(_file(folder, cell))
         else:

@@ -162,7 +162,7 @@ def _measured(counts: Counts, config: RunConfig, share: float) -> Point:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "point.json"
         arguments = (config.to_dict(), counts, share, Path(place) / "run", file)
-        for _, wrong in run_jobs([Job(share, run_share, arguments)], 1, lambda _: 0, lambda: None):
+        for _, wrong in run_jobs([Job(share, run_share, arguments)], 1, lambda _: 0, lambda: None, alone=True):
             if wrong is not None:
                 raise ValueError(f"a run of {share:.1%} of the data: {wrong}")
         return Point(**json.loads(file.read_text()))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,6 +18,8 @@ from smore_ext.threads import usable_cores
 Name = TypeVar("Name")
 SPARE = 1 << 28  # bytes that stay free
 CONTEXT = 1 << 29  # of a GPU: what a process takes beside its tensors
+# What trains, with torch; and what an optimizer loads at its first step, for more than a second.
+LOADED = ("smore_ext.experiments.measured", "torch._dynamo")
 
 
 @dataclass(frozen=True)
@@ -26,29 +31,59 @@ class Job(Generic[Name]):
     arguments: tuple[Any, ...]
 
 
+def processes() -> BaseContext:
+    """How processes begin: forked from a server that has loaded torch and done nothing, as loading takes longer than
+    many a job. A fork of this process would share torch's threads and our caches."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(LOADED))
+    return context
+
+
+def in_environment(environment: Mapping[str, str], target: Callable[..., None], *arguments: Any) -> None:
+    """Calls a target with the variables that its caller has: the server's are those of the program's first job."""
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
+
+
 def run_jobs(
-    jobs: Sequence[Job[Name]], at_once: int, need: Callable[[Name], int], free: Callable[[], int | None]
+    jobs: Iterable[Job[Name]],
+    at_once: int,
+    need: Callable[[Name], int],
+    free: Callable[[], int | None],
+    alone: bool = False,
 ) -> Iterator[tuple[Name, str | None]]:
     """Runs the jobs in order and yields each with its outcome as it ends: None, or what went wrong.
 
     Args:
+        jobs: the next one is asked for when there is room for it.
         at_once: processes at a time.
         need: bytes that a job is thought to need, 0 if nothing is known: then it waits for none.
         free: bytes that are available, None if nobody knows. One job always runs.
+        alone: begins each process as a program begins: where its memory is measured as a program's, and for a GPU,
+            which a forked process cannot use if loading something asked for it.
 
     Processes that run when the caller stops (an exception, Ctrl-C) are ended.
     """
-    waiting, running = list(jobs), dict[Any, tuple[Name, BaseProcess]]()  # by the connection that a job tells through
-    context = multiprocessing.get_context("spawn")  # a fork would share torch's threads and our caches
+    waiting, running = iter(jobs), dict[Any, tuple[Name, BaseProcess]]()  # by the connection that a job tells through
+    context = multiprocessing.get_context("spawn") if alone else processes()
+    environment = dict(os.environ)
+    job: Job[Name] | None = None
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once and (not running or _fits(need(waiting[0].name), free())):
-                job = waiting.pop(0)
+        while True:
+            while len(running) < at_once and (job := job or next(waiting, None)) is not None:
+                if running and not _fits(need(job.name), free()):
+                    break
                 told, tells = context.Pipe(duplex=False)
-                process = context.Process(target=job.target, args=(*job.arguments, tells))
+                arguments = (environment, job.target, *job.arguments, tells)
+                process: BaseProcess = context.Process(target=in_environment, args=arguments)  # type: ignore[attr-defined]
                 process.start()
                 tells.close()
-                running[told] = job.name, process
+                running[told], job = (job.name, process), None
+            if not running:
+                return
             ready: list[Any] = wait(list(running))
             for told in ready:
                 name, ended = running.pop(told)

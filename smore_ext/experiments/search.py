@@ -7,7 +7,7 @@ on: what ran then begins again. Trials share the cache of item graphs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -105,20 +105,25 @@ def search(
             study.enqueue_trial(left.system_attrs.get("fixed_params", left.params))
         wanted = min(trials, len(every)) if every else trials
         metric = config.train.selection
-        while (count := len(_ended(study))) < wanted:
-            work, asked = [], [study.ask() for _ in range(min(jobs, wanted - count))]
-            by_number = {trial.number: trial for trial in asked}
-            for trial in asked:
+        asked: dict[int, Trial] = {}
+
+        def chosen() -> Iterator[Job[int]]:
+            """Each is asked for when a process is free, so that it knows what the others have found."""
+            for _ in range(wanted - len(_ended(study))):
+                trial = study.ask()
                 try:
                     one = config_of(suggest(trial, space))
                 except (ConfigError, ValueError) as error:  # values that do not go together
                     tell(_end(study, trial, folder, str(error), metric))
                     continue
+                asked[trial.number] = trial
                 one = one.replace(output_dir=None, threads=one.train.threads or share_of_cores(jobs))
                 arguments = (one.to_dict(), one.sources, _place(folder, trial.number), folder / JOURNAL, trial.number)
-                work.append(Job(trial.number, run_trial, arguments))
-            for number, wrong in run_jobs(work, jobs, lambda _: 0, lambda: None):
-                tell(_end(study, by_number[number], folder, wrong, metric))
+                yield Job(trial.number, run_trial, arguments)
+
+        on_gpu = config.train.device != "cpu"
+        for number, wrong in run_jobs(chosen(), jobs, lambda _: 0, lambda: None, alone=on_gpu):
+            tell(_end(study, asked[number], folder, wrong, metric))
         return summarise(study, folder, metric)
 
 

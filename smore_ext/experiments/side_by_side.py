@@ -62,8 +62,12 @@ def train_seeds(
                 check_data(result["data"]["fingerprint"], dataset, str(one.result))
             else:
                 work.append(Job(seed, _train, (config.to_dict(), config.sources, run_dir, seed, threads, Path(place))))
+
+        def need(_: int) -> int:
+            return taken_of(device, max(peaks.values(), default=0))
+
         free = partial(available_memory, device)
-        for seed, wrong in run_jobs(work, jobs, lambda _: taken_of(device, max(peaks.values(), default=0)), free):
+        for seed, wrong in run_jobs(work, jobs, need, free, alone=device != "cpu"):
             if wrong is None:
                 peaks[seed] = int((Path(place) / str(seed)).read_text())
                 result, metric = runs.read_result(folder.seed(seed).result), config.train.selection

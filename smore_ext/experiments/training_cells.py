@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +19,7 @@ from smore_ext import runs
 from smore_ext.data import Dataset, SyntheticConfig, SyntheticTruth, generate
 from smore_ext.experiments import content
 from smore_ext.experiments.cells import Cell, Data, Record, write_record
+from smore_ext.experiments.jobs import processes
 from smore_ext.experiments.measured import ERRORS
 from smore_ext.experiments.probes import Trained
 from smore_ext.settings.config import RunConfig, without_places
@@ -90,8 +90,7 @@ def train_cells(
         jobs: processes, of one thread each.
         folder: where data sets of files are.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
-    pool = ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(jobs, processes(), initializer=torch.set_num_threads, initargs=(1,))
     left = list(reversed(cells))
     running: dict[Future[str | None], Cell] = {}
     try:
