@@ -57,7 +57,7 @@ def scipy_fusion(threads: int) -> Callable[..., tuple[list[Tensor], Tensor]]:
 
 def csr_product(graph: Graph, x: Tensor) -> Tensor:
     """torch's CSR product (MKL) with torch's own backward, which transposes at every call."""
-    return torch.sparse.mm(graph.to_sparse("csr"), x)
+    return torch.sparse.mm(graph.to_sparse("csr", copy=False), x)
 
 
 class _StoredTranspose(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from smore_ext import ops
 from smore_ext.ops._types import check_is, takes_tensors
-from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take
+from smore_ext.ops.csr import CsrMatrix, reduce_segments, sort_edges, take, version
 from smore_ext.ops.modes import is_plain, ordinary, outside_modes
-from smore_ext.ops.structure import CsrStructure, compress, index_dtype
+from smore_ext.ops.structure import compress, index_dtype
 from smore_ext.ops.tensor_like import TensorLike
 
 if TYPE_CHECKING:
@@ -63,15 +64,17 @@ class Graph(TensorLike):
 
     _sparse: dict[str, Tensor]  # by layout
 
-    def _set(self, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> None:
-        super()._set(structure, weight, scale)
+    def _forget(self) -> None:
+        super()._forget()
         self._sparse = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """With what it remembers, and what it shares with graphs that are copied along with it."""
         memo[id(self)] = new = type(self).__new__(type(self))
         # Sparse tensors can be copied only in part (torch 2.11 to 2.14: no CSR); they are soon made again.
+        self._see()
         vars(new).update(copy.deepcopy({**vars(self), "_sparse": {}}, memo))
+        new._written = version(new._weight)
         return new
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,7 +82,7 @@ class Graph(TensorLike):
         so `torch.load` takes it with weights_only=True."""
         if self.is_live_transpose:
             return stored, (type(self), self.t)
-        parts = (self.rowptr, self.col, self.weight, self.shape, self.scale, self._t is self)
+        parts = (self.rowptr, self.col, self.weight, self.shape, self.scale, self.is_own_transpose)
         return stored, (type(self), *parts)
 
     @classmethod
@@ -88,23 +91,33 @@ class Graph(TensorLike):
         import numpy as np
         import scipy.sparse
 
+        if np.iscomplexobj(matrix):
+            raise TypeError(f"from_scipy: expected a real matrix, got {matrix.dtype}: give matrix.real, or abs(matrix)")
         coo = scipy.sparse.coo_array(matrix)
         dtype = np.float64 if coo.dtype == np.float64 else np.float32
         row, col = (torch.from_numpy(index.astype(np.int64)) for index in coo.coords)
         return cls.from_edges(row, col, torch.from_numpy(coo.data.astype(dtype)), coo.shape)
 
     def to_scipy(self) -> scipy.sparse.csr_array:
-        """The same matrix as scipy CSR, on the CPU."""
+        """The same matrix as scipy CSR, on the CPU: a copy, which may be written to."""
         import scipy.sparse
 
-        parts = (self.weight.detach().cpu().numpy(), self.col.cpu().numpy(), self.rowptr.cpu().numpy())
-        return scipy.sparse.csr_array(parts, shape=self.shape)
+        parts = (self.weight.detach(), self.col, self.rowptr)
+        return scipy.sparse.csr_array(tuple(part.cpu().clone().numpy() for part in parts), shape=self.shape)
 
-    def to_sparse(self, layout: str = "csr") -> Tensor:
-        """The same matrix as a torch sparse tensor, "csr" or "coo" (coalesced). Made once each, unless weights require
-        grad."""
+    def to_sparse(self, layout: str = "csr", copy: bool = True) -> Tensor:
+        """The same matrix as a torch sparse tensor, "csr" or "coo" (coalesced).
+
+        copy: one that may be written to. False: the one that the graph remembers, which shares its memory; of weights
+            that require grad none is remembered.
+        """
         if layout not in ("csr", "coo"):
             raise ValueError(f'layout must be "csr" or "coo", got {layout!r}')
+        sparse = self._sparse_form(layout)
+        return outside_modes(sparse.clone, *self._made_of())[0] if copy else sparse
+
+    def _sparse_form(self, layout: str) -> Tensor:
+        self._see()
         known = self._sparse.get(layout)
         if known is not None:
             return known
@@ -143,7 +156,9 @@ class Graph(TensorLike):
 
     @takes_tensors
     def rows(self, index: Tensor) -> Self:
-        """The graph [len(index), C] whose row r is row index[r] of this one. index: int64, in range."""
+        """The graph [len(index), C] whose row r is row index[r] of this one. index: int64 or int32, in range."""
+        if index.dtype not in (torch.int64, torch.int32) or index.ndim != 1:
+            raise TypeError(f"rows: index must be 1-d int64 or int32, got {index.dtype} of shape {tuple(index.shape)}")
         return outside_modes(lambda: self._rows(index), *self._made_of(), index)[0]
 
     def _rows(self, index: Tensor) -> Self:
@@ -177,10 +192,10 @@ class Graph(TensorLike):
         """
         span, across = _bounds("rows", rows, self.n_rows), _bounds("cols", cols, self.n_cols)
         block = self._block(span, across)
-        if span == across and self.scale is not None:
-            block.scale = self.scale[slice(*span)]
+        if span == across and (scale := self.scale) is not None:
+            block.scale = scale[slice(*span)]
         if self._t is not None:
-            block.paired(block if span == across and self._t is self else self.t._block(across, span))
+            block.paired(block if span == across and self.is_own_transpose else self.t._block(across, span))
         return block
 
     def _block(self, rows: tuple[int, int], cols: tuple[int, int]) -> Self:
@@ -217,7 +232,7 @@ class Graph(TensorLike):
         factor = take(power, self.row)
         if norm == "sym":
             factor = factor * take(power, self.col)  # first: the same bits for an edge and its reverse
-        symmetric = norm == "sym" and self._t is self
+        symmetric = norm == "sym" and self.is_own_transpose
         scale = None if norm != "sym" or self.scale is None else (self.scale * power.detach()).float()
         graph = self._of(self.structure, (weight * factor).to(self.weight.dtype), scale)
         return graph.paired(graph) if symmetric else graph
@@ -307,6 +322,8 @@ class Graph(TensorLike):
         """
         if weight not in ("cosine", "one"):
             raise ValueError(f'weight must be "cosine" or "one", got {weight!r}')
+        if floor is not None and math.isnan(floor):
+            raise ValueError("floor must be a number, got nan")
         _check_norm(norm, eps)
         similarity, index = ops.knn(features, k, exclude_self=not self_loops)
         if weight == "cosine" and features.requires_grad and torch.is_grad_enabled():

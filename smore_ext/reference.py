@@ -1,7 +1,7 @@
 """The functions of `smore_ext.ops` in plain PyTorch: the oracle that every kernel is compared with.
 
 Written from the formulas, for reading, in float32 or float64 and with autograd throughout. It imports nothing from the
-package: a graph is anything with `to_sparse()`, or a torch sparse tensor.
+package: a graph is anything with `to_sparse(layout, copy=False)`, or a torch sparse tensor.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def spectrum_fusion(
 
 def _sparse(graph: Any, like: Tensor) -> Tensor:
     if not isinstance(graph, Tensor):
-        graph = graph.to_sparse("coo")
+        graph = graph.to_sparse("coo", copy=False)
     return graph if graph.dtype == like.dtype else graph.to(like.dtype)
 
 

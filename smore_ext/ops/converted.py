@@ -58,6 +58,8 @@ def _of_scipy(matrix: Any) -> Tensor:
     """
     if len(matrix.shape) != 2:
         raise TypeError(f"expected a 2-d sparse matrix, got shape {tuple(matrix.shape)}")
+    if matrix.dtype.kind == "c":
+        raise TypeError(f"expected a real sparse matrix, got {matrix.dtype}: give matrix.real, or abs(matrix)")
     compressed = matrix.format in ("csr", "csc")
     matrix = matrix if compressed else matrix.tocoo()
     data = matrix.data if matrix.data.dtype.name in ("float32", "float64") else matrix.data.astype("float32")

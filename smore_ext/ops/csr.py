@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+import operator
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,10 +12,15 @@ from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 
+CONTIGUOUS: dict[str, Any] = {"memory_format": torch.contiguous_format}
+
 
 def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """(R, C) as ints, neither of them negative."""
-    n_rows, n_cols = int(shape[0]), int(shape[1])
+    try:
+        n_rows, n_cols = (operator.index(size) for size in shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"shape must be two whole numbers, rows and columns, got {shape!r}") from None
     if n_rows < 0 or n_cols < 0:
         raise ValueError(f"shape must be two sizes of at least 0, got ({n_rows}, {n_cols})")
     return n_rows, n_cols
@@ -72,8 +78,26 @@ def reduce_segments(values: Tensor, begin: Tensor, how: str = "sum") -> Tensor:
     return torch.segment_reduce(values, how, offsets=offsets)
 
 
+def check_alike(place: str, **tensors: Tensor) -> None:
+    """That they are dense, and on the device of the first."""
+    first, device = next((name, tensor.device) for name, tensor in tensors.items())
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{place}{name} must be a dense tensor, got layout {tensor.layout}")
+        if tensor.device != device:
+            raise ValueError(f"{place}{name} must be on the device of {first}, {device}, got {tensor.device}")
+
+
+def version(tensor: Tensor | None) -> int | None:
+    """How often a tensor was written to; None where nobody counts."""
+    if tensor is None or torch.compiler.is_dynamo_compiling() or tensor.is_inference():
+        return None
+    return tensor._version
+
+
 class CsrMatrix:
-    """Sparse matrix [R, C] in CSR form. Treat it as immutable: transposes and casts are remembered.
+    """Sparse matrix [R, C] in CSR form. Treat it as immutable: transposes and casts are remembered. Where `weight` is
+    written to in place all the same, they are made anew, as far as torch counts it (not through `.data` or numpy).
 
     Attributes:
         rowptr: [R+1], int32, or int64 where sizes need it.
@@ -83,14 +107,12 @@ class CsrMatrix:
         structure: the edges without weights, shared by what `with_weight` returns.
         shape: (R, C).
         scale: [R] float32 if the matrix is square and known to have weight = scale[row] * scale[col], else None.
-            `propagate` of anything but float64 then reads weights in its first layer only. It does not follow a
-            `weight` that is written to: make a new matrix for other weights.
+            `propagate` of anything but float64 then reads weights in its first layer only.
     """
 
     rowptr: Tensor
     col: Tensor
     shape: tuple[int, int]
-    scale: Tensor | None
     structure: CsrStructure
 
     @takes_tensors
@@ -100,6 +122,7 @@ class CsrMatrix:
         A weight that requires grad is the one exception: it is read anew at each use.
         """
         shape = checked_shape(shape)
+        check_alike("", rowptr=rowptr, col=col, weight=weight)
         if rowptr.dtype not in (torch.int32, torch.int64) or col.dtype != rowptr.dtype:
             raise TypeError(f"rowptr and col must be both int32 or both int64, got {rowptr.dtype} and {col.dtype}")
         if weight.dtype not in (torch.float32, torch.float64):
@@ -121,18 +144,38 @@ class CsrMatrix:
                 raise IndexError(
                     "col must ascend strictly within each row: sort it and sum duplicates (from_edges does)"
                 )
-        rowptr, col = (part.clone(memory_format=torch.contiguous_format) for part in (rowptr, col))
-        live = weight.requires_grad
-        weight = weight.contiguous() if live else weight.clone(memory_format=torch.contiguous_format)
+        rowptr, col = (part.clone(**CONTIGUOUS) for part in (rowptr, col))
+        weight = weight.contiguous() if weight.requires_grad else weight.clone(**CONTIGUOUS)
         self._set(CsrStructure(rowptr, col, shape), weight)
 
     def _set(self, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> None:
         self.structure = structure
-        self.scale = None if scale is None else ordinary(scale)
-        self._weight = weight = None if weight is None else ordinary(weight)
+        self._weight = None if weight is None else ordinary(weight)
         self.rowptr, self.col, self.shape = structure.rowptr, structure.col, structure.shape
+        self._forget()
+        self.scale = scale
+
+    def _forget(self) -> None:
+        """What was made of the weights, and what was known of them."""
+        weight = self._weight
         self._t: Self | None = None
         self._casts: dict[torch.dtype, Tensor] = {} if weight is None else {weight.dtype: weight}
+        self._scale: Tensor | None = None
+        self._written = version(weight)
+
+    def _see(self) -> None:
+        """Forgets it where the weights were written to since."""
+        if self._written is not None and version(self._weight) not in (None, self._written):
+            self._forget()
+
+    @property
+    def scale(self) -> Tensor | None:
+        self._see()
+        return self._scale
+
+    @scale.setter
+    def scale(self, scale: Tensor | None) -> None:
+        self._scale = None if scale is None else ordinary(scale)
 
     @classmethod
     def _of(cls, structure: CsrStructure, weight: Tensor | None, scale: Tensor | None = None) -> Self:
@@ -157,6 +200,12 @@ class CsrMatrix:
     @property
     def weight(self) -> Tensor:
         return take(self.t.weight, self.t.t_order) if self._weight is None else self._weight
+
+    @property
+    def is_own_transpose(self) -> bool:
+        """Whether it is known to be."""
+        self._see()
+        return self._t is self
 
     @property
     def is_live_transpose(self) -> bool:
@@ -188,6 +237,7 @@ class CsrMatrix:
     @property
     def t(self) -> Self:
         """The transpose. Made once: a stable sort by column keeps rows ascending."""
+        self._see()
         if self._t is not None:
             return self._t
         transpose, lasting = outside_modes(self._transpose, *self._made_of())
@@ -211,6 +261,7 @@ class CsrMatrix:
 
     def weight_as(self, dtype: torch.dtype) -> Tensor:
         """The weights in another floating dtype, cast once unless they require grad."""
+        self._see()
         if dtype in self._casts:
             return self._casts[dtype]
         cast, lasting = outside_modes(lambda: self.weight.to(dtype), *self._made_of())
@@ -224,8 +275,8 @@ class CsrMatrix:
 
         Args:
             weight: [E], float32 or float64, in stored order (that of `col`). If it requires grad, so do the weights of
-                the result: `ops.spmm` and `ops.propagate` send gradients to it, also through `.t`. It is not copied:
-                one that does not require grad must not be written to while the result is in use.
+                the result: `ops.spmm` and `ops.propagate` send gradients to it, also through `.t`. It is then read anew
+                at each use; one that does not is copied.
 
         Raises:
             TypeError, ValueError: another dtype, shape or device.
@@ -234,10 +285,14 @@ class CsrMatrix:
             raise TypeError(f"with_weight: weight must be float32 or float64, got {weight.dtype}")
         if weight.shape != self.col.shape:
             raise ValueError(f"with_weight: weight must have shape {(self.n_edges,)}, got {tuple(weight.shape)}")
+        if weight.layout != torch.strided:
+            raise TypeError(f"with_weight: weight must be a dense tensor, got layout {weight.layout}")
         if weight.device != self.col.device:
             raise ValueError(
                 f"with_weight: weight must be on the graph's device, {self.col.device}, got {weight.device}"
             )
+        if not weight.requires_grad:
+            weight, _ = outside_modes(lambda: weight.clone(**CONTIGUOUS), weight)
         return self._of(self.structure, weight.contiguous())
 
     @takes_tensors
@@ -268,7 +323,7 @@ class CsrMatrix:
             raise ValueError(f"drop_edges: keep must be on the graph's device, {self.col.device}, got {keep.device}")
         structure = self.structure.keep(keep)
         matrix = self._of(structure, take(self.weight, keep.nonzero()[:, 0]), self.scale)
-        return matrix.paired(matrix) if self._t is self and structure.t is structure else matrix
+        return matrix.paired(matrix) if self.is_own_transpose and structure.t is structure else matrix
 
     @classmethod
     @takes_tensors
@@ -287,6 +342,7 @@ class CsrMatrix:
                 raise TypeError(f"{name} must be a 1-d integer tensor, got {index.dtype} of shape {tuple(index.shape)}")
             if index.shape[0] and (int(index.min()) < 0 or int(index.max()) >= limit):
                 raise IndexError(f"{name} must be in 0..{limit - 1}, got {int(index.min())}..{int(index.max())}")
+        check_alike("", **{"row": row, "col": col} | ({} if weight is None else {"weight": weight}))
         if row.shape != col.shape:
             raise ValueError(f"row and col must be equally long, got {row.shape[0]} and {col.shape[0]}")
         if weight is None:

@@ -83,8 +83,8 @@ class TensorLike(CsrMatrix):
 
     def _reweighted(self, weight: Tensor) -> Self:
         """`with_weight` of weights that follow from these one by one: what is symmetric stays so."""
-        matrix = self.with_weight(weight)
-        return matrix.paired(matrix) if self._t is self else matrix
+        matrix = self._of(self.structure, weight.contiguous())
+        return matrix.paired(matrix) if self.is_own_transpose else matrix
 
     # The transpose. `graph.t` is a property, and a call gives the graph itself, so that `graph.t()` is it as well.
 
@@ -139,7 +139,7 @@ class TensorLike(CsrMatrix):
         else:
             scale = None if self.scale is None else self.scale.to(target)
             moved = self._of(self.structure.to(target), self.weight.to(target), scale)
-        return moved.paired(moved) if self._t is self else moved
+        return moved.paired(moved) if self.is_own_transpose else moved
 
     def cpu(self) -> Self:
         return self.to("cpu")
