@@ -43,6 +43,8 @@ def command(
     threads: int | None,
     json_file: Path | None,
 ) -> int:
+    if json_file is not None:
+        runs.check_output(json_file)
     console = make_console()
     with runs.cpu_threads(threads):
         run = runs.load_run(runs.run_dirs(run_dir)[0], data_path, None, device)

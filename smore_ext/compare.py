@@ -11,6 +11,7 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from smore_ext import runs
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
 from smore_ext.experiments import compare, plan
@@ -41,6 +42,7 @@ def command(context: click.Context, models: str, jobs: int, config_file: Path | 
     configs = plan(names, flags, config_file, presets)
     train = next(iter(configs.values())).train
     folder = train.output_dir or Path("runs") / f"compare-{train.dataset}"
+    runs.check_output_folder(folder)
     console = make_console()
     comparison = compare(configs, folder, jobs, lambda line: console.print(line, soft_wrap=True, markup=False))
     files = write_reports(comparison, folder)

@@ -31,6 +31,8 @@ def command(
     threads: int | None,
     json_file: Path | None,
 ) -> int:
+    if json_file is not None:
+        runs.check_output(json_file)
     console = make_console()
     results, dataset = [], None
     unfinished = runs.unfinished_seeds(run_dir)

@@ -64,6 +64,7 @@ def command(
 
     train = config_of({name: spaces.first(part) for name, part in space.items()}).train
     folder = train.output_dir or Path("runs") / f"search-{short_name(train.model)}-{train.dataset}".lower()
+    runs.check_output_folder(folder)
     console = make_console()
     found = search(
         config_of, space, folder, trials, sampler, jobs, prune, search_seed,
@@ -77,7 +78,7 @@ def command(
     for row in found.rows[:SHOWN]:
         own = [_shown(row.settings.get(name, "")) for name in names]
         value = "" if row.value is None else f"{row.value:.4f}"
-        table.add_row(str(row.number), *own, value, str(row.best_epoch or ""), row.state)
+        table.add_row(str(row.number), *own, value, "" if row.best_epoch is None else str(row.best_epoch), row.state)
     console.print(table)
     if found.best is not None:
         flags_ = " ".join(f"--{n.replace('_', '-')} {_shown(v)}" for n, v in found.best.settings.items())

@@ -100,3 +100,16 @@ def test_the_command_prints_and_writes_what_was_found(tmp_path: Path) -> None:
     assert [f["number"] for f in written["findings"]] == PLANTED
     again = subprocess.run([*command, "--only", str(PLANTED[0])], capture_output=True, text=True)
     assert again.returncode == 1 and "2 is not 3" in again.stdout
+
+
+@pytest.mark.parametrize("flag", ["--calls", "--jobs", "--most"])
+@pytest.mark.parametrize("number", ["0", "-5"])
+def test_none_is_no_number_of_calls(
+    flag: str, number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from smore_ext.testing.fuzz.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["fuzz", flag, number])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"argument {flag}: expected at least 1, got {number}" in capsys.readouterr().err

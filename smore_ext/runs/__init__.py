@@ -2,7 +2,7 @@
 
 from smore_ext.runs.config_files import resolve
 from smore_ext.runs.exports import export
-from smore_ext.runs.folder import RunFolder, new_run_dir
+from smore_ext.runs.folder import RunFolder, check_output, check_output_folder, new_run_dir
 from smore_ext.runs.load import LoadedRun, Recommendation, load_run, run_dirs, seeds_config, unfinished_seeds
 from smore_ext.runs.lock import RunInUse
 from smore_ext.runs.records import read_result, write_json
@@ -14,6 +14,8 @@ __all__ = [
     "Recommendation",
     "RunFolder",
     "RunInUse",
+    "check_output",
+    "check_output_folder",
     "cpu_threads",
     "dataset_of",
     "export",

@@ -125,6 +125,24 @@ def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
     return cfg.output_dir
 
 
+def check_output(path: Path) -> None:
+    """Raises `FileExistsError` where a file that is written there would take the place of one of a run's, or a folder
+    is a run's."""
+    if path.name in (CONFIG, *RESULTS, IDS, MLFLOW) and _is_run(path.parent):
+        raise FileExistsError(f"{path} is a file of the run in {path.parent}: write to another one")
+
+
+def check_output_folder(path: Path) -> None:
+    """The same of a folder that several files are written to."""
+    if _is_run(path):
+        raise FileExistsError(f"{path} holds a run: write to another folder")
+
+
+def _is_run(path: Path) -> bool:
+    folder = RunFolder(path)
+    return folder.config.exists() or bool(folder.results())
+
+
 def check_new(folder: RunFolder) -> None:
     """Raises `FileExistsError` when a run is there."""
     if held := folder.results():

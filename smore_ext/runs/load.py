@@ -23,9 +23,8 @@ from smore_ext.runs.run import finished, open_dataset
 from smore_ext.settings.config import RunConfig
 from smore_ext.training import checkpoint
 from smore_ext.training.device import deterministic, usable_device
-from smore_ext.training.loop import build_model, check_data, make_evaluator
+from smore_ext.training.loop import build_model, check_data, check_settings, check_value, make_evaluator
 from smore_ext.training.metadata import About
-from smore_ext.training.progress import Progress
 from smore_ext.training.results import run_result
 
 
@@ -167,19 +166,25 @@ def load_run(
     config = RunConfig.from_dict(about.config, str(path)).replace(**changes)
     sources = config.sources if about.settings_from is None else tuple(about.settings_from)
     config = dataclasses.replace(config, sources=sources)
-    progress, stopped = _end_of(folder, about.progress)
+    progress, stopped = _end_of(folder, about)
     dataset = open_dataset(config, about.data.fingerprint) if dataset is None else dataset
     check_data(about.data.fingerprint, dataset, str(path))
     model = build_model(config, dataset, usable_device(config.train.device))
-    checkpoint.load_weights(model, weights)
+    checkpoint.load_weights(model, weights, path)
     return LoadedRun(run_dir, config, dataset, model.eval(), progress, stopped)
 
 
-def _end_of(folder: RunFolder, best: Progress) -> tuple[dict[str, Any], str | None]:
-    """Epochs, seconds and warnings of a whole run, given those up to its best epoch; and why it stopped."""
-    progress, stopped = dataclasses.asdict(best), None
+def _end_of(folder: RunFolder, about: About) -> tuple[dict[str, Any], str | None]:
+    """Epochs, seconds and warnings of a whole run, given what its best checkpoint says; and why it stopped.
+
+    Raises `CheckpointError` where that is another run's.
+    """
+    best, stopped = about.progress, None
+    progress = dataclasses.asdict(best)
     if folder.last.exists():
-        newer = About.read(checkpoint.load_metadata(folder.last), folder.last).progress
+        last = About.read(checkpoint.load_metadata(folder.last), folder.last)
+        check_settings(about.config, RunConfig.from_dict(last.config, str(folder.last)), str(folder.best))
+        check_value(folder, best, newer := last.progress)
         if newer.best_epoch == best.best_epoch:  # else the run was killed between its two checkpoints
             progress = dataclasses.asdict(newer)
     if folder.result.exists():

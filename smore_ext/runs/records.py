@@ -14,9 +14,10 @@ from typing import Any, Literal
 from smore_ext.data import Dataset
 from smore_ext.runs.folder import RunFolder
 from smore_ext.settings.fields import ConfigError, read_as
+from smore_ext.training import checkpoint
 from smore_ext.training.events import EpochDone, Event, RunFinished, RunStarted
 from smore_ext.training.files import check_regular, write_text
-from smore_ext.training.metadata import DataOf
+from smore_ext.training.metadata import About, DataOf
 
 
 class JsonReport:
@@ -58,6 +59,20 @@ def logged(path: Path) -> list[tuple[str, int]]:
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}, line {number} is damaged: {error}") from None
     return found
+
+
+def missing_epochs(folder: RunFolder) -> list[str]:
+    """Says what the log of a run lacks of the epochs that its last checkpoint knows."""
+    if not folder.last.exists():
+        return []
+    trained = About.read(checkpoint.load_metadata(folder.last), folder.last).progress.next_epoch
+    there = {epoch for _, epoch in logged(folder.metrics) if epoch < trained}
+    if len(there) >= trained:
+        return []
+    return [
+        f"{folder.metrics.name} was changed or deleted: it holds {len(there)} of the {trained} epochs before; weights "
+        f"and results do not depend on it"
+    ]
 
 
 @dataclass(frozen=True)

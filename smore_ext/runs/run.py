@@ -18,7 +18,7 @@ from smore_ext.registry import did_you_mean
 from smore_ext.runs.config_files import check_folder, read_config, write_config
 from smore_ext.runs.folder import RunFolder, check_new
 from smore_ext.runs.lock import locked
-from smore_ext.runs.records import JsonReport, read_result, write_ids, write_json
+from smore_ext.runs.records import JsonReport, missing_epochs, read_result, write_ids, write_json
 from smore_ext.runs.results import summarise
 from smore_ext.runs.trackers import TRACKERS
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, changed_settings, flag_name, merge
@@ -196,7 +196,8 @@ def _train_seed(
         raise checkpoint.CheckpointError(
             f"{folder.last} is gone, and the run cannot go on without it; still there: {left}. Put it back, or {again}"
         )
+    notes = [] if not resume else missing_epochs(folder)
     folder.delete_temporary()
     writers: list[Callable[[Event], None]] = [keep_config, JsonReport(folder.path)]
     writers += [make(folder.path) for name, make in TRACKERS.items() if getattr(config.train, name)]
-    return Trainer(config, dataset, folder, [*writers, *listeners]).run(resume)
+    return Trainer(config, dataset, folder, [*writers, *listeners], notes).run(resume)

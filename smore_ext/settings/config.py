@@ -307,11 +307,14 @@ def _by_name(layer: Layer) -> Iterator[tuple[str, Any]]:
 
 def _entries(layer: Layer, model: str) -> Iterator[tuple[str, Any, str]]:
     """(full name, converted value, place) of each entry of a layer for runs of `model`."""
-    known = known_names(config_class(model))
+    known, names = known_names(config_class(model)), dict[str, str]()
     for name, value in _by_name(layer):
         if name not in known:
             raise ConfigError(f"{layer.place(name)}: {_unknown(name, model, in_file=layer.source != FLAGS)}")
         full, setting = known[name]
+        if full in names:
+            raise ConfigError(f"{layer.place(name)}: expected once, got {full} as {names[full]!r} and as {name!r}")
+        names[full] = name
         yield full, setting.convert(value, layer.place(name)), layer.place(name)
 
 

@@ -10,7 +10,8 @@ metadata are in the header, and every tensor's name, shape and dtype are compare
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ _DIGESTS = {"smore_ext_digest", "tensors_digest"}
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that does not fit the run."""
+
+
+class Misfit(CheckpointError):
+    """Tensors that are not those of the model; the message says which."""
+
+
+@contextmanager
+def _of_file(path: Path | None) -> Iterator[None]:
+    """Says of which file a `Misfit` is."""
+    try:
+        yield
+    except Misfit as error:
+        raise CheckpointError(f"{path or 'checkpoint'} does not fit the model: {error}") from None
 
 
 def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -95,25 +109,27 @@ def unpack(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     stepped: Collection[str] | None = None,
+    path: Path | None = None,
 ) -> None:
     """Puts what `pack` returned back into a model, its optimizer and torch's generators, after all of it was checked.
 
-    `stepped`: the parameters whose moments must be there; None where that is not known. Raises `CheckpointError` for a
-    tensor that is missing, unknown, or of another shape or dtype.
+    `stepped`: the parameters whose moments must be there; None where that is not known. `path`: for messages. Raises
+    `CheckpointError` for a tensor that is missing, unknown, or of another shape or dtype.
     """
     weights = _with_data(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    _check_weights(model, weights)
     moments = {k: v for k, v in tensors.items() if k.startswith("optimizer.")}
-    state = {} if optimizer is None else _checked_state(moments, model, stepped)
-    if optimizer is None and moments:
-        raise _misfit(next(iter(moments)), "there", "nothing, as this model has no optimizer")
     others = {k: v for k, v in tensors.items() if not k.startswith(("model.", "optimizer."))}
     generators = {"rng.cpu": torch.get_rng_state()}
     if "rng.cuda" in others:  # a run may go on where there is no GPU
         generators["rng.cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_available() else others["rng.cuda"]
-    _check_tensors(others, generators)
+    with _of_file(path):
+        _check_weights(model, weights)
+        state = {} if optimizer is None else _checked_state(moments, model, stepped)
+        if optimizer is None and moments:
+            raise _misfit(next(iter(moments)), "there", "nothing, as this model has no optimizer")
+        _check_tensors(others, generators)
 
-    load_weights(model, weights)
+    load_weights(model, weights, path)
     if optimizer is not None:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     try:
@@ -124,14 +140,18 @@ def unpack(
         raise CheckpointError(f"checkpoint holds no state of a generator: {str(error).splitlines()[0]}") from None
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """`load_state_dict` with one line of error instead of a list; what is of the data may be missing."""
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path | None = None) -> None:
+    """`load_state_dict` with one line of error instead of a list; what is of the data may be missing.
+
+    `path`: of the file, for messages.
+    """
     weights = _with_data(model, weights)
-    _check_weights(model, weights)
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, ValueError, IndexError) as error:  # of what a model makes of its buffers
-        raise CheckpointError(f"checkpoint does not fit the model: {str(error).splitlines()[0]}") from None
+    with _of_file(path):
+        _check_weights(model, weights)
+        try:
+            model.load_state_dict(weights)
+        except (RuntimeError, ValueError, IndexError) as error:  # of what a model makes of its buffers
+            raise Misfit(str(error).splitlines()[0]) from None
 
 
 def _with_data(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -175,8 +195,8 @@ def _check_tensors(came: dict[str, Tensor], expected: dict[str, Tensor]) -> None
             raise _misfit(name, *(str(tensor.dtype).removeprefix("torch.") for tensor in (got, wanted)))
 
 
-def _misfit(name: str, came: object, expected: object) -> CheckpointError:
-    return CheckpointError(f"checkpoint does not fit the model: {name} is {came}, expected {expected}")
+def _misfit(name: str, came: object, expected: object) -> Misfit:
+    return Misfit(f"{name} is {came}, expected {expected}")
 
 
 def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -53,16 +53,24 @@ class Trainer:
         dataset: the data; validation must hold at least one interaction.
         store: says where the checkpoints go; the folder is made when the run starts.
         listeners: called with every event, in order.
+        notes: of what was found before, to be said with the warnings.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, store: Store, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        store: Store,
+        listeners: Sequence[Listener] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
         cfg = config.train
         if not len(dataset.valid.users):
             raise ValueError(
                 f"data set {dataset.name}: expected validation interactions (label 1), got {_why(dataset)}"
             )
         self.config, self.dataset, self.store = config, dataset, store
-        self.listeners = list(listeners)
+        self.listeners, self.notes = list(listeners), notes
         self.device = usable_device(cfg.device)
         torch.manual_seed(cfg.seed)
         self.model = build_model(config, dataset, self.device)
@@ -97,6 +105,8 @@ class Trainer:
             self.written_before = self.progress.seconds_writing
             self.progress.seconds_starting += since_last_run()
             self._emit(self._started())
+            for note in self.notes:
+                self._warn(note)
             self._take_note(RunBegins(self.dataset))
             if self.progress.next_epoch == 0:
                 self.keeper.keep(self._last(), None, write=True, now=True)
@@ -262,7 +272,7 @@ class Trainer:
         self._check_best(about.progress)
         if about.stepped is None and about.progress.steps and not any(k.startswith("optimizer.") for k in tensors):
             raise checkpoint.CheckpointError(f"{path} holds no moments, and {about.progress.steps} steps were taken")
-        checkpoint.unpack(tensors, self.model, self.optimizer, about.stepped)
+        checkpoint.unpack(tensors, self.model, self.optimizer, about.stepped, path)
         self.progress = about.progress
         then, now = about.versions, versions()
         for name in ("torch", "smore_ext"):
@@ -278,19 +288,28 @@ class Trainer:
             return
         if (key := self.config.train.selection) not in progress.validation:
             raise checkpoint.CheckpointError(f"{self.store.last} is damaged: its metadata lack validation {key}")
-        found = About.read(checkpoint.load(self.store.best)[1], self.store.best).progress.best_epoch
+        found = self._read_best(progress)[1]
         if found < progress.best_epoch:  # it is newer where the process died between the two
             raise checkpoint.CheckpointError(f"{self.store.best} is of epoch {found}, expected {progress.best_epoch}")
+
+    def _read_best(self, progress: Progress) -> tuple[dict[str, torch.Tensor], int]:
+        """Its weights and its epoch. Raises `CheckpointError` where it is another run's."""
+        weights, metadata = checkpoint.load(self.store.best)
+        about = About.read(metadata, self.store.best)
+        check_settings(about.config, self.config, str(self.store.best))
+        check_data(about.data.fingerprint, self.dataset, str(self.store.best))
+        check_value(self.store, about.progress, progress)
+        return weights, about.progress.best_epoch
 
     def _result(self) -> dict[str, Any]:
         """Test metrics of the best validation epoch, and all that describes the run."""
         cfg, progress, data = self.config.train, self.progress, self.dataset
         if progress.best_epoch < 0:
             raise TrainingDiverged(f"no epoch reached a valid {cfg.selection}; {self._kept()}")
-        weights, metadata = checkpoint.load(self.store.best)
-        if (epoch := About.read(metadata, self.store.best).progress.best_epoch) != progress.best_epoch:
+        weights, epoch = self._read_best(progress)
+        if epoch != progress.best_epoch:
             raise checkpoint.CheckpointError(f"{self.store.best} is of epoch {epoch}, expected {progress.best_epoch}")
-        checkpoint.load_weights(self.model, weights)
+        checkpoint.load_weights(self.model, weights, self.store.best)
         self._check_what_is_stored()
         begin = time.perf_counter()
         test = self.evaluator(self.model, "test")
@@ -351,6 +370,15 @@ def check_data(fingerprint: str, dataset: Dataset, where: str) -> None:
         raise checkpoint.CheckpointError(
             f"{where}: not made on this data ({dataset.name}): expected fingerprint {fingerprint[:12]}, "
             f"got {dataset.fingerprint[:12]}"
+        )
+
+
+def check_value(store: Store, best: Progress, last: Progress) -> None:
+    """Raises `CheckpointError` unless the best checkpoint's epoch has the value that the last one remembers of it."""
+    if best.best_epoch == last.best_epoch and best.best_value != last.best_value:
+        raise checkpoint.CheckpointError(
+            f"{store.best} and {store.last} are of different runs: epoch {best.best_epoch} has a value of "
+            f"{best.best_value} in the one, of {last.best_value} in the other"
         )
 
 

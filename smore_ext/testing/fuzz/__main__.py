@@ -32,15 +32,21 @@ class _Line:
         print(("\r" + text + " " * 8) if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m smore_ext.testing.fuzz", description=__doc__)
     parser.add_argument("target", nargs="?", default="ops", help=f"{', '.join(TARGETS)}, or package.module:function")
-    parser.add_argument("--calls", type=int, default=20_000, help="number of calls")
+    parser.add_argument("--calls", type=_count, default=20_000, help="number of calls")
     parser.add_argument("--seed", type=int, default=0, help="of the run")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this call of the run alone")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    parser.add_argument("--jobs", type=_count, default=2, help="processes side by side")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a call hangs")
-    parser.add_argument("--most", type=int, default=20, help="findings after which the run stops")
+    parser.add_argument("--most", type=_count, default=20, help="findings after which the run stops")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where outcomes and findings are written")
     options = parser.parse_args()
     first, calls = (0, options.calls) if options.only is None else (options.only, 1)
