@@ -52,6 +52,17 @@ def loop(loss: Callable[[Model], Tensor] = Model.forward, before_step: Callable[
     return train
 
 
+def replaced_data(model: Model) -> None:
+    grad = model.table.grad
+    grad.data = torch.where(grad > 0, grad, torch.zeros(()))
+
+
+def as_a_vector(model: Model) -> None:
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    vector = nn.utils.parameters_to_vector(grads)
+    nn.utils.vector_to_parameters(vector / vector.norm(), grads)
+
+
 def model_zero_grad(model: Model, optimizer: Optimizer) -> Model:
     for step in range(6):
         if step % 2:
@@ -180,6 +191,9 @@ LOOPS: dict[str, Callable[[Model, Optimizer], Model]] = {
     "maximize": group_settings(maximize=True),
     "amsgrad": group_settings(amsgrad=True),
     "tensor hooks": hooks,
+    "gradient's data halved": loop(before_step=lambda m: m.table.grad.data.mul_(0.5)),
+    "gradient's data replaced": loop(before_step=replaced_data),
+    "clipped by hand as a vector": loop(before_step=as_a_vector),
     "deepcopy": copied,
     "pickle": pickled,
 }

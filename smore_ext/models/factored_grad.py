@@ -65,6 +65,22 @@ class FactoredGrad(Tensor):
             content.rows = content.factor = None
         return content.dense
 
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        """The elements without history, as of any tensor: who writes to them writes to the gradient."""
+        return self.dense().data
+
+    @data.setter
+    def data(self, elements: Tensor) -> None:
+        if elements.shape != self.shape or elements.dtype != self.dtype or elements.device != self.device:
+            raise ValueError(
+                f"data of a gradient must be {self.dtype} of shape {tuple(self.shape)} on {self.device}, got "
+                f"{elements.dtype} of shape {tuple(elements.shape)} on {elements.device}"
+            )
+        content = self._content
+        content.rows = content.factor = None
+        content.dense = elements.detach()
+
     def numpy(self, *, force: bool = False) -> Any:
         return self.dense().numpy(force=force)
 

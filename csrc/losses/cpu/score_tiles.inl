@@ -83,6 +83,16 @@ SMORE_INLINE void log_sums(const T* rows, int64_t stride, const T* panels, int64
     }
   }
   for (int r = 0; r < kTileRows; ++r) log_sum[r] = shift[r] + std::log(lane_sum<T>(sum[r]));
+  // A score beyond T is infinite, and so is the sum; but not where another score is no number.
+  for (int r = 0; r < kTileRows; ++r) {
+    if (!std::isinf(shift[r]) || n == 0) continue;
+    bool numbers = true;
+    for (int64_t p = 0; p < n_panels; ++p) {
+      scores<T>(rows, stride, panels + p * C * d, d, inverse, s);
+      for (int64_t c = 0; c < std::min(C, n - p * C); ++c) numbers &= !std::isnan(s[r][c / W][c % W]);
+    }
+    log_sum[r] = numbers ? shift[r] : std::numeric_limits<T>::quiet_NaN();
+  }
 }
 
 // What the gradients of sums of log sums are made of. A block of probabilities exp(s_ij - log_sum) is computed once and
