@@ -28,5 +28,7 @@ def test_what_goes_wrong_is_said_where_the_device_is_used(capfd: pytest.CaptureF
     assert thread is not None
     thread.join(60)
     assert capfd.readouterr().err == ""
+    with pytest.raises(ValueError, match="device: 'meta' cannot be used: it holds no numbers"):
+        usable_device("meta")
     with pytest.raises(ValueError, match="device: 'cuda:99' cannot be used"):
         usable_device("cuda:99")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-ALWAYS = ["run:kill", "run:ENOSPC:4"]
+ALWAYS = ["run:kill", "run:ENOSPC:4 writer:kill:9 resume:kill:7 run:EROFS:9"]  # several in one process
 DEEP = [
-    *("epochs:kill", "resume:kill", "overwrite:kill", "seeds:kill", "run:ENOSPC", "run:EROFS", "run:EIO"),
+    *("epochs:kill", "writer:kill", "writer:ENOSPC", "resume:kill", "overwrite:kill", "seeds:kill", "run:ENOSPC", "run:EROFS", "run:EIO"),
     *("resume:ENOSPC", "overwrite:ENOSPC", "seeds:ENOSPC"),
 ]
 
@@ -38,10 +38,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_a_run_survives_what_happens_at_any_of_its_calls(library: Path, tmp_path: Path, scenario: str) -> None:
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     places = {"LD_PRELOAD": str(library), "PYTHONPATH": paths, "XDG_CACHE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "faults.strike", str(tmp_path), scenario]
+    command = [sys.executable, "-m", "faults.strike", str(tmp_path), *scenario.split()]
     environment = {**os.environ, **places, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["wrong"], "\n".join(found["wrong"])
-    assert found["calls"][scenario] > 50, "the library does not see the calls"
+    assert min(found["calls"].values()) > 40, "the library does not see the calls"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,32 @@ def test_ops_name_what_is_no_tensor(name: str, value: object, kind: str) -> None
     op = name.partition(" ")[0]
     with pytest.raises(TypeError, match=rf"^smore_ext::{op}: {argument} must be a torch.Tensor, got {kind}$"):
         call(value)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_ops_take_dense_tensors(name: str) -> None:
+    call, argument = OPS[name]
+    op = name.partition(" ")[0]
+    with pytest.raises(
+        TypeError, match=rf"^smore_ext::{op}: {argument} must be a dense tensor, got layout torch.sparse"
+    ):
+        call(torch.eye(3).to_sparse())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.propagate(GRAPH, F, 1.5), "smore_ext::propagate: n_layers must be a whole number, got 1.5"),
+        (lambda: ops.masked_topk(F, F, 2.0), "smore_ext::masked_topk: k must be a whole number, got 2.0"),
+        (lambda: ops.dropout(F, 0.5, "x"), "smore_ext::dropout: seed must be a whole number, got 'x'"),
+        (lambda: ops.dropout(F, "x", 1), "smore_ext::dropout: p must be a number, got 'x'"),
+        (lambda: ops.spectrum_fusion(None, [F], F), "smore_ext::spectrum_fusion: xs must hold torch.Tensors, got None"),
+        (lambda: Graph.from_edges(T.to(torch.uint16), T, None, (3, 3)), "row must be .* got torch.uint16"),
+    ],
+)  # fmt: skip
+def test_ops_name_what_is_no_number(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
 
 
 def test_every_op_is_asked() -> None:

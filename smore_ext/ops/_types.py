@@ -1,4 +1,5 @@
-"""Arguments that are no tensors are refused by name: a numpy array or a list has no place in an op or a graph."""
+"""Arguments of another kind are refused by name: a numpy array or a list has no place in an op or a graph, nor has a
+fraction where numbers are whole."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 P = ParamSpec("P")
@@ -14,12 +16,16 @@ T = TypeVar("T")
 
 _SINGLE = {"Tensor": False, "Tensor | None": True}  # annotation -> whether None will do
 _SEVERAL = "Sequence[Tensor]"
+_NUMBERS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation -> what is none, and what one is called
+    "int": ((float, str, list, tuple), "a whole number"),
+    "float": ((str, list, tuple), "a number"),
+}
 _INSTEAD: dict[str, Callable[..., Any]] = {}  # what an op is under the transforms of torch.func
 
 
 def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
-    """Raises `TypeError` when what is annotated as a tensor, or a sequence of them, is none. Names the argument, what
-    is expected and what came."""
+    """Raises `TypeError` when what is annotated as a tensor, a sequence of them, or a number, is none. Names the
+    argument, what is expected and what came. Tensors that ops take are dense."""
     kinds = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     names = list(kinds)
     is_op = "." not in function.__qualname__ and function.__module__.startswith("smore_ext.ops.")
@@ -30,7 +36,15 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
         if kind in _SINGLE:
             if not (isinstance(value, Tensor) or (value is None and _SINGLE[kind])):
                 raise TypeError(f"{place}: {name} must be a torch.Tensor, got {_named(value)}")
+            if is_op and value is not None and value.layout != torch.strided:
+                raise TypeError(f"{place}: {name} must be a dense tensor, got layout {value.layout}: to_dense() is one")
+        elif kind in _NUMBERS:
+            others, what = _NUMBERS[kind]
+            if isinstance(value, others):
+                raise TypeError(f"{place}: {name} must be {what}, got {value!r}")
         elif kind == _SEVERAL and not isinstance(value, Tensor):
+            if value is None:
+                raise TypeError(f"{place}: {name} must hold torch.Tensors, got None")
             for entry in value:
                 if not isinstance(entry, Tensor):
                     raise TypeError(f"{place}: {name} must hold torch.Tensors, got {_named(entry)}")

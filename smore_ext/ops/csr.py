@@ -12,6 +12,7 @@ from smore_ext.ops._types import takes_tensors
 from smore_ext.ops.modes import ordinary, outside_modes
 from smore_ext.ops.structure import CsrStructure, compress, index_dtype
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 CONTIGUOUS: dict[str, Any] = {"memory_format": torch.contiguous_format}
 
 
@@ -338,8 +339,11 @@ class CsrMatrix:
         """
         n_rows, n_cols = checked_shape(shape)
         for name, index, limit in (("row", row, n_rows), ("col", col, n_cols)):
-            if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool or index.ndim != 1:
-                raise TypeError(f"{name} must be a 1-d integer tensor, got {index.dtype} of shape {tuple(index.shape)}")
+            if index.dtype not in INTEGERS or index.ndim != 1:
+                raise TypeError(
+                    f"{name} must be a 1-d tensor of int64, int32, int16, int8 or uint8, got {index.dtype} of shape "
+                    f"{tuple(index.shape)}"
+                )
             if index.shape[0] and (int(index.min()) < 0 or int(index.max()) >= limit):
                 raise IndexError(f"{name} must be in 0..{limit - 1}, got {int(index.min())}..{int(index.max())}")
         check_alike("", **{"row": row, "col": col} | ({} if weight is None else {"weight": weight}))
