@@ -31,21 +31,21 @@ SIZES = {"baby": (19_445, 7_050, 160_792), "elec": (192_403, 63_001, 1_689_188)}
 CONNECTIONS, REQUESTS, SECONDS, TURNS = 8, 2000, 20.0, 5
 
 
-def factors(n_users: int, n_items: int, n_interactions: int) -> serving.Served:
+def factors(n_users: int, n_items: int, n_interactions: int) -> serving.Factors:
     generator = torch.Generator().manual_seed(0)
     users = torch.randint(n_users, (n_interactions,), generator=generator)
     items = torch.randint(n_items, (n_interactions,), generator=generator)
     parts = {"embedding": torch.randn(n_items, 64, generator=generator)}
-    return serving.Served(
-        torch.randn(n_users, 64, generator=generator),
-        parts["embedding"],
-        parts,
+    return serving.Factors(
         Graph.from_edges(users, items, None, (n_users, n_items)),
         torch.arange(n_items),
         torch.ones(n_users, dtype=torch.bool),
         tuple(f"u{n}" for n in range(n_users)),
         tuple(f"i{n}" for n in range(n_items)),
         {"model": "random", "dataset": "random", "fingerprint": ""},
+        users=torch.randn(n_users, 64, generator=generator),
+        items=parts["embedding"],
+        parts=parts,
     )
 
 

@@ -17,7 +17,7 @@ from smore_ext.serving import Similar
 
 PROG = "python -m smore_ext.explain"
 HELP = """Print what a user's score of an item is made of, by parts of the model whose contributions add up to it, and
-which of the user's items are nearest to it in each.
+which of the user's items are nearest to it in each; of a model of weights between items, which vote for it most.
 
 RUN is a run's folder, or a file that `smore export RUN --served` wrote, which needs no data."""
 
@@ -30,7 +30,8 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
 @click.option("--data-path", type=Path, metavar="PATH", help="where the data is now, if it moved")
 @click.option("--json", "json_file", type=Path, metavar="FILE", help="also write it to this file")
 def command(run_dir: Path, user: str, item: str, k: int, data_path: Path | None, json_file: Path | None) -> int:
-    found = served_model(run_dir, data_path).explain(user, item, k)
+    model = served_model(run_dir, data_path)
+    found = model.explain(user, item, k)
     if json_file is not None:
         runs.write_json(json_file, asdict(found))
     console = make_console()
@@ -38,7 +39,7 @@ def command(run_dir: Path, user: str, item: str, k: int, data_path: Path | None,
     seen = "; the user has had it" if found.seen else ""
     console.print(near_table(f"user {user}, item {item}: score {found.score:.4f}{seen}", "contribution", parts, "part"))
     for name, items in found.nearest.items():
-        console.print(near_table(f"the user's items nearest to it by {name}", "cosine", items))
+        console.print(near_table(f"the user's items nearest to it by {name}", model.nearness, items))
     return 0
 
 

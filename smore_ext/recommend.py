@@ -13,7 +13,7 @@ from smore_ext.cli import run_command
 from smore_ext.console import make_console, recommendation_table
 from smore_ext.runs import Recommendation
 from smore_ext.serving import Served
-from smore_ext.serving.lists import write_lists
+from smore_ext.serving.lists import lists_of_run, write_lists
 
 PROG = "python -m smore_ext.recommend"
 HELP = """Print the unseen items that a trained model ranks first for users, or write the lists of all users.
@@ -24,6 +24,7 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
 @click.command(help=HELP)
 @click.argument("run_dir", type=Path, metavar="RUN")
 @click.option("--user", "users", multiple=True, metavar="ID", help="user id, as in the data; may be given repeatedly")
+@click.option("--users", "users_file", type=Path, metavar="FILE", help="ids of users, one a line")
 @click.option("--all", "all_file", type=Path, metavar="FILE", help="write lists of all users: .jsonl or .parquet")
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="number of items")
 @click.option(
@@ -33,6 +34,7 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
     show_default=True,
     help="items taken as seen: all the user's interactions, or those of train only, to check the ranking",
 )
+@click.option("--keep-seen", is_flag=True, help="leave no item out that the user has had")
 @click.option("--allow", type=Path, metavar="FILE", help="the items that may be recommended, one id a line")
 @click.option("--deny", type=Path, metavar="FILE", help="items that may not, one id a line")
 @click.option("--data-path", type=Path, metavar="PATH", help="where the data is now, if it moved")
@@ -40,35 +42,46 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
 def command(
     run_dir: Path,
     users: tuple[str, ...],
+    users_file: Path | None,
     all_file: Path | None,
     k: int,
     mask: str,
+    keep_seen: bool,
     allow: Path | None,
     deny: Path | None,
     data_path: Path | None,
     json_file: Path | None,
 ) -> int:
-    if bool(users) == bool(all_file):
-        raise click.UsageError("expected --user ID, or --all FILE for all users")
-    rules = bool(allow or deny or all_file)
-    if mask == "train" and (rules or run_dir.suffix == serving.SUFFIX):
-        raise click.UsageError("--mask train: expected a run and single users, without --allow and --deny")
+    if bool(users or users_file) == bool(all_file):
+        raise click.UsageError("expected --user ID, --users FILE, or --all FILE for all users")
+    file, rules = run_dir.suffix == serving.SUFFIX, bool(allow or deny or all_file or keep_seen)
+    if mask == "train" and (rules or file):
+        raise click.UsageError("--mask train: expected a run and single users, without --allow, --deny and --keep-seen")
+    for place in (all_file, json_file):
+        if place is not None:
+            runs.check_output(place)
+    asked = [*users, *(ids_of(users_file) if users_file else [])]
+    if not asked and not all_file:
+        raise click.UsageError(f"{users_file}: expected ids of users, one a line, got none")
+    chosen, refused = (None if place is None else ids_of(place) for place in (allow, deny))
+    limits = k, not keep_seen, chosen, refused or ()
     console = make_console()
-    if rules or run_dir.suffix == serving.SUFFIX:
-        served = served_model(run_dir, data_path)
-        chosen, refused = (None if file is None else ids_of(file) for file in (allow, deny))
-        if all_file is not None:
-            count = write_lists(served.all_lists(k, True, chosen, refused or ()), all_file)
-            console.print(f"lists of {count:,} users in {all_file}", soft_wrap=True)
-            return 0
-        found = served.recommend(users, k, True, chosen, refused or ())
-        lists = {user: [Recommendation(near.item, near.value, "") for near in items] for user, items in found.items()}
+    run = None if file else runs.load_run(one_run(run_dir), data_path, device="cpu" if rules else None)
+    if all_file is not None:
+        plain = run is not None and not serving.servable(run.model) and not (allow or deny or keep_seen)
+        found = lists_of_run(run, k) if run and plain else serving.load(run or run_dir).all_lists(*limits)
+        console.print(f"lists of {write_lists(found, all_file):,} users in {all_file}", soft_wrap=True)
+        return 0
+    if run is None or rules:
+        served = serving.load(run or run_dir).recommend(asked, *limits)
+        lists = {user: [Recommendation(near.item, near.value, "") for near in items] for user, items in served.items()}
     else:
-        lists = runs.load_run(one_run(run_dir), data_path).recommend(users, k, mask)
+        lists = run.recommend(asked, k, mask)
     if json_file is not None:
         runs.write_json(json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()})
     for user, items in lists.items():
-        console.print(recommendation_table(user, items, f"seen items left out: {mask}"))
+        left_out = "seen items kept" if keep_seen else f"seen items left out: {mask}"
+        console.print(recommendation_table(user, items, left_out))
     return 0
 
 

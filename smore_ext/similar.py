@@ -15,7 +15,8 @@ from smore_ext.recommend import served_model
 
 PROG = "python -m smore_ext.similar"
 HELP = """Print the items of the largest cosine with an item: by final embeddings, or by one part of them (behaviour, a
-modality, fusion; a part that there is not is told with those that there are).
+modality, fusion; a part that there is not is told with those that there are). Of a model of weights between items, the
+items that it votes for most.
 
 RUN is a run's folder, or a file that `smore export RUN --served` wrote, which needs no data."""
 
@@ -30,12 +31,13 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
 def command(
     run_dir: Path, items: tuple[str, ...], by: str | None, k: int, data_path: Path | None, json_file: Path | None
 ) -> int:
-    lists = served_model(run_dir, data_path).similar(items, k, by)
+    model = served_model(run_dir, data_path)
+    lists = model.similar(items, k, by)
     if json_file is not None:
         runs.write_json(json_file, {str(item): [near._asdict() for near in found] for item, found in lists.items()})
     console = make_console()
     for item, found in lists.items():
-        console.print(near_table(f"like item {item}, by {by or 'final embeddings'}", "cosine", found))
+        console.print(near_table(f"like item {item}, by {by or model.whole}", model.nearness, found))
     return 0
 
 

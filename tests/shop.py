@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from smore_ext.graph import Graph
-from smore_ext.serving import Served
+from smore_ext.serving import Factors, Served
 
 USERS, ITEMS = 30, 40
 ODD = "b/7 <é>&?#%"  # an id that a careless server or page would break at
@@ -19,22 +19,22 @@ PIXEL = bytes.fromhex(  # a PNG of one
 )
 
 
-def served_model(seed: int = 0) -> Served:
+def served_model(seed: int = 0) -> Factors:
     """Users and items of random factors; the last user has no train interaction, item 7 an odd id."""
     generator = torch.Generator().manual_seed(seed)
     parts = {name: torch.randn(ITEMS, 8, generator=generator) for name in ("behaviour", "text")}
     had = (torch.rand(USERS, ITEMS, generator=torch.Generator().manual_seed(1)) < 0.15).nonzero().T
     trained = torch.arange(USERS) < USERS - 1
-    return Served(
-        torch.randn(USERS, 8, generator=generator),
-        parts["behaviour"] + parts["text"],
-        parts,
+    return Factors(
         Graph.from_edges(had[0], had[1], None, (USERS, ITEMS)),
         torch.arange(ITEMS),
         trained,
         tuple(f"u{n}" for n in range(USERS)),
         tuple(ODD if n == 7 else f"b{n}" for n in range(ITEMS)),
         {"model": "Planted", "dataset": "shop", "fingerprint": f"{seed:064}"},
+        users=torch.randn(USERS, 8, generator=generator),
+        items=parts["behaviour"] + parts["text"],
+        parts=parts,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 
-from smore_ext import audit, compare, evaluate, runs, search, train
+from smore_ext import audit, compare, evaluate, export, recommend, runs, search, train
 from smore_ext.runs.folder import check_output
 from smore_ext.settings.config import FLAGS, Layer, merge
 from smore_ext.settings.fields import ConfigError
@@ -111,6 +111,19 @@ def test_no_command_writes_over_a_runs_files(
     assert f"{run / name} is a file of the run in {run}: write to another one" in capsys.readouterr().err
     assert contents(run) == before
     check_output(run / "another.json")  # beside them is as good a place as any
+
+
+@pytest.mark.parametrize("name", [BEST, LAST, "ids.json"])
+def test_nothing_is_exported_over_a_runs_files(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(run)
+    assert export.main([str(run), "-o", str(run / name)]) == 2
+    assert export.main([str(run), "-o", str(run)]) == 2
+    for flag in ("--all", "--json"):
+        more = ["--user", "1"] if flag == "--json" else []
+        assert recommend.main([str(run), flag, str(run / LOG), *more]) == 2
+    err = capsys.readouterr().err
+    assert f"{run} holds a run: write to another folder" in err and f"{run / LOG} is a file of the run in {run}" in err
+    assert contents(run) == before
 
 
 def test_folders_of_runs_hold_nothing_else(run: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:

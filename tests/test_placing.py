@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 
 import smore_ext
 from benchmarks import place_items
-from smore_ext import serving
-from smore_ext.data import Dataset, Pairs, builtin_dataset
+from smore_ext import export, runs, serving
+from smore_ext.data import Dataset, DatasetError, Pairs, builtin_dataset
 from smore_ext.graph import Graph
 from smore_ext.prepare.rules import Rules, labelled
-from smore_ext.serving import QuestionError, Served
+from smore_ext.serving import Factors, QuestionError
 
 OLD, NEW, USERS = 400, 30, 60
 
 
-def planted(noise: float = 0.01, ids: bool = True) -> tuple[Served, dict[str, torch.Tensor], torch.Tensor]:
+def planted(noise: float = 0.01, ids: bool = True) -> tuple[Factors, dict[str, torch.Tensor], torch.Tensor]:
     """A model whose items are a linear map of their features' directions; features and embeddings of new ones."""
     generator = torch.Generator().manual_seed(0)
     features = {
@@ -32,17 +34,17 @@ def planted(noise: float = 0.01, ids: bool = True) -> tuple[Served, dict[str, to
         part = F.normalize(table, dim=1) @ torch.randn(table.shape[1], 8, generator=generator) + 0.3
         parts[name] = part + noise * torch.randn(part.shape, generator=generator)
     pairs = (torch.rand(USERS, OLD, generator=generator) < 0.05).nonzero().T
-    model = Served(
-        torch.randn(USERS, 8, generator=generator),
-        (parts["image"] + parts["text"])[:OLD],
-        {name: part[:OLD] for name, part in parts.items()},
+    model = Factors(
         Graph.from_edges(pairs[0], pairs[1], None, (USERS, OLD)),
         torch.arange(OLD),
         torch.ones(USERS, dtype=torch.bool),
         tuple(f"u{n}" for n in range(USERS)) if ids else None,
         tuple(f"b{n}" for n in range(OLD)) if ids else None,
         {"model": "Planted", "dataset": "planted", "fingerprint": ""},
-        {name: table[:OLD] for name, table in features.items()},
+        users=torch.randn(USERS, 8, generator=generator),
+        items=(parts["image"] + parts["text"])[:OLD],
+        parts={name: part[:OLD] for name, part in parts.items()},
+        features={name: table[:OLD] for name, table in features.items()},
     )
     return model, {name: table[OLD:] for name, table in features.items()}, (parts["image"] + parts["text"])[OLD:]
 
@@ -98,9 +100,7 @@ def test_a_file_places_too(tmp_path: Path) -> None:
     assert again.recommend(["u1"], 30) == grown.recommend(["u1"], 30)
     assert again.with_items({"text": features["text"][:1]}, ["newer"]).item_ids[-1] == "newer"  # type: ignore[index]
     serving.write(model, tmp_path / "z.safetensors", placing=False)
-    with pytest.raises(
-        QuestionError, match="expected a model whose data has features that it reads, got one that has none"
-    ):
+    with pytest.raises(QuestionError, match="expected a model whose data has features, got one that has none"):
         smore_ext.load(tmp_path / "z.safetensors").with_items(features, NAMES)
 
 
@@ -165,3 +165,59 @@ def test_items_that_are_cold_by_their_split() -> None:
     assert recall["placed"] > recall["chance"] + 0.1
     shares = found["ways"]["chance"]["times in test"]
     assert shares.shape == (4,) and ((shares >= 0) & (shares <= 1)).all()
+
+
+# Models that read no features, on data that has them
+
+
+def folder_run(place: Path, model: str = "LightGCN", rows: int = 40) -> Path:
+    """A run on a folder whose features the model does not read."""
+    data = tiny.write_dataset(place / "data", features=True)
+    random = np.random.default_rng(5)
+    for modality, width in (("image", 7), ("text", 6)):
+        table = random.standard_normal((rows, width), dtype=np.float32)
+        np.save(data / "tiny" / f"{modality}_feat.npy", table)
+    config = runs.resolve({"model": model, "dataset": "tiny", "data_path": data, "epochs": 1, "embedding_dim": 4})
+    runs.train(config, runs.open_dataset(config), place / "run")
+    return place / "run"
+
+
+@pytest.mark.parametrize("rows", [40, 45])
+def test_features_that_the_model_does_not_read_place_items(rows: int, tmp_path: Path) -> None:
+    run, file = folder_run(tmp_path, rows=rows), tmp_path / "x.safetensors"
+    model = smore_ext.load(run)
+    assert isinstance(model, Factors) and not model.features  # nothing is read before it is asked for
+    new = {"image": torch.randn(2, 7, generator=torch.Generator().manual_seed(0))}
+    grown = model.with_items(new)
+    assert grown.placing.weights.keys() == {"image", "text"} and len(grown.items) == 42
+    assert export.main([str(run), "-o", str(file), "--served"]) == 0
+    (tmp_path / "data").rename(tmp_path / "gone")
+    assert smore_ext.load(file).with_items(new).recommend([3], 42) == grown.recommend([3], 42)
+
+
+def test_other_or_broken_data_do_not_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, file = folder_run(tmp_path), tmp_path / "x.safetensors"
+    model = smore_ext.load(run)
+    features = tmp_path / "data" / "tiny" / "text_feat.npy"
+    features.write_bytes(features.read_bytes()[:-9])
+    assert model.recommend([3])  # they are not read
+    with pytest.raises(DatasetError, match="text_feat.npy"):
+        model.with_items({"image": torch.ones(1, 7)})
+    assert export.main([str(run), "-o", str(file), "--served"]) == 2
+    message = capsys.readouterr().err
+    assert "text_feat.npy" in message and "--no-placing writes the file without" in message and not file.exists()
+    assert export.main([str(run), "-o", str(file), "--served", "--no-placing"]) == 0
+    features.unlink()
+    table = tmp_path / "data" / "tiny" / "tiny.inter"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(QuestionError, match="expected the data that the run was trained on, got another"):
+        model.with_items({"image": torch.ones(1, 7)})
+
+
+def test_data_without_features_place_nothing(tmp_path: Path) -> None:
+    run, file = folder_run(tmp_path), tmp_path / "x.safetensors"
+    for path in (tmp_path / "data" / "tiny").glob("*.npy"):
+        path.unlink()
+    with pytest.raises(QuestionError, match="expected a model whose data has features, got one that has none"):
+        smore_ext.load(run).with_items({"image": torch.ones(1, 7)})
+    assert export.main([str(run), "-o", str(file), "--served"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from benchmarks import fold_in
 from smore_ext import explain, export, recommend, runs, serving, similar, train
 from smore_ext.data import DatasetError, builtin_dataset
 from smore_ext.evaluation.ranking import embeddings, evaluating
-from smore_ext.models import MODELS
+from smore_ext.models import MODELS, LightGCN
 from smore_ext.runs import LoadedRun
-from smore_ext.serving import Served
+from smore_ext.serving import Factors
 from smore_ext.serving.forms import write_form
 from smore_ext.serving.lists import write_lists
 from smore_ext.settings.config import RunConfig, without_places
@@ -40,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
 
 
 @pytest.fixture(scope="module")
-def served(run: LoadedRun) -> Served:
+def served(run: LoadedRun) -> Factors:
     return smore_ext.load(run)
 
 
@@ -49,7 +50,7 @@ def had(run: LoadedRun, user: int) -> set[int]:
     return {int(i) for split in (data.train, data.valid, data.test) for i in split.items[split.users == user]}
 
 
-def test_lists_are_those_of_the_run(run: LoadedRun, served: Served) -> None:
+def test_lists_are_those_of_the_run(run: LoadedRun, served: Factors) -> None:
     users = served.trained.nonzero()[:, 0].tolist()
     theirs = run.recommend(users, 7)
     ours = served.recommend(users, 7)
@@ -57,7 +58,7 @@ def test_lists_are_those_of_the_run(run: LoadedRun, served: Served) -> None:
     assert dict(served.all_lists(7)) == ours
 
 
-def test_what_may_be_recommended(run: LoadedRun, served: Served) -> None:
+def test_what_may_be_recommended(run: LoadedRun, served: Factors) -> None:
     users, items = embeddings(run.model)
     scores = users @ items.T
     some = [3, 9, 12, 20, 31]
@@ -86,9 +87,18 @@ def test_what_may_be_recommended(run: LoadedRun, served: Served) -> None:
         ({"users": [0], "k": 0}, ValueError, "k must be at least 1, got 0"),
     ],
 )
-def test_bad_questions(served: Served, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_questions(served: Factors, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         served.recommend(**arguments)
+
+
+PARTS = {
+    "SMORE": ["behaviour", *DATA.features, "fusion"],
+    "MGCN": ["behaviour", "side"],
+    "FREEDOM": ["behaviour", "content"],
+    "LATTICE": ["behaviour", "content"],
+    "VBPR": ["behaviour", *DATA.features],
+}
 
 
 def test_parts_are_what_items_are_the_sum_of() -> None:
@@ -101,11 +111,27 @@ def test_parts_are_what_items_are_the_sum_of() -> None:
         with evaluating(model):
             parts = model.item_parts()
             torch.testing.assert_close(sum(parts.values()), model.embeddings()[1], msg=name)
-        if name == "SMORE":
-            assert list(parts) == ["behaviour", *data.features, "fusion"]
+            assert all(bool(part.any()) for part in parts.values()), name
+        assert list(parts) == PARTS.get(name, ["embedding"]), name
 
 
-def test_explanations_add_up_and_name_the_nearest(run: LoadedRun, served: Served) -> None:
+class Doubled(LightGCN):
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        users, items = super().embeddings()
+        return users, 2 * items
+
+    def item_parts(self) -> dict[str, Tensor]:
+        return {"half": self.embeddings()[1] / 2}
+
+
+def test_parts_that_are_not_all_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "Doubled", Doubled)
+    runs.train(config_of("Doubled", embedding_dim=4), DATA, tmp_path / "run")
+    with pytest.raises(ValueError, match="Doubled.item_parts: expected parts whose sum is the items' embeddings"):
+        smore_ext.load(runs.load_run(tmp_path / "run", dataset=DATA))
+
+
+def test_explanations_add_up_and_name_the_nearest(run: LoadedRun, served: Factors) -> None:
     users, items = embeddings(run.model)
     for user, item in ((0, 5), (7, 30), (3, next(iter(had(run, 3))))):
         found = served.explain(user, item, k=2)
@@ -121,7 +147,7 @@ def test_explanations_add_up_and_name_the_nearest(run: LoadedRun, served: Served
             assert [n.value for n in near] == pytest.approx(best.values[:2].tolist())
 
 
-def test_similar_items_by_part(served: Served) -> None:
+def test_similar_items_by_part(served: Factors) -> None:
     for by in (None, *served.parts):
         table = F.normalize((served.items if by is None else served.parts[by]).double(), dim=1)
         near = served.similar([4], 5, by)[4]
@@ -136,7 +162,7 @@ def test_similar_items_by_part(served: Served) -> None:
         served.similar([4], by="txt")
 
 
-def test_a_file_is_enough(run: LoadedRun, served: Served, tmp_path: Path) -> None:
+def test_a_file_is_enough(run: LoadedRun, served: Factors, tmp_path: Path) -> None:
     serving.write(served, tmp_path / "x.safetensors")
     back = smore_ext.load(tmp_path / "x.safetensors")
     users = served.trained.nonzero()[:, 0].tolist()
@@ -149,7 +175,7 @@ def test_a_file_is_enough(run: LoadedRun, served: Served, tmp_path: Path) -> Non
         serving.write(served, tmp_path / "x.bin")
 
 
-def test_an_index_gives_the_same_lists(served: Served, tmp_path: Path) -> None:
+def test_an_index_gives_the_same_lists(served: Factors, tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     write_form(served, tmp_path / "x.faiss")
     index = faiss.read_index(str(tmp_path / "x.faiss"))
@@ -162,7 +188,7 @@ def test_an_index_gives_the_same_lists(served: Served, tmp_path: Path) -> None:
         assert score[0].tolist() == pytest.approx([near.value for near in ours], rel=1e-5)
 
 
-def test_a_program_gives_the_same_scores(served: Served, tmp_path: Path) -> None:
+def test_a_program_gives_the_same_scores(served: Factors, tmp_path: Path) -> None:
     write_form(served, tmp_path / "x.pt2")
     program = torch.export.load(tmp_path / "x.pt2").module()
     for users in (torch.tensor([3]), torch.tensor([5, 0, 7])):
@@ -176,7 +202,7 @@ def test_a_part_that_is_all_is_written_too(tmp_path: Path) -> None:
     assert smore_ext.load(tmp_path / "x.safetensors").explain(2, 9) == model.explain(2, 9)
 
 
-def test_what_is_served_outlives_its_file(served: Served, tmp_path: Path) -> None:
+def test_what_is_served_outlives_its_file(served: Factors, tmp_path: Path) -> None:
     """Tensors that are mapped would change with a file that is written over."""
     path = tmp_path / "x.safetensors"
     serving.write(served, path)
@@ -185,7 +211,7 @@ def test_what_is_served_outlives_its_file(served: Served, tmp_path: Path) -> Non
     assert model.recommend([0], 9) == served.recommend([0], 9)
 
 
-def test_a_flipped_bit_is_noticed(served: Served, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_noticed(served: Factors, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     serving.write(served, path)
     content = bytearray(path.read_bytes())
@@ -195,29 +221,22 @@ def test_a_flipped_bit_is_noticed(served: Served, tmp_path: Path) -> None:
         smore_ext.load(path)
 
 
-def test_damaged_and_other_files(run: LoadedRun, served: Served, tmp_path: Path) -> None:
+def test_damaged_and_other_files(run: LoadedRun, served: Factors, tmp_path: Path) -> None:
     good = tmp_path / "x.safetensors"
     serving.write(served, good)
     (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cut.safetensors cannot be read"):
         smore_ext.load(tmp_path / "cut.safetensors")
-    with pytest.raises(CheckpointError, match="expected what smore export writes"):
+    with pytest.raises(CheckpointError, match="expected what smore export --served writes"):
         smore_ext.load(run.run_dir / "best.safetensors")
     with pytest.raises(FileNotFoundError):
         smore_ext.load(tmp_path / "no.safetensors")
-    short = Served(**{**{f: getattr(served, f) for f in served.__dataclass_fields__}, "trained": served.trained[:3]})
-    serving.write(short, good)
+    serving.write(dataclasses.replace(served, trained=served.trained[:3]), good)
     with pytest.raises(CheckpointError, match="is damaged: 3 marks for 30 users"):
         smore_ext.load(good)
 
 
-def test_models_of_scores_are_refused(tmp_path: Path) -> None:
-    runs.train(config_of("EASE"), DATA, tmp_path / "run")
-    with pytest.raises(ValueError, match="EASE: expected a model whose scores are dot products"):
-        smore_ext.load(runs.load_run(tmp_path / "run", dataset=DATA))
-
-
-def test_lists_in_files(served: Served, tmp_path: Path) -> None:
+def test_lists_in_files(served: Factors, tmp_path: Path) -> None:
     count = write_lists(served.all_lists(4), tmp_path / "l.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
     assert len(rows) == count == int(served.trained.sum())
@@ -236,7 +255,7 @@ def test_lists_in_files(served: Served, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.jsonl"]
 
 
-def test_lists_in_parquet(served: Served, tmp_path: Path) -> None:
+def test_lists_in_parquet(served: Factors, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     write_lists(served.all_lists(4), tmp_path / "l.parquet")
     table = parquet.read_table(tmp_path / "l.parquet").to_pylist()
@@ -296,8 +315,8 @@ def test_commands_by_raw_ids_without_the_data(
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        (recommend, [], "expected --user ID, or --all FILE"),
-        (recommend, ["--user", "u1", "--all", "x.jsonl"], "expected --user ID, or --all FILE"),
+        (recommend, [], "expected --user ID, --users FILE, or --all FILE"),
+        (recommend, ["--user", "u1", "--all", "x.jsonl"], "expected --user ID, --users FILE, or --all FILE"),
         (recommend, ["--user", "nobody"], "user: expected one of the 30 raw ids of the data, got 'nobody'"),
         (recommend, ["--user", "u1", "--mask", "train"], "--mask train: expected a run and single users"),
         (similar, ["--item", "b1", "--by", "smell"], "by: expected one of behaviour, image, text, fusion, got 'smell'"),
@@ -316,14 +335,14 @@ def test_export_of_a_served_file_needs_its_ending(shop: tuple[Path, Path], capsy
     assert "--served: expected -o FILE.safetensors" in capsys.readouterr().err
 
 
-def test_numbers_are_ids_where_there_are_no_raw_ones(served: Served) -> None:
+def test_numbers_are_ids_where_there_are_no_raw_ones(served: Factors) -> None:
     assert served.recommend(["3"], 4) == served.recommend([3], 4) == served.recommend([np.int64(3).item()], 4)
 
 
 # Users whom the model does not know
 
 
-def planted() -> Served:
+def planted() -> Factors:
     """Users who are a linear map of the sum of their items over the root of the number."""
     from smore_ext.graph import Graph
 
@@ -336,7 +355,7 @@ def planted() -> Served:
     user, item = dense.nonzero().T
     graph = Graph.from_edges(user, item, None, (300, 50))
     every = torch.ones(300, dtype=torch.bool)
-    return Served(users, items, {"embedding": items}, graph, torch.arange(50), every, None, None, {})
+    return Factors(graph, torch.arange(50), every, None, None, {}, users, items, {"embedding": items})
 
 
 def test_somebody_new_is_placed_as_the_users_are() -> None:

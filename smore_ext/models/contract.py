@@ -251,6 +251,15 @@ class Recommender(nn.Module):
         user_rows, items = self.embeddings()
         return user_rows[users] @ items.T
 
+    def history_scores(self, had: Graph) -> Tensor:
+        """Scores [B, I] of somebody who has had the items in each row of `had` [B, I], whose weights are 1.
+
+        For models that score users by nothing but their train interactions, and linearly: scores of a history are the
+        sum of those of its items. `scores` then asks it for the users' rows, and the model can be served: weights
+        between items say all of it. Called without gradients, in evaluation mode.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no history_scores(had)")
+
     def loss(self, batch: Batch) -> Tensor:
         """Scalar loss of a batch, which is minimised; on the way it fills `loss_parts`."""
         raise NotImplementedError(f"{type(self).__name__} has trainable parameters but no loss(batch)")
@@ -330,6 +339,12 @@ class Recommender(nn.Module):
         return type(self).scores is Recommender.scores
 
     @property
+    def scores_histories(self) -> bool:
+        """Whether `scores` are those of `history_scores`; not where a derived class has `scores` of its own alone."""
+        by_history, by_user = (_definer(type(self), name) for name in ("history_scores", "scores"))
+        return by_history is not Recommender and by_user is not Recommender and issubclass(by_history, by_user)
+
+    @property
     def closed_form(self) -> bool:
         """Whether `fit` takes the place of epochs."""
         return type(self).fit is not Recommender.fit
@@ -363,6 +378,11 @@ class Recommender(nn.Module):
                 if _holds_graph(value):
                     setattr(module, name, _graphs_on(value, device))
         return self
+
+
+def _definer(cls: type, name: str) -> type:
+    """The class that `cls` has a method from."""
+    return next(base for base in cls.__mro__ if name in vars(base))
 
 
 def _take_stored_shapes(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> None:

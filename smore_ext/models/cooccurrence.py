@@ -31,7 +31,7 @@ class ItemMatrix(Recommender):
     """A base of models whose result is a sparse matrix of items, which `fit` hands to `keep`.
 
     It is kept edge by edge in buffers, so that a checkpoint holds it. Scores of a user are what `matrix` makes of the
-    user's row of the interactions.
+    user's row of the interactions: a derived class has `history_scores`.
     """
 
     row: Tensor
@@ -54,9 +54,11 @@ class ItemMatrix(Recommender):
     def after_load(self) -> None:
         self.matrix = Graph.from_edges(self.row, self.col, self.weight, (self.seen.n_cols, self.seen.n_cols))
 
-    def seen_by(self, users: Tensor) -> Tensor:
-        """Columns [I, B] of the items that users [B] have."""
-        seen = self.seen.rows(users)
-        columns = self.weight.new_zeros(seen.n_cols, seen.n_rows)
-        columns[seen.col.long(), seen.row.long()] = 1
+    def scores(self, users: Tensor) -> Tensor:
+        return self.history_scores(self.seen.rows(users))
+
+    def columns(self, had: Graph) -> Tensor:
+        """Columns [I, B] of the items in the rows of `had` [B, I]."""
+        columns = self.weight.new_zeros(had.n_cols, had.n_rows)
+        columns[had.col.long(), had.row.long()] = 1
         return columns

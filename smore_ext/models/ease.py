@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset
+from smore_ext.graph import Graph
 from smore_ext.models.contract import BACKENDS, Recommender, check_at_least, check_backend
 
 LEAST_REG = 1e-3  # X^T X has rank U at most: the L2 term alone makes it invertible, and 1e-3 is far above rounding
@@ -60,7 +61,10 @@ class EASE(Recommender):
         return torch.from_numpy((x.T @ x).toarray()).double()  # counts, so float32 sums are exact
 
     def scores(self, users: Tensor) -> Tensor:
-        return BACKENDS[self.config.backend].spmm(self.seen.rows(users), self.weight)  # [B, I]
+        return self.history_scores(self.seen.rows(users))
+
+    def history_scores(self, had: Graph) -> Tensor:
+        return BACKENDS[self.config.backend].spmm(had, self.weight)  # [B, I]
 
 
 def regularised_inverse(gram: Tensor, reg_weight: float) -> Tensor:

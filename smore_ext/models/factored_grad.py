@@ -66,7 +66,7 @@ class FactoredGrad(Tensor):
         return content.dense
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         """The elements without history, as of any tensor: who writes to them writes to the gradient."""
         return self.dense().data
 

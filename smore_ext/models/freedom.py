@@ -100,11 +100,24 @@ class FREEDOM(BuildsItemGraphs, IdEmbeddings):
         return True  # a new graph
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        f, config = BACKENDS[self.config.backend], self.config
+        users, items = self._behaviour()
+        return users, items + self._content()
+
+    def item_parts(self) -> dict[str, Tensor]:
+        """LightGCN's items, and what comes over the item graph."""
+        return {"behaviour": self._behaviour()[1], "content": self._content()}
+
+    def _behaviour(self) -> tuple[Tensor, Tensor]:
         ids = torch.cat([self.user_embedding.weight, self.item_embedding.weight])  # [U+I, d]
         graph = self.sampled if self.training else self.bipartite
-        users, items = f.propagate(graph, ids, config.n_ui_layers).split([self.n_users, self.n_items])
-        return users, items + f.propagate(self.item_graph, self.item_embedding.weight, config.n_mm_layers, "last")
+        nodes = BACKENDS[self.config.backend].propagate(graph, ids, self.config.n_ui_layers)
+        users, items = nodes.split([self.n_users, self.n_items])
+        return users, items
+
+    def _content(self) -> Tensor:
+        """Ids smoothed over the item graph, [I, d]."""
+        f, config = BACKENDS[self.config.backend], self.config
+        return f.propagate(self.item_graph, self.item_embedding.weight, config.n_mm_layers, "last")
 
     @takes_parts
     def loss(self, batch: Batch) -> Tensor:

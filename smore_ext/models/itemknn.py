@@ -56,8 +56,8 @@ class ItemKNN(ItemMatrix):
         similar = together.with_weight(together.weight / (length + self.config.shrinkage))
         self.keep(largest_of_rows(similar, self.config.n_neighbours))
 
-    def scores(self, users: Tensor) -> Tensor:
-        return BACKENDS[self.config.backend].spmm(self.matrix, self.seen_by(users)).T  # [B, I]
+    def history_scores(self, had: Graph) -> Tensor:
+        return BACKENDS[self.config.backend].spmm(self.matrix, self.columns(had)).T  # [B, I]
 
 
 def largest_of_rows(graph: Graph, k: int) -> Graph:

@@ -101,10 +101,18 @@ class LATTICE(LightGCN):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         users, items = super().embeddings()
+        return users, items + self._content()
+
+    def item_parts(self) -> dict[str, Tensor]:
+        """LightGCN's items, and what comes over the item-item graph."""
+        return {"behaviour": super().embeddings()[1], "content": self._content()}
+
+    def _content(self) -> Tensor:
+        """Ids smoothed over the item-item graph, of length 1, [I, d]."""
         smooth, edges = self.item_embedding.weight, self.learned_edges()  # [I, d]
         for _ in range(self.config.n_mm_layers):
             smooth = self._product(edges, smooth)
-        return users, items + F.normalize(smooth)
+        return F.normalize(smooth)
 
     def learned_edges(self) -> list[tuple[Tensor, Tensor]]:
         """Of each learned graph: edges' similarities [I k] in stored order, negative ones as 0, and D^-1/2 [I, 1]."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset
+from smore_ext.graph import Graph
 from smore_ext.models.contract import BACKENDS, check_at_least, check_backend
 from smore_ext.models.cooccurrence import ItemMatrix, degrees, gram
 
@@ -63,7 +64,7 @@ class TurboCF(ItemMatrix):
         super().after_load()
         self.matrix = self.matrix.paired(self.matrix)  # P is symmetric
 
-    def scores(self, users: Tensor) -> Tensor:
+    def history_scores(self, had: Graph) -> Tensor:
         """r p(P) = (p(P) r^T)^T."""
         f, polynomial = BACKENDS[self.config.backend], torch.tensor(self.config.polynomial)
-        return f.poly_filter(self.matrix, self.seen_by(users), polynomial.to(self.weight)).T  # [B, I]
+        return f.poly_filter(self.matrix, self.columns(had), polynomial.to(self.weight)).T  # [B, I]

@@ -61,8 +61,9 @@ class VBPR(Recommender):
     def __init__(self, dataset: Dataset, config: VBPRConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or VBPRConfig()
-        features = [dataset.features[m] for m in chosen_modalities("VBPR", dataset)]
-        self.register_buffer("features", torch.cat(features, dim=1), persistent=False)  # f [I, D]
+        features = {m: dataset.features[m] for m in chosen_modalities("VBPR", dataset)}
+        self.widths = {m: table.shape[1] for m, table in features.items()}  # of the columns of f, in this order
+        self.register_buffer("features", torch.cat(list(features.values()), dim=1), persistent=False)  # f [I, D]
         self.user_embedding = nn.Embedding(dataset.n_users, config.embedding_dim)
         self.item_embedding = nn.Embedding(dataset.n_items, config.embedding_dim)
         self.user_preference = nn.Embedding(dataset.n_users, config.feature_dim)  # v
@@ -78,6 +79,16 @@ class VBPR(Recommender):
         """Rows whose dot product is x_ui: [u, v_u, 1] and [i, E f_i, b_i + b.f_i]."""
         items = self._items(self.item_embedding.weight, self.item_bias.weight, self.features)
         return self._users(self.user_embedding.weight, self.user_preference.weight), items
+
+    def item_parts(self) -> dict[str, Tensor]:
+        """Ids with their biases, and each modality's share of E f and b.f."""
+        ids, bias = self.item_embedding.weight, self.item_bias.weight
+        parts = {"behaviour": torch.cat([ids, ids.new_zeros(self.n_items, self.config.feature_dim), bias], dim=1)}
+        weight = torch.cat([self.projection.weight, self.feature_bias.weight])  # [feature_dim + 1, D]
+        widths = list(self.widths.values())
+        shares = zip(self.widths, self.features.split(widths, dim=1), weight.split(widths, dim=1), strict=True)
+        parts |= {m: torch.cat([torch.zeros_like(ids), table @ of_m.T], dim=1) for m, table, of_m in shares}
+        return parts
 
     def _users(self, ids: Tensor, preference: Tensor) -> Tensor:
         return torch.cat([ids, preference, torch.ones_like(ids[:, :1])], dim=1)

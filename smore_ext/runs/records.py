@@ -9,9 +9,8 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from smore_ext.data import Dataset
 from smore_ext.runs.folder import RunFolder
 from smore_ext.settings.fields import ConfigError, read_as
 from smore_ext.training import checkpoint
@@ -85,9 +84,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def write_ids(path: Path, dataset: Dataset) -> None:
-    """A file of raw ids by number, where the data set has any: what stands for which row of the embeddings."""
-    raw = {"users": dataset.user_ids, "items": dataset.item_ids}
+class HasIds(Protocol):
+    """A data set, or a served model."""
+
+    @property
+    def user_ids(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def item_ids(self) -> tuple[str, ...] | None: ...
+
+
+def write_ids(path: Path, of: HasIds) -> None:
+    """A file of raw ids by number, where there are any: what stands for which row of the embeddings."""
+    raw = {"users": of.user_ids, "items": of.item_ids}
     if any(ids is not None for ids in raw.values()):
         write_json(path, raw)
 

@@ -1,4 +1,4 @@
-"""A served model in the forms of other programs: an index of faiss, and a program of torch.export."""
+"""A served model in the forms of other programs: an index of faiss, a program of torch.export, embeddings, lists."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from smore_ext.serving.served import Served
+from smore_ext.runs.exports import write_ids_beside
+from smore_ext.serving.factors import Factors
+from smore_ext.serving.served import BLOCK, QuestionError, Served
 from smore_ext.training.files import replacing
 
 INDEX, PROGRAM = ".faiss", ".pt2"
 FORMS = (INDEX, PROGRAM)
 
 
-def write_index(served: Served, path: Path) -> dict[str, Tensor]:
+def write_index(served: Factors, path: Path) -> dict[str, Tensor]:
     """An exact index of inner products over the items that there are, whose ids are items' numbers; what is in it.
 
     Asked with a user's embedding it returns `Served.recommend`'s list, where what the user has had is left out by
@@ -47,7 +49,7 @@ class Scores(nn.Module):
         return self.users[user] @ self.items.T
 
 
-def write_program(served: Served, path: Path) -> dict[str, Tensor]:
+def write_program(served: Factors, path: Path) -> dict[str, Tensor]:
     """`Scores` as torch.export has it, for any number of users at once; torch alone reads and runs it."""
     module = Scores(served.users.cpu(), served.items.cpu()).eval()
     batch = torch.export.Dim("batch", min=1)
@@ -58,5 +60,25 @@ def write_program(served: Served, path: Path) -> dict[str, Tensor]:
 
 
 def write_form(served: Served, path: Path) -> dict[str, Tensor]:
-    """By the ending of the path, which is one of `FORMS`."""
-    return (write_index if path.suffix == INDEX else write_program)(served, path)
+    """By the ending of the path, which is one of `FORMS`; raw ids by number go beside it, as `<name>.ids.json`.
+
+    Raises `QuestionError` for a model without embeddings.
+    """
+    if not isinstance(served, Factors):
+        raise QuestionError(
+            f"{path}: expected a model of embeddings, got {served.about.get('model')} of weights between items: "
+            f"--served writes a file that this package serves, --lists its ranked lists"
+        )
+    tensors = (write_index if path.suffix == INDEX else write_program)(served, path)
+    write_ids_beside(path, served)
+    return tensors
+
+
+def ranking_tensors(served: Served, lists: bool = False, k: int = 100) -> dict[str, Tensor]:
+    """What `runs.exports.ranking_tensors` makes of a run, of a served model: embeddings, or lists."""
+    if isinstance(served, Factors) and not lists:
+        return {"users": served.users.cpu(), "items": served.items.cpu()}
+    blocks = [served.ranked(users, k) for users in torch.arange(served.seen.n_rows).split(BLOCK)]
+    scores, items = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    unknown = ~served.trained[:, None]
+    return {"ranked": items.masked_fill(unknown, -1), "scores": scores.masked_fill(unknown, -torch.inf)}

@@ -8,12 +8,24 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from smore_ext.runs.load import LoadedRun
 from smore_ext.serving.served import Id, Similar
 from smore_ext.training.files import replacing
 
 Lists = Iterable[tuple[Id, Sequence[Similar]]]
 FORMS = (".jsonl", ".parquet")
 _ROWS = 20_000  # users a group of rows
+
+
+def lists_of_run(run: LoadedRun, k: int, mask: str = "all") -> Lists:
+    """Lists of all users with train interactions, streamed, of a run whatever its model. `mask`: as `ranked` has it."""
+    data = run.dataset
+    users = (data.seen.rowptr.diff() > 0).nonzero()[:, 0]
+    for block, scores, items in run.ranked(users, k, mask):
+        for user, values, numbers in zip(block.tolist(), scores.tolist(), items.tolist(), strict=True):
+            pairs = zip(numbers, values, strict=True)
+            named = [Similar(data.item_ids[n] if data.item_ids else n, value) for n, value in pairs if n >= 0]
+            yield data.user_ids[user] if data.user_ids else user, named
 
 
 def write_lists(lists: Lists, path: Path) -> int:

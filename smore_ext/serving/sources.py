@@ -1,27 +1,26 @@
-"""Where a served model comes from: a run with its data, or one file that holds all of it."""
+"""Where a served model comes from: a run with its data, or one file that holds all of it (`files.py`)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from smore_ext.data import Dataset, read_dataset
+from smore_ext.data.dataset import SPLITS
 from smore_ext.evaluation.ranking import embeddings, evaluating
 from smore_ext.graph import Graph
+from smore_ext.models import Recommender
 from smore_ext.runs.load import LoadedRun, load_run, run_dirs
-from smore_ext.serving.placing import Placing
-from smore_ext.serving.served import Served
-from smore_ext.training import checkpoint
-from smore_ext.training.digest import digest_tensors
-from smore_ext.training.files import check_regular
-
-FORMAT = "smore_ext served 1"
-SUFFIX = ".safetensors"
-_PART, _CENTRE, _WEIGHT = "part.", "centre.", "weight."
+from smore_ext.serving.factors import Factors
+from smore_ext.serving.files import SUFFIX, read
+from smore_ext.serving.item_weights import ItemWeights, weights_of
+from smore_ext.serving.served import QuestionError, Served
+from smore_ext.settings.config import TrainConfig
 
 
 def load(path: str | Path | LoadedRun, data_path: Path | None = None, device: str = "cpu") -> Served:
@@ -29,10 +28,10 @@ def load(path: str | Path | LoadedRun, data_path: Path | None = None, device: st
 
     Args:
         path: a run's folder, whose data is where it was or at `data_path`; a run that is loaded; or a file that
-            `smore export RUN -o FILE.safetensors` wrote, which needs no data.
+            `smore export RUN -o FILE.safetensors --served` wrote, which needs no data.
         device: where lists are computed.
 
-    Raises `FileNotFoundError`, `CheckpointError`, and `ValueError` for a model whose scores are no dot products.
+    Raises `FileNotFoundError`, `CheckpointError`, and `ValueError` for a model that is not `servable`.
     """
     if isinstance(path, LoadedRun):
         return of_run(path).to(device)
@@ -45,114 +44,65 @@ def load(path: str | Path | LoadedRun, data_path: Path | None = None, device: st
     return of_run(load_run(found[0], data_path, device=device)).to(device)
 
 
+def servable(model: Recommender) -> bool:
+    """Whether a model is one of embeddings, or of weights between items."""
+    return model.factored or model.scores_histories
+
+
 def of_run(run: LoadedRun) -> Served:
-    """The factors of a run's best epoch, and what its users have had. `ValueError` for models without factors."""
+    """A run's best epoch, and what its users have had. `ValueError` for models that are not `servable`."""
     model, data = run.model, run.dataset
+    if not servable(model):
+        raise ValueError(
+            f"{type(model).__name__}: expected a model of embeddings, or of history_scores, got one of other scores; "
+            f"recommend RUN --all FILE and export RUN --lists write its lists"
+        )
+    splits = [getattr(data, split) for split in SPLITS]
+    had = torch.cat([split.users for split in splits]), torch.cat([split.items for split in splits])
+    common: dict[str, Any] = {
+        "seen": Graph.from_edges(*had, None, (data.n_users, data.n_items)),
+        "known": data.known_items,
+        "trained": data.seen.rowptr.diff() > 0,
+        "user_ids": data.user_ids,
+        "item_ids": data.item_ids,
+        "about": {"model": run.config.train.model, "dataset": data.name, "fingerprint": data.fingerprint},
+    }
     if not model.factored:
-        raise ValueError(f"{type(model).__name__}: expected a model whose scores are dot products, got one of scores")
+        device = next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+        with evaluating(model):
+            return ItemWeights(**common, weights=weights_of(model, data.n_items, device), voters=data.seen)
     users, items = embeddings(model)
     with evaluating(model):
         parts = {name: part.detach().cpu() for name, part in model.item_parts().items()}
-    splits = data.train, data.valid, data.test
-    had = torch.cat([split.users for split in splits]), torch.cat([split.items for split in splits])
-    return Served(
-        users.cpu(),
-        items.cpu(),
-        parts,
-        Graph.from_edges(*had, None, (data.n_users, data.n_items)),
-        data.known_items,
-        data.seen.rowptr.diff() > 0,
-        data.user_ids,
-        data.item_ids,
-        {"model": run.config.train.model, "dataset": data.name, "fingerprint": data.fingerprint},
-        dict(data.features),
-    )
+    _check_parts(model, parts, items.cpu())
+    cfg = run.config.train
+    unread = None if data.features or cfg.data_path is None else partial(unread_features, cfg, data)
+    common |= {"users": users.cpu(), "items": items.cpu(), "parts": parts}
+    return Factors(**common, features=dict(data.features), unread=unread)
 
 
-def write(served: Served, path: Path, placing: bool = True) -> dict[str, Tensor]:
-    """Writes all of it into one safetensors file, atomically; what was written, by name.
-
-    `placing`: with what new items are placed by, where there are features; it is fitted for that (`placing.fit`).
-    """
-    if path.suffix != SUFFIX:
-        raise ValueError(f"{path}: expected a file that ends with {SUFFIX}")
-    tensors = {
-        "users": served.users.cpu(),
-        "items": served.items.cpu(),
-        # Copies: a model of one part may have the items themselves as that, and safetensors refuses what shares memory.
-        **{f"{_PART}{name}": table.cpu().clone() for name, table in served.parts.items()},
-        "seen_users": served.seen.row.long(),
-        "seen_items": served.seen.col.long(),
-        "known_items": served.known,
-        "trained_users": served.trained,
-    }
-    if placing and (served.features or served.fitted):
-        how = served.placing
-        tensors |= {f"{_CENTRE}{name}": table for name, table in how.centres.items()}
-        tensors |= {f"{_WEIGHT}{name}": table for name, table in how.weights.items()}
-        tensors |= {"placing_base": how.base, "placing_error": torch.tensor(how.error)}
-    for name, ids in (("user_ids", served.user_ids), ("item_ids", served.item_ids)):
-        if ids is not None:
-            tensors[name] = torch.frombuffer(bytearray(json.dumps(ids).encode()), dtype=torch.uint8)
-    header = {"format": FORMAT, "parts": json.dumps(list(served.parts)), "digest": digest_tensors(tensors)}
-    checkpoint.write_tensors(path, tensors, header | served.about)
-    return tensors
-
-
-def read(path: Path) -> Served:
-    """The content of such a file. Raises `CheckpointError` for another or a damaged one."""
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = dict(file.metadata() or {})
-            # Copies: the file is mapped, and one that is written over would change what is served.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise checkpoint.CheckpointError(f"{path} cannot be read: {error}") from None
-    if about.pop("format", None) != FORMAT:
-        raise checkpoint.CheckpointError(
-            f"{path}: expected what smore export writes ({FORMAT}), got another file; name a run by its folder"
+def _check_parts(model: Recommender, parts: dict[str, Tensor], items: Tensor) -> None:
+    """A derived class may have embeddings of its own, and the parts of its base."""
+    total = torch.stack(list(parts.values())).sum(dim=0) if parts else None
+    if total is None or total.shape != items.shape or not torch.allclose(total, items, 1e-3, 1e-4):
+        raise ValueError(
+            f"{type(model).__name__}.item_parts: expected parts whose sum is the items' embeddings, got others: define "
+            f"it beside embeddings"
         )
-    try:
-        if about.pop("digest") != digest_tensors(tensors):
-            raise ValueError("its tensors do not match their digest")
-        users, items, seen = tensors["users"], tensors["items"], (tensors["seen_users"], tensors["seen_items"])
-        parts = {name: tensors[f"{_PART}{name}"] for name in json.loads(about.pop("parts"))}
-        ids = _ids(tensors.get("user_ids")), _ids(tensors.get("item_ids"))
-        _check(tensors, parts, ids)
-        graph = Graph.from_edges(*seen, None, (len(users), len(items)))
-        known, trained = tensors["known_items"], tensors["trained_users"]
-        return Served(users, items, parts, graph, known, trained, *ids, about, fitted=_placing(tensors))
-    except (KeyError, ValueError, IndexError) as error:
-        raise checkpoint.CheckpointError(f"{path} is damaged: {error}") from None
 
 
-def _placing(tensors: dict[str, Tensor]) -> Placing | None:
-    if "placing_base" not in tensors:
-        return None
-    centres, weights = (
-        {name.removeprefix(start): table for name, table in tensors.items() if name.startswith(start)}
-        for start in (_CENTRE, _WEIGHT)
-    )
-    return Placing(centres, weights, tensors["placing_base"], float(tensors["placing_error"]))
+def unread_features(cfg: TrainConfig, data: Dataset) -> dict[str, Tensor]:
+    """Features [I, D_m] in the folder that a run's data was read from, whose model reads none.
+
+    Raises `DatasetError`, and `QuestionError` where the folder holds other data now.
+    """
+    assert cfg.data_path is not None
+    whole = read_dataset(cfg.dataset, cfg.data_path, cfg.reader, cfg.read_options())
+    same = all(torch.equal(*both) for n in SPLITS for both in zip(getattr(whole, n), getattr(data, n), strict=True))
+    if not same or (whole.user_ids, whole.item_ids) != (data.user_ids, data.item_ids):
+        raise QuestionError(f"{cfg.data_path}: expected the data that the run was trained on, got another")
+    # Features may have rows of items that are in no interaction, which the model does not have.
+    return {name: table[: data.n_items] for name, table in whole.features.items()}
 
 
-def _ids(text: Tensor | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(map(str, json.loads(bytes(text.tolist()))))
-
-
-def _check(tensors: dict[str, Tensor], parts: dict[str, Tensor], ids: Sequence[tuple[str, ...] | None]) -> None:
-    users, items = tensors["users"], tensors["items"]
-    if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1]:
-        raise ValueError(f"embeddings of shapes {tuple(users.shape)} and {tuple(items.shape)}")
-    for name, part in parts.items():
-        if part.shape != items.shape:
-            raise ValueError(f"{name} has shape {tuple(part.shape)}, the items {tuple(items.shape)}")
-    for raw, table in zip(ids, (users, items), strict=True):
-        if raw is not None and len(raw) != len(table):
-            raise ValueError(f"{len(raw)} ids for {len(table)} rows")
-    if len(tensors["trained_users"]) != len(users):
-        raise ValueError(f"{len(tensors['trained_users'])} marks for {len(users)} users")
-
-
-__all__ = ["FORMAT", "load", "of_run", "read", "write"]
+__all__ = ["load", "of_run", "servable"]

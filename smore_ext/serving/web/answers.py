@@ -73,7 +73,7 @@ class UsersQuery(Question):
 
 
 class Entry(BaseModel):
-    """An item, its score or cosine, and how it is shown where that was asked for and is known."""
+    """An item, its score, cosine or vote, and how it is shown where that was asked for and is known."""
 
     item: str
     value: float | None = None
@@ -106,7 +106,7 @@ class Explained(BaseModel):
     score: float
     seen: bool
     contributions: dict[str, float] = Field(description="by part; their sum is the score")
-    nearest: dict[str, list[Entry]] = Field(description="by part, items of the user's that are nearest to the item")
+    nearest: dict[str, list[Entry]] = Field(description="by part, items of the user's that are nearest, or vote most")
 
 
 class ItemAnswer(BaseModel):
@@ -134,7 +134,7 @@ class Health(BaseModel):
     fingerprint: str = Field(description="of the data that the model was trained on")
     users: int
     items: int
-    parts: list[str]
+    parts: list[str] = Field(description="by which items may be compared; none of a model of weights between items")
     loaded: float = Field(description="seconds since 1970")
     changes: int = Field(description="models that took over since the start")
     error: str | None = Field(description="why the newest file is not the model, if it is not")
