@@ -176,6 +176,15 @@ def vectors(place: Path, form: str, items: list[str]) -> Path:
     return place / "image.parquet"
 
 
+def model_folder(place: Path) -> Path:
+    """The files by which an encoder is known, for a library that does not load them."""
+    folder = place / "m"
+    folder.mkdir()
+    for name in ("modules.json", "config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    return folder
+
+
 def table_of(*lines: str) -> Callable[[Path], Path]:
     def make(place: Path) -> Path:
         (place / "x.csv").write_text("\n".join(lines) + "\n")

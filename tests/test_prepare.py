@@ -18,6 +18,7 @@ from dumps import (
     TITLES,
     amazon_2023_csv,
     core,
+    model_folder,
     raw_pairs,
     read,
     recbole,
@@ -173,7 +174,7 @@ class Encoder:
 
     def __init__(self, name: str, local_files_only: bool) -> None:
         assert local_files_only
-        if name == "absent":
+        if "broken" in Path(name, "config.json").read_text():
             raise OSError("no such\nmodel")
 
     def encode(self, texts: list[str], **_: Any) -> np.ndarray:
@@ -185,6 +186,7 @@ class Encoder:
 def encoder(monkeypatch: pytest.MonkeyPatch) -> type[Encoder]:
     module = types.ModuleType("sentence_transformers")
     module.SentenceTransformer = Encoder  # type: ignore[attr-defined]
+    module.__version__ = "6.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
     monkeypatch.setattr(encoders, "CHUNK", 16)
     Encoder.calls = 0
@@ -202,6 +204,7 @@ def test_texts_are_encoded_and_a_stopped_run_goes_on(
     encoder: type[Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, items = recbole(tmp_path)
+    model = model_folder(tmp_path)
     whole = encoder.encode
 
     def dies(self: Encoder, texts: list[str], **kw: Any) -> np.ndarray:
@@ -211,24 +214,24 @@ def test_texts_are_encoded_and_a_stopped_run_goes_on(
 
     monkeypatch.setattr(encoder, "encode", dies)
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, tmp_path / "x", items=items, text_encoder="m")
+        prepare(source, tmp_path / "x", items=items, text_encoder=str(model))
     assert not (tmp_path / "x").exists()
     monkeypatch.setattr(encoder, "encode", whole)
-    prepared = prepare(source, tmp_path / "x", items=items, text_encoder="m")
+    prepared = prepare(source, tmp_path / "x", items=items, text_encoder=str(model))
     data = read(prepared.folder)
     assert encoder.calls == -(-data.n_items // 16)  # none twice
     assert data.features["text"][0].tolist() == [len("Title of B000"), 3]
-    assert prepared.manifest["features"]["text"]["encoder"] == "m"
+    assert prepared.manifest["features"]["text"]["encoder"] == str(model)
     assert not list(tmp_path.glob(".x*"))
 
 
 def test_an_encoder_that_is_not_there(encoder: type[Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, items = recbole(tmp_path)
-    with pytest.raises(
-        DatasetError, match="absent: expected a sentence-transformers model on this machine, got: no such model"
-    ):
-        prepare(source, tmp_path / "x", items=items, text_encoder="absent")
+    model = model_folder(tmp_path)
+    (model / "config.json").write_text("broken")
+    with pytest.raises(DatasetError, match="m: expected a sentence-transformers model .*, got: no such model"):
+        prepare(source, tmp_path / "x", items=items, text_encoder=str(model))
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match="pip install 'smore-ext\\[text\\]'"):
-        prepare(source, tmp_path / "x", items=items, text_encoder="m")
+        prepare(source, tmp_path / "x", items=items, text_encoder=str(model))
     assert not (tmp_path / "x").exists()

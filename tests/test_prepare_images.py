@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dumps import ITEMS, read, recbole
+from dumps import ITEMS, model_folder, read, recbole
 
 from smore_ext.data import DatasetError
 from smore_ext.prepare import encoders, prepare
@@ -32,14 +32,15 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     def create_model(name: str, pretrained: bool, num_classes: int) -> Encoder:
         assert pretrained and num_classes == 0
-        if name == "local-dir:absent":
-            raise FileNotFoundError("absent/config.json")
+        if "broken" in Path(name.removeprefix("local-dir:"), "config.json").read_text():
+            raise ValueError("no such architecture")
         return Encoder()
 
     def create_transform(is_training: bool, **_: Any) -> Any:
         assert not is_training
         return lambda image: torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1)
 
+    module.__version__ = "1.0"  # type: ignore[attr-defined]
     module.create_model = create_model  # type: ignore[attr-defined]
     module.data = types.SimpleNamespace(  # type: ignore[attr-defined]
         create_transform=create_transform, resolve_model_data_config=lambda _: {"input_size": (3, 8, 8)}
@@ -65,9 +66,9 @@ def painted(place: Path, items: list[str]) -> Path:
 
 def test_images_become_features_and_those_missing_are_told(timm: types.ModuleType, tmp_path: Path) -> None:
     source, _ = recbole(tmp_path)
-    folder = painted(tmp_path, ITEMS[:-4])
+    folder, model = painted(tmp_path, ITEMS[:-4]), model_folder(tmp_path)
     told: list[str] = []
-    prepared = prepare(source, tmp_path / "x", images=folder, image_encoder="m", tell=told.append)
+    prepared = prepare(source, tmp_path / "x", images=folder, image_encoder=str(model), tell=told.append)
     data = read(prepared.folder)
     for row, item in enumerate(data.item_ids or ()):
         n = ITEMS.index(item)
@@ -75,21 +76,27 @@ def test_images_become_features_and_those_missing_are_told(timm: types.ModuleTyp
             assert data.features["image"][row].tolist() == [n, 2 * n, 250 - n]
     about = prepared.manifest["features"]["image"]
     lost = (prepared.folder / "image_missing.txt").read_text().split()
-    assert about["encoder"] == "m" and about["missing"] == len(lost) == len(set(ITEMS[-4:]) & set(data.item_ids or ()))
+    assert about["encoder"] == str(model) and about["encoder_files"]["files"] == 3
+    assert prepared.manifest["versions"]["timm"] == "1.0"
+    assert about["missing"] == len(lost) == len(set(ITEMS[-4:]) & set(data.item_ids or ()))
     assert any("encoded 16 of" in line for line in told) and not list(tmp_path.glob(".x*"))
     assert json.loads((prepared.folder / "manifest.json").read_text())["sources"]["images"]["name"] == "pictures"
 
 
 def test_bad_images(timm: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, _ = recbole(tmp_path)
-    folder = painted(tmp_path, ITEMS)
+    folder, model = painted(tmp_path, ITEMS), model_folder(tmp_path)
 
     def fails(message: str, kind: type[Exception] = DatasetError, **arguments: Any) -> None:
         with pytest.raises(kind, match=message):
-            prepare(source, tmp_path / "x", **({"images": folder, "image_encoder": "m"} | arguments))
+            prepare(source, tmp_path / "x", **({"images": folder, "image_encoder": str(model)} | arguments))
         assert not (tmp_path / "x").exists()
 
-    fails("absent: expected a timm model on this machine, got: absent/config.json", image_encoder="absent")
+    fails("absent: expected a timm model on this machine, got: no folder", image_encoder="absent")
+    fails("pictures: expected a timm model .*, got: a folder without config.json", image_encoder=str(folder))
+    (model / "config.json").write_text("broken")
+    fails("m: expected a timm model on this machine, got: no such architecture")
+    (model / "config.json").write_text("{}")
     fails("expected a folder of images and an encoder for them, got one of both", image_encoder=None)
     fails("expected a folder of images that are named by item", images=tmp_path / "no")
     (tmp_path / "empty").mkdir()
@@ -109,14 +116,15 @@ def test_the_real_library(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    model = timm.create_model("resnet10t", pretrained=False)
+    network = timm.create_model("resnet10t", pretrained=False)
     (tmp_path / "m").mkdir()
-    save_file(model.state_dict(), tmp_path / "m" / "model.safetensors")
+    save_file(network.state_dict(), tmp_path / "m" / "model.safetensors")
     known = ("input_size", "mean", "std", "interpolation", "crop_pct", "num_classes", "first_conv", "classifier")
-    settings = {name: value for name, value in model.pretrained_cfg.items() if name in known}
+    settings = {name: value for name, value in network.pretrained_cfg.items() if name in known}
     about = {"architecture": "resnet10t", "num_classes": 1000, "num_features": 512, "pretrained_cfg": settings}
     (tmp_path / "m" / "config.json").write_text(json.dumps(about))
     folder = painted(tmp_path, ITEMS[:7])
     files = {item: next(folder.glob(f"{item}.*")) for item in ITEMS[:7]}
-    items, rows = encoders.encode_images(files, str(tmp_path / "m"), tmp_path / "partial", lambda _: None)
+    model = encoders.find_image_encoder(str(tmp_path / "m"))
+    items, rows = encoders.encode_images(files, model, tmp_path / "partial", lambda _: None)
     assert items == sorted(ITEMS[:7]) and rows.shape == (7, 512) and np.isfinite(rows).all() and rows.std() > 0

@@ -56,8 +56,8 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         r"expected a number as rating in column rating, got 'good'",
     ),
     "text_time": (
-        table_of("user_id,item_id,timestamp", "a,b,2014-01-01"),
-        r"expected a number of seconds .* got '2014-01-01'",
+        table_of("user_id,item_id,timestamp", "a,b,May 2014"),
+        r"expected a number of seconds .*, or a date such as 2014-05-13 17:03:47, as time .* got 'May 2014' in 1 rows",
     ),
     "ragged": (table_of("user_id,item_id,rating", "a,b,1", "a,c"), r"x.csv: cannot be read"),
     "empty": (table_of(""), r"expected a header line"),
@@ -168,6 +168,7 @@ def test_a_dump_is_prepared_checked_and_trained_on(tmp_path: Path, capsys: pytes
         (["--split-ratios", "1"], "--split-ratios: expected three numbers"),
         (["--vectors", "image"], "--vectors: expected NAME=FILE, got image"),
         (["--text-encoder", "m"], "--text-encoder: expected --items FILE"),
+        (["--text-columns", "title"], "--text-columns: expected --items FILE"),
         (["--split", "half"], "half"),
         (["--k-cor", "3"], "did you mean --k-core"),
     ],

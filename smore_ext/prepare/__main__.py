@@ -18,8 +18,8 @@ from smore_ext.prepare.rules import Split
 PROG = "python -m smore_ext.prepare"
 HELP = """Make the folder that training reads from a table of interactions.
 
-SOURCE is a csv, tsv, .inter (RecBole), JSON lines (Amazon reviews) or parquet file, packed with gzip or not. Columns of
-users, items, ratings and times are found by their usual names. All is written, or nothing."""
+SOURCE is a csv, tsv, .inter (RecBole), .dat (MovieLens), JSON lines (Amazon reviews) or parquet file, packed with gzip
+or not. Columns of users, items, ratings and times are found by their usual names. All is written, or nothing."""
 
 
 @click.command(help=HELP)
@@ -49,13 +49,15 @@ users, items, ratings and times are found by their usual names. All is written, 
 @click.option("--item-column", metavar="NAME")
 @click.option("--rating-column", metavar="NAME")
 @click.option("--time-column", metavar="NAME")
+@click.option("--columns", metavar="NAME,...", help="of a table without a header, in order; _ for one to ignore")
 @click.option("--memory", default="1GB", show_default=True, help="of the database, before it goes on on the disk")
 @click.option("--overwrite", is_flag=True, help="replace a folder that is there")
 def command(
     source: Path, output: Path, items: Path | None, text_columns: str, text_encoder: str | None,
     images: Path | None, image_encoder: str | None, vectors: tuple[str, ...], filled: Filled, k_core: int,
     min_rating: float | None, split: Split, split_ratios: str, seed: int, user_column: str | None,
-    item_column: str | None, rating_column: str | None, time_column: str | None, memory: str, overwrite: bool,
+    item_column: str | None, rating_column: str | None, time_column: str | None, columns: str | None, memory: str,
+    overwrite: bool,
 ) -> int:  # fmt: skip
     try:
         first, second, third = (float(part) for part in split_ratios.split(","))
@@ -64,11 +66,11 @@ def command(
     for pair in vectors:
         if "=" not in pair:
             raise click.UsageError(f"--vectors: expected NAME=FILE, got {pair}")
-    if text_encoder and items is None:
-        raise click.UsageError("--text-encoder: expected --items FILE with the texts")
+    names = tuple(name.strip() for name in columns.split(",")) if columns else ()
     rules = Rules(
-        k_core, min_rating, split, (first, second, third), seed, user_column, item_column, rating_column, time_column
-    )
+        k_core, min_rating, split, (first, second, third), seed, user_column, item_column, rating_column, time_column,
+        names,
+    )  # fmt: skip
     console = make_console()
     prepared = prepare(
         source, output, rules, items=items, text_columns=[name for name in text_columns.split(",") if name],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from smore_ext.data import Dataset
 from smore_ext.data.rows import groups, mean_cosine
+from smore_ext.prepare.files import opened
+from smore_ext.prepare.json_lines import json_object
 
 SHARE = 0.01  # of items or interactions from which on something is odd
 POPULAR = 0.5  # share of the interactions that the most popular 1 % of the items must have to be odd
@@ -131,8 +132,8 @@ def _features(name: str, rows: Tensor, out: _Remarks) -> None:
 
 
 def _texts(path: Path, out: _Remarks) -> None:
-    with path.open(encoding="utf-8") as file:
-        texts = [str(json.loads(line).get("text", "")) for line in file]
+    with opened(path, packed=False) as file:
+        texts = [str(json_object(path, number, line).get("text", "")) for number, line in enumerate(file, 1)]
     if not texts:
         return
     out.note(f"texts: median {int(np.median([len(text.split()) for text in texts]))} words")

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.messages import listed
-from smore_ext.prepare.sources import ITEM, TEXTS, Source, open_source, quoted, run
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+from smore_ext.prepare.database import Database, quoted
+from smore_ext.prepare.ids import spelled, spelled_sql
+from smore_ext.prepare.sources import ITEM, TEXTS, Source, open_source
 
 _ROWS = 512  # rows that are Python's objects at once
 IMAGES = {  # endings of images, and their media types
@@ -35,7 +34,7 @@ class Texts(NamedTuple):
 
 
 def texts_of(
-    connection: DuckDBPyConnection,
+    database: Database,
     source: Source,
     item_ids: Sequence[str],
     chosen: Sequence[str] = (),
@@ -59,32 +58,31 @@ def texts_of(
             f"{source.path}: expected a column of texts ({', '.join(names[0] for names in TEXTS)}, or those that "
             f"--text-columns names), got {', '.join(source.columns)}"
         )
-    picked = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in columns)
-    rows = run(
-        connection,
-        source.path,
-        f"SELECT items.number, {picked} FROM {source.relation} AS described "
-        f"JOIN items ON items.raw = CAST(described.{quoted(item)} AS VARCHAR)",
-    )
+    picked = ", ".join(f"CAST(described.{quoted(name)} AS VARCHAR)" for name in columns)
     texts: list[str | None] = [None] * len(item_ids)
-    while block := rows.fetchmany(_ROWS):
+    for block in database.blocks(
+        f"SELECT items.number, {picked} FROM {source.relation} AS described "
+        f"JOIN items ON items.raw = {spelled_sql(f'described.{quoted(item)}')}",
+        _ROWS,
+        source.path,
+    ):
         for number, *parts in block:
-            spelled = ". ".join(filter(None, (_spelled(part) for part in parts)))
-            text = " ".join(spelled.split())[:LONGEST]
+            whole = ". ".join(filter(None, (_text(part) for part in parts)))
+            text = " ".join(whole.split())[:LONGEST]
             if texts[number] not in (None, text):
                 raise DatasetError(f"{source.path}: expected each item once, got {item_ids[number]!r} with other texts")
             texts[number] = text
     return Texts([text or "" for text in texts], columns)
 
 
-def _spelled(value: str | None) -> str:
+def _text(value: str | None) -> str:
     """A column's text; of a list in JSON, or of lists in it, the texts with commas between."""
     text = (value or "").strip()
     if not text.startswith("["):
         return text
     try:
         return ", ".join(_flat(json.loads(text)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # a text that begins with a bracket
 
 
@@ -97,7 +95,7 @@ def _flat(value: Any) -> Iterator[str]:
 
 
 def vectors_of(
-    connection: DuckDBPyConnection,
+    database: Database,
     path: Path,
     temporary: Path,
     item_ids: Sequence[str],
@@ -109,7 +107,7 @@ def vectors_of(
     elif path.suffix == ".npy":
         ids, table = _npy(path)
     else:
-        ids, table = _table(connection, path, temporary, item_ids, item_column)
+        ids, table = _table(database, path, temporary, item_ids, item_column)
     return aligned(path, ids, table, item_ids)
 
 
@@ -119,11 +117,12 @@ def images_of(folder: Path, item_ids: Sequence[str]) -> dict[str, Path]:
         raise DatasetError(f"{folder}: expected a folder of images that are named by item")
     wanted, out = set(item_ids), dict[str, Path]()
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGES or path.stem not in wanted:
+        item = spelled(path.stem)
+        if path.suffix.lower() not in IMAGES or item not in wanted:
             continue
-        if path.stem in out:
-            raise DatasetError(f"{path}: expected one image an item, got {out[path.stem].name} too")
-        out[path.stem] = path
+        if item in out:
+            raise DatasetError(f"{path}: expected one image an item, got {out[item].name} too")
+        out[item] = path
     if not out:
         forms = ", ".join(IMAGES)
         raise DatasetError(
@@ -156,7 +155,7 @@ def _npy(path: Path) -> tuple[list[str], np.ndarray]:
         raise DatasetError(f"{path}: expected the items of its rows, one id a line, in {names}, got nothing there")
     try:
         table = np.load(path, allow_pickle=False, mmap_mode="r")
-        ids = names.read_text(encoding="utf-8").splitlines()
+        ids = [spelled(line) for line in names.read_text(encoding="utf-8").splitlines()]
     except (OSError, EOFError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from None
     if table.ndim != 2 or len(table) != len(ids) or table.dtype.kind not in "fiu":
@@ -170,7 +169,7 @@ def _npy(path: Path) -> tuple[list[str], np.ndarray]:
 def _folder(path: Path, item_ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """A file an item, `<id>.npy` with one vector, as Ducho writes them; those of other items are not read."""
     wanted = set(item_ids)
-    files = sorted(file for file in path.glob("*.npy") if file.stem in wanted)
+    files = sorted(file for file in path.glob("*.npy") if spelled(file.stem) in wanted)
     if not files:
         raise DatasetError(
             f"{path}: expected files <item>.npy of some of the {len(item_ids):,} items, got none of theirs"
@@ -186,17 +185,17 @@ def _folder(path: Path, item_ids: Sequence[str]) -> tuple[list[str], np.ndarray]
         if rows and row.size != rows[0].size:
             raise DatasetError(f"{file}: expected {rows[0].size} numbers as in {files[0].name}, got {row.size}")
         rows.append(row.reshape(-1).astype(np.float32))
-    return [file.stem for file in files], np.stack(rows)
+    return [spelled(file.stem) for file in files], np.stack(rows)
 
 
 def _table(
-    connection: DuckDBPyConnection,
+    database: Database,
     path: Path,
     temporary: Path,
     item_ids: Sequence[str],
     item_column: str | None,
 ) -> tuple[list[str], np.ndarray]:
-    source = open_source(connection, path, temporary)
+    source = open_source(database, path, temporary)
     item = source.column(_item_names(item_column, "id"), None, "items")
     if item is None:
         raise DatasetError(f"{path}: expected a column of items ({', '.join(ITEM)}, id), got {listed(source.columns)}")
@@ -204,15 +203,14 @@ def _table(
     kind = "FLOAT[]" if len(numbers) == 1 else "FLOAT"
     picked = ", ".join(f"CAST({quoted(name)} AS {kind})" for name in numbers)
     there = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in numbers)
-    rows = run(
-        connection,
-        path,
-        f"SELECT CAST({quoted(item)} AS VARCHAR), {picked} FROM {source.relation} "
-        f"WHERE CAST({quoted(item)} AS VARCHAR) IN (SELECT raw FROM items) AND {there}",
-    )
     ids: list[str] = []
     parts: list[np.ndarray] = []
-    while block := rows.fetchmany(_ROWS):
+    for block in database.blocks(
+        f"SELECT {spelled_sql(quoted(item))}, {picked} FROM {source.relation} "
+        f"WHERE {spelled_sql(quoted(item))} IN (SELECT raw FROM items) AND {there}",
+        _ROWS,
+        path,
+    ):
         values = [row[1] if len(numbers) == 1 else row[1:] for row in block]
         widths = {len(value) for value in values} | {part.shape[1] for part in parts[:1]}
         if len(widths) > 1 or widths == {0}:

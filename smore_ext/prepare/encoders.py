@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 
 from smore_ext.data.dataset import DatasetError
+from smore_ext.prepare.files import model_identity
 from smore_ext.training.files import replacing
 
 CHUNK = 2048  # texts or images a file of what is done
@@ -19,23 +23,88 @@ Told = Callable[[str], None]
 T = TypeVar("T")
 
 
-def encode_texts(texts: Sequence[str], model: str, partial: Path, tell: Told) -> np.ndarray:
-    """Embeddings [N, D] float32 of texts, rows of zeros for empty ones.
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder that is there.
 
-    Args:
-        model: a folder with a sentence-transformers model, or the name of one on this machine. Nothing is fetched.
-        partial: a folder for what is done; a later call with the same texts and model goes on from it.
+    Attributes:
+        given: what the user calls it.
+        folder: where it lies.
+        library, version: what runs it.
+        files: `files.model_identity` of the folder.
+    """
+
+    given: str
+    folder: Path
+    library: str
+    version: str
+    files: dict[str, Any]
+
+    def about(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"encoder": self.given, "encoder_files": self.files}
+
+
+def find_text_encoder(model: str) -> Encoder:
+    """A folder with a sentence-transformers model, or one by the name that it was fetched by. Nothing is fetched.
 
     Raises `ImportError` without sentence-transformers, `DatasetError` where the model is not there.
     """
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers
     except ImportError:
         raise ImportError("a text encoder needs sentence-transformers: pip install 'smore-ext[text]'") from None
+    folder = Path(model) if Path(model).is_dir() else _fetched(model)
+    return _encoder(model, folder, "sentence-transformers", sentence_transformers, ("modules.json", "config.json"))
+
+
+def find_image_encoder(model: str) -> Encoder:
+    """A folder with `config.json` and weights as timm saves them. Nothing is fetched.
+
+    Raises `ImportError` without timm, `DatasetError` where the model is not there.
+    """
     try:
-        encoder = SentenceTransformer(model, local_files_only=True)
+        import PIL  # noqa: F401  reads the images
+        import timm
+    except ImportError as error:
+        raise ImportError(f"an image encoder needs {error.name}: pip install 'smore-ext[image]'") from None
+    return _encoder(model, Path(model) if Path(model).is_dir() else None, "timm", timm, ("config.json",))
+
+
+def _encoder(model: str, folder: Path | None, library: str, module: ModuleType, files: Sequence[str]) -> Encoder:
+    if folder is None:
+        raise _no_model(model, library, "no folder and no model of that name")
+    if not any((folder / name).is_file() for name in files):
+        raise _no_model(model, library, f"a folder without {' or '.join(files)}")
+    return Encoder(model, folder, library, str(module.__version__), model_identity(folder))
+
+
+def _fetched(model: str) -> Path | None:
+    """The folder of a model that was fetched before; those of sentence-transformers have names without an owner too."""
+    find = import_module("huggingface_hub").snapshot_download  # what sentence-transformers itself fetches with
+    for name in (model, f"sentence-transformers/{model}"):
+        try:
+            return Path(find(name, local_files_only=True))
+        except (OSError, ValueError):  # it is not there, or no name
+            continue
+    return None
+
+
+def encode_texts(texts: Sequence[str], model: Encoder, partial: Path, tell: Told) -> np.ndarray:
+    """Embeddings [N, D] float32 of texts, rows of zeros for empty ones.
+
+    Args:
+        model: as `find_text_encoder` finds it.
+        partial: a folder for what is done; a later call with the same texts and model goes on from it.
+
+    Raises `DatasetError` where the library cannot load the model.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        encoder = SentenceTransformer(str(model.folder), local_files_only=True)
     except Exception as error:  # whatever the library makes of a folder that is none of its own
-        raise _no_model(model, "sentence-transformers", error) from None
+        raise _no_model(model.given, model.library, error) from None
 
     def rows_of(chunk: Sequence[str]) -> np.ndarray:
         rows = encoder.encode(list(chunk), batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
@@ -46,26 +115,24 @@ def encode_texts(texts: Sequence[str], model: str, partial: Path, tell: Told) ->
     return _in_chunks(texts, lambda text: text, model, rows_of, "texts", partial, tell)
 
 
-def encode_images(files: Mapping[str, Path], model: str, partial: Path, tell: Told) -> tuple[list[str], np.ndarray]:
+def encode_images(files: Mapping[str, Path], model: Encoder, partial: Path, tell: Told) -> tuple[list[str], np.ndarray]:
     """(items, embeddings [N, D] float32) of image files by item, by a timm model without its classifier.
 
     Args:
-        model: a folder with `config.json` and weights as timm saves them. Nothing is fetched.
+        model: as `find_image_encoder` finds it.
         partial: as for texts; a file that changed is encoded anew.
 
-    Raises `ImportError` without timm, `DatasetError` where the model is not there or a file is no image.
+    Raises `DatasetError` where the library cannot load the model or a file is no image.
     """
+    import timm
+    import torch
+    from PIL import Image
+
     try:
-        import timm
-        import torch
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(f"an image encoder needs {error.name}: pip install 'smore-ext[image]'") from None
-    try:
-        encoder = timm.create_model(f"local-dir:{model}", pretrained=True, num_classes=0).eval()
+        encoder = timm.create_model(f"local-dir:{model.folder}", pretrained=True, num_classes=0).eval()
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(encoder), is_training=False)
     except Exception as error:  # whatever the library makes of a folder that is none of its own
-        raise _no_model(model, "timm", error) from None
+        raise _no_model(model.given, model.library, error) from None
 
     def read(path: Path) -> torch.Tensor:
         try:
@@ -89,14 +156,14 @@ def encode_images(files: Mapping[str, Path], model: str, partial: Path, tell: To
 
 
 def _in_chunks(
-    entries: Sequence[T], marked: Callable[[T], str], model: str, rows_of: Callable[[Sequence[T]], np.ndarray],
+    entries: Sequence[T], marked: Callable[[T], str], model: Encoder, rows_of: Callable[[Sequence[T]], np.ndarray],
     kind: str, partial: Path, tell: Told,
 ) -> np.ndarray:  # fmt: skip
     """Rows of all entries, of which a chunk at a time is computed and kept under the digest of what it is made of."""
     parts = []
     for first in range(0, len(entries), CHUNK):
         chunk = entries[first : first + CHUNK]
-        digest = hashlib.sha256("\0".join([model, *map(marked, chunk)]).encode()).hexdigest()[:24]
+        digest = hashlib.sha256("\0".join([model.files["sha256"], *map(marked, chunk)]).encode()).hexdigest()[:24]
         file = partial / f"{digest}.npy"
         if not file.is_file():
             rows = rows_of(chunk)
@@ -108,6 +175,6 @@ def _in_chunks(
     return np.concatenate(parts)
 
 
-def _no_model(model: str, library: str, error: Exception) -> DatasetError:
+def _no_model(model: str, library: str, error: Exception | str) -> DatasetError:
     told = " ".join(str(error).split())[:200]
     return DatasetError(f"{model}: expected a {library} model on this machine, got: {told}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 import shutil
@@ -22,9 +21,11 @@ from smore_ext.data.files import FEATURES, ID_MAPS, OF_USERS, TABLE
 from smore_ext.data.missing import Filled, fill
 from smore_ext.environment import versions
 from smore_ext.prepare.content import aligned, images_of, texts_of, vectors_of
-from smore_ext.prepare.encoders import encode_images, encode_texts
+from smore_ext.prepare.database import Database
+from smore_ext.prepare.encoders import encode_images, encode_texts, find_image_encoder, find_text_encoder
+from smore_ext.prepare.files import file_identity
 from smore_ext.prepare.rules import Interactions, Rules, select
-from smore_ext.prepare.sources import connect, open_source
+from smore_ext.prepare.sources import open_source
 
 MANIFEST, TEXTS = "manifest.json", "item_texts.jsonl"
 Told = Callable[[str], None]
@@ -57,7 +58,7 @@ def prepare(
     """Makes a folder that training reads from a table of interactions; all of it, or nothing.
 
     Args:
-        source: the interactions: csv, tsv, .inter, JSON lines, parquet, packed or not (`sources.py`).
+        source: the interactions: csv, tsv, .inter, .dat, JSON lines, parquet, packed or not (`sources.py`).
         output: the folder; its name becomes that of the data set.
         rules: which interactions count, and how they are split.
         items: a table of the items' texts.
@@ -78,6 +79,9 @@ def prepare(
     Raises `DatasetError`, `FileExistsError`, `ImportError` for what is not installed.
     """
     rules, begin = rules or Rules(), time.perf_counter()
+    for flag, value in (("--text-columns", text_columns), ("--text-encoder", text_encoder)):
+        if value and items is None:
+            raise DatasetError(f"{flag}: expected --items FILE with the texts")
     made = {"text"} if text_encoder else set()
     if (images is None) != (image_encoder is None):
         raise DatasetError("images: expected a folder of images and an encoder for them, got one of both")
@@ -87,52 +91,55 @@ def prepare(
             raise DatasetError(f"{path}: expected to lie outside {output}, which is written as a whole")
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} is there: choose another folder, or --overwrite")
+    of_texts = find_text_encoder(text_encoder) if text_encoder else None  # before anything that takes its time
+    of_images = find_image_encoder(image_encoder) if image_encoder else None
+    partial = output.parent / f".{output.name}.encoding"
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         place, scratch = Path(temporary) / "folder", Path(temporary) / "scratch"
         place.mkdir()
         scratch.mkdir()
-        with connect(scratch, memory) as connection:
-            table = open_source(connection, source, scratch)
-            data = select(connection, table, rules)
+        with Database(scratch, memory) as database:
+            table = open_source(database, source, scratch, rules.columns)
+            described = open_source(database, items, scratch) if items is not None else None
+            data = select(database, table, rules)
             tell(
                 f"interactions: {len(data.users):,} of {data.counts['read']:,}, {len(data.user_ids):,} users, "
                 f"{len(data.item_ids):,} items"
             )
             write_interactions(place, output.name, data)
-            sources = {"interactions": _file(source)}
+            sources = {"interactions": file_identity(source)}
             features: dict[str, Any] = {}
-            if items is not None:
-                found = texts_of(
-                    connection, open_source(connection, items, scratch), data.item_ids, text_columns, rules.item
-                )
-                sources["items"] = _file(items)
+            if described is not None:
+                found = texts_of(database, described, data.item_ids, text_columns, rules.item)
+                sources["items"] = file_identity(described.path)
                 write_texts(place, data.item_ids, found.texts)
                 there = sum(map(bool, found.texts))
                 tell(f"texts: {there:,} of {len(found.texts):,} items, from {', '.join(found.columns)}")
                 features["text"] = {"columns": found.columns, "items_with_text": there}
-                if text_encoder:
-                    rows = encode_texts(found.texts, text_encoder, output.parent / f".{output.name}.encoding", tell)
+                if of_texts is not None:
+                    rows = encode_texts(found.texts, of_texts, partial, tell)
                     absent = np.array([not text for text in found.texts])
-                    features["text"] |= {
-                        "encoder": text_encoder,
-                        **write_features(place, "text", rows, absent, data, filled),
-                    }
-            if images is not None and image_encoder is not None:
+                    written = write_features(place, "text", rows, absent, data, filled)
+                    features["text"] |= {**of_texts.about(), **written}
+            if images is not None and of_images is not None:
                 files = images_of(images, data.item_ids)
-                ids, made_of = encode_images(files, image_encoder, output.parent / f".{output.name}.encoding", tell)
+                ids, made_of = encode_images(files, of_images, partial, tell)
                 rows, absent = aligned(images, ids, made_of, data.item_ids)
                 sources["images"] = {"name": images.name, "files": len(files)}
                 written = write_features(place, "image", rows, absent, data, filled)
-                features["image"] = {"encoder": image_encoder, **written}
+                features["image"] = {**of_images.about(), **written}
             for name, path in (vectors or {}).items():
-                rows, absent = vectors_of(connection, path, scratch, data.item_ids, rules.item)
-                sources[name] = _file(path)
+                rows, absent = vectors_of(database, path, scratch, data.item_ids, rules.item)
+                sources[name] = file_identity(path)
                 features[name] = write_features(place, name, rows, absent, data, filled)
                 tell(f"{name}: {int((~absent).sum()):,} of {len(rows):,} items, {rows.shape[1]} wide")
         manifest = {
             "format": "smore_ext prepared 1",
-            "versions": versions(),
+            "versions": {
+                **versions(), "duckdb": database.version,
+                **{encoder.library: encoder.version for encoder in (of_texts, of_images) if encoder},
+            },
             "sources": sources,
             "rules": asdict(rules),
             "counts": {
@@ -151,7 +158,7 @@ def prepare(
             if before.exists():
                 before.rename(output)
             raise
-    shutil.rmtree(output.parent / f".{output.name}.encoding", ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     tell(f"{output}: {time.perf_counter() - begin:.1f} s")
     return Prepared(output, manifest)
 
@@ -204,17 +211,3 @@ def write_features(
         lost = [data.item_ids[item] for item in np.flatnonzero(absent)]
         (place / f"{name}_missing.txt").write_text("\n".join(lost) + "\n", encoding="utf-8")
     return {"shape": list(rows.shape), "missing": int(absent.sum()), "filled": filled if absent.any() else None}
-
-
-def _file(path: Path) -> dict[str, Any]:
-    """What tells whether it is the same file, or the same files of a folder."""
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
-    digest, size = hashlib.sha256(), 0
-    for one in files:
-        if path.is_dir():
-            digest.update(one.name.encode() + b"\0")
-        with one.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        size += one.stat().st_size
-    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}

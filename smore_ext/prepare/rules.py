@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from smore_ext.data.dataset import DatasetError
-from smore_ext.data.messages import listed
+from smore_ext.data.messages import listed, shown
 from smore_ext.data.options import ReadOptions
 from smore_ext.data.splits import split_labels
-from smore_ext.prepare.sources import ITEM, RATING, TIME, USER, Source, quoted, run
+from smore_ext.prepare.database import Database, quoted
+from smore_ext.prepare.ids import spelled_sql
+from smore_ext.prepare.sources import ITEM, RATING, TIME, USER, Source
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
+TIMES = "a number of seconds or milliseconds, or a date such as 2014-05-13 17:03:47,"
 Split = Literal["random", "leave_one_out", "user_time", "time", "item_cold"]
 
 
@@ -30,7 +30,8 @@ class Rules:
             "time" (two moments for all), "item_cold" (all interactions of some items are held out).
         ratios: train, validation, test.
         seed: of what is drawn.
-        user, item, rating, time: columns, where they are not found by their names.
+        user, item, rating, time: columns, where they are not found by their names; "" or "_" for none.
+        columns: the names of all columns in their order, of a table without a header; "" or "_" for those of no use.
 
     Of repeated pairs the earliest counts, where times are there, and else one with the highest rating.
     """
@@ -44,6 +45,7 @@ class Rules:
     item: str | None = None
     rating: str | None = None
     time: str | None = None
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.k_core < 1:
@@ -71,7 +73,7 @@ class Interactions:
     counts: dict[str, int]
 
 
-def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Interactions:
+def select(database: Database, source: Source, rules: Rules) -> Interactions:
     """Applies the rules to a table of interactions, and leaves the tables `users` and `items` (raw, number).
 
     Raises `DatasetError`.
@@ -87,15 +89,15 @@ def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Inte
         if chosen[key] is None:
             raise DatasetError(
                 f"{source.path}: expected a column of {what} ({', '.join(names)}, or one that --{what[:-1]}-column "
-                f"names), got {there}"
+                f"names), got {there}{source.hint}"
             )
     if rules.min_rating is not None and chosen["r"] is None:
         raise DatasetError(f"{source.path}: expected a column of ratings for --min-rating, got {there}")
     if rules.split in ("user_time", "time") and chosen["t"] is None:
         raise DatasetError(f"{source.path}: expected a column of times for --split {rules.split}, got {there}")
-    counts = _load(connection, source, chosen, rules)
-    _core(connection, rules.k_core)
-    rows = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
+    counts = _load(database, source, chosen, rules)
+    _core(database, rules.k_core)
+    rows = database.value("SELECT count(*) FROM pairs")
     counts["after_k_core"] = rows
     if not rows:
         raise DatasetError(
@@ -104,15 +106,15 @@ def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Inte
         )
     ids = {}
     for key, column in (("users", "u"), ("items", "i")):
-        connection.execute(
+        database.run(
             f"CREATE TABLE {key} AS SELECT {column} AS raw, row_number() OVER (ORDER BY {column}) - 1 AS number "
             f"FROM (SELECT DISTINCT {column} FROM pairs)"
         )
-        ids[key] = [raw for (raw,) in connection.execute(f"SELECT raw FROM {key} ORDER BY number").fetchall()]
-    table = connection.execute(
+        ids[key] = [raw for (raw,) in database.rows(f"SELECT raw FROM {key} ORDER BY number")]
+    table = database.arrays(
         "SELECT users.number AS u, items.number AS i, r, t FROM pairs JOIN users ON users.raw = pairs.u "
         "JOIN items ON items.raw = pairs.i ORDER BY 1, t, 2"
-    ).fetchnumpy()
+    )
     users, items = (np.asarray(table[key], dtype=np.int64) for key in "ui")
     ratings = np.ma.filled(table["r"], np.nan).astype(np.float64) if chosen["r"] else None
     times = np.ma.filled(table["t"], 0.0).astype(np.float64) if chosen["t"] else None
@@ -122,62 +124,70 @@ def select(connection: DuckDBPyConnection, source: Source, rules: Rules) -> Inte
     return Interactions(users, items, ratings, times, labels, ids["users"], ids["items"], counts)
 
 
-def _load(
-    connection: DuckDBPyConnection, source: Source, chosen: dict[str, str | None], rules: Rules
-) -> dict[str, int]:
+def _load(database: Database, source: Source, chosen: dict[str, str | None], rules: Rules) -> dict[str, int]:
     """Fills the table `pairs`: different pairs (u, i) with rating r and time t."""
-    u, i = (f"CAST({quoted(str(chosen[key]))} AS VARCHAR)" for key in "ui")
-    r = f"CAST({quoted(chosen['r'])} AS VARCHAR)" if chosen["r"] else "NULL"
-    t = f"CAST({quoted(chosen['t'])} AS VARCHAR)" if chosen["t"] else "NULL"
-    run(
-        connection,
-        source.path,
-        f"CREATE TABLE raw AS SELECT {u} AS u, {i} AS i, {r} AS rt, TRY_CAST({r} AS DOUBLE) AS r, {t} AS tt, "
-        f"TRY_CAST({t} AS DOUBLE) AS t FROM {source.relation}",
+    u, i = (spelled_sql(quoted(str(chosen[key]))) for key in "ui")
+    r, t = (f"CAST({quoted(name)} AS VARCHAR)" if (name := chosen[key]) else "NULL" for key in "rt")
+    number = f"TRY_CAST({t} AS DOUBLE)"
+    database.create(  # a moment without a zone is one of UTC: the database's zone
+        "raw",
+        f"SELECT {u} AS u, {i} AS i, {r} AS rt, TRY_CAST({r} AS DOUBLE) AS r, {t} AS tt, {number} IS NULL AS dated, "
+        f"COALESCE({number}, epoch(TRY_CAST({t} AS TIMESTAMPTZ))) AS t FROM {source.relation}",
+        reads=source.path,
     )
     not_an_id = "trim({0}) = '' OR regexp_matches({0}, '[\\x00-\\x1f\\x7f]')"
     for column, text, what, expected, wrong_if in (
         ("u", "u", "user", "an id", not_an_id),
         ("i", "i", "item", "an id", not_an_id),
         ("r", "rt", "rating", "a number", "NOT isfinite({0})"),
-        ("t", "tt", "time", "a number of seconds or milliseconds", "NOT isfinite({0})"),
+        ("t", "tt", "time", TIMES, "NOT isfinite({0})"),
     ):
         if chosen[column] is not None:
-            wrong, example = connection.execute(
+            wrong, example = database.rows(
                 f"SELECT count(*), any_value({text}) FROM raw WHERE {column} IS NULL OR {wrong_if.format(column)}"
-            ).fetchall()[0]
+            )[0]
             if wrong:
-                got = "nothing" if not str(example or "").strip(" ") else repr(example)
+                got = "nothing" if not str(example or "").strip(" ") else shown(example)
+                way_out = f"; --{what}-column _ leaves {what}s out" if column in "rt" else ""
                 raise DatasetError(
                     f"{source.path}: expected {expected} as {what} in column {chosen[column]}, got {got} "
-                    f"in {wrong:,} rows"
+                    f"in {wrong:,} rows{way_out}"
                 )
-    counts = {"read": connection.execute("SELECT count(*) FROM raw").fetchall()[0][0]}
+    if chosen["t"]:
+        dates, date, one = database.rows(
+            "SELECT count(*) FILTER (dated), min(tt) FILTER (dated), min(tt) FILTER (NOT dated) FROM raw"
+        )[0]
+        if date is not None and one is not None:
+            raise DatasetError(
+                f"{source.path}: expected numbers or dates as times in column {chosen['t']}, got both: {shown(one)}, "
+                f"and in {dates:,} rows dates such as {shown(date)}"
+            )
+    counts = {"read": database.value("SELECT count(*) FROM raw")}
     if not counts["read"]:
         raise DatasetError(f"{source.path}: expected interactions, got a table without rows")
     if rules.min_rating is not None:
-        connection.execute("DELETE FROM raw WHERE r < ?", [rules.min_rating])
-        counts["with_min_rating"] = connection.execute("SELECT count(*) FROM raw").fetchall()[0][0]
-    connection.execute(
+        database.run("DELETE FROM raw WHERE r < ?", [rules.min_rating])
+        counts["with_min_rating"] = database.value("SELECT count(*) FROM raw")
+    database.run(
         "CREATE TABLE pairs AS SELECT u, i, arg_min(r, (t, -r)) AS r, min(t) AS t FROM raw GROUP BY u, i"
         if chosen["t"]
         else "CREATE TABLE pairs AS SELECT u, i, max(r) AS r, NULL::DOUBLE AS t FROM raw GROUP BY u, i"
     )
-    connection.execute("DROP TABLE raw")
-    counts["distinct_pairs"] = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
+    database.run("DROP TABLE raw")
+    counts["distinct_pairs"] = database.value("SELECT count(*) FROM pairs")
     return counts
 
 
-def _core(connection: DuckDBPyConnection, k: int) -> None:
+def _core(database: Database, k: int) -> None:
     """Takes users and items of fewer than k pairs out of `pairs`, until there are none."""
     while k > 1:  # each round takes something away, or is the last
-        before = connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0]
+        before = database.value("SELECT count(*) FROM pairs")
         for column in "ui":
-            connection.execute(
+            database.run(
                 f"CREATE OR REPLACE TABLE pairs AS SELECT * FROM pairs WHERE {column} IN "
                 f"(SELECT {column} FROM pairs GROUP BY {column} HAVING count(*) >= {k})"
             )
-        if connection.execute("SELECT count(*) FROM pairs").fetchall()[0][0] == before:
+        if database.value("SELECT count(*) FROM pairs") == before:
             return
 
 

@@ -1,28 +1,24 @@
 """Tables as others publish them: Amazon reviews of 2014, 2018 and 2023, RecBole's atomic files, MicroLens, any other.
 
 They differ in packing and in what columns are called, so a table is known by its columns: the first name of each list
-below that it has, whatever the case, underscores, and a type behind a colon. DuckDB reads them, streamed; the lines of
-Amazon's metadata of 2014, which are Python literals and no JSON, are rewritten before.
+below that it has, whatever the case, underscores, and a type behind a colon. A table without a header (MovieLens,
+Amazon's ratings alone) has the columns that it is told to have. DuckDB reads them, streamed.
 """
 
 from __future__ import annotations
 
-import ast
 import csv
-import gzip
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from smore_ext.data.dataset import DatasetError
 from smore_ext.data.messages import cut, listed
+from smore_ext.prepare.database import Database, Unreadable, literal
+from smore_ext.prepare.files import opened
+from smore_ext.prepare.json_lines import json_lines
 from smore_ext.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 # The first of these that a table has; as texts are compared, so `user_id:token` is `userid`.
 USER = ("user_id", "reviewerID", "user", "uid", "userid")
@@ -37,22 +33,30 @@ TEXTS = (
     ("description", "text"),
 )
 JSON_LINES = (".json", ".jsonl", ".ndjson")
-SEPARATED = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t", ".txt": "\t"}
+SEPARATED = {
+    ".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t", ".txt": "\t", ".dat": "::", ".data": "\t",
+}  # fmt: skip
+SEPARATORS = ("\t", ",", ";", "|", "::")
 QUOTED = ",;"  # separators of tables with quotes; between tabs, as RecBole writes, a quote belongs to the text
 PARQUET = (".parquet", ".pq")
+IGNORED = ("", "_")  # in the place of a name: a column that is of no use, or none
+NO_HEADER = "; a table without a header needs --columns, as --columns user,item,rating,time"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A table in a file: its path, what DuckDB selects from, and its columns."""
+    """A table in a file: its path, what DuckDB selects from, its columns, and what may be why one is not found."""
 
     path: Path
     relation: str
     columns: list[str]
+    hint: str = ""
 
     def column(self, names: Sequence[str], chosen: str | None, what: str) -> str | None:
         """The table's column of a purpose: `chosen` by the user, with its type or without where one has that name, else
-        the first of `names` that it has, else None."""
+        the first of `names` that it has, else None, as where the user wants none."""
+        if chosen in IGNORED:
+            return None
         if chosen is not None:
             if chosen not in self.columns:
                 named = [column for column in self.columns if column.partition(":")[0] == chosen]
@@ -72,55 +76,55 @@ def plain(column: str) -> str:
     return column.partition(":")[0].replace("_", "").lower()
 
 
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def open_source(database: Database, path: Path, temporary: Path, given: Sequence[str] = ()) -> Source:
+    """Finds out what kind of table a file is. Raises `DatasetError` where it is none.
 
-
-def literal(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def connect(temporary: Path, memory: str = "1GB") -> DuckDBPyConnection:
-    """A database in memory, which goes on in `temporary` where that is short."""
-    try:
-        import duckdb
-    except ImportError:
-        raise ImportError("prepare needs duckdb: pip install 'smore-ext[prepare]'") from None
-    connection = duckdb.connect(":memory:")
-    try:
-        connection.execute(f"SET memory_limit={literal(memory)}")
-    except duckdb.Error:
-        raise DatasetError(f"memory: expected a size such as 1GB, got {memory!r}") from None
-    connection.execute(f"SET temp_directory={literal(temporary)}")
-    connection.execute("SET preserve_insertion_order=false; SET enable_progress_bar=false")
-    return connection
-
-
-def open_source(connection: DuckDBPyConnection, path: Path, temporary: Path) -> Source:
-    """Finds out what kind of table a file is. Raises `DatasetError` where it is none."""
+    Args:
+        database: reads it.
+        path: the file, packed with gzip or not.
+        temporary: a folder for what is rewritten.
+        given: the columns in order, of a separated table without a header; "" or "_" for those that are of no use.
+    """
     if not path.is_file():
         raise DatasetError(f"{path}: expected a file of interactions or items, got {_kind(path)}")
     packed = path.suffix.lower() == ".gz"
     ending = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
+    if given and ending not in SEPARATED:
+        raise DatasetError(
+            f"--columns: expected a table without a header ({', '.join(SEPARATED)}), got {path.name}, which has names"
+        )
+    used: set[str] | None = None
+    hint = ""
     if ending in PARQUET:
-        relation = f"read_parquet({pattern(path)}, hive_partitioning=false)"
+        relation = f"read_parquet({_pattern(path)}, hive_partitioning=false)"
     elif ending in JSON_LINES:
-        path_, keys = _json_lines(path, packed, temporary)
-        relation = f"read_json({pattern(path_)}, format='newline_delimited', columns={_texts(keys)})"
+        read, keys = json_lines(database, path, packed, _pattern(path), temporary)
+        _check_different(path, keys)
+        form = "format='newline_delimited', records=true"
+        relation = f"read_json({_pattern(read)}, {form}, columns={_texts(keys)})"
     elif ending in SEPARATED:
-        separator, names = _header(path, packed, SEPARATED[ending])
-        quote = '"' if separator in QUOTED else ""
-        options = f"delim={literal(separator)}, quote={literal(quote)}, escape={literal(quote)}, header=true"
-        known = f"auto_detect=false, hive_partitioning=false, columns={_texts(names)}"
-        relation = f"read_csv({pattern(path)}, {options}, {known}, null_padding=false)"
+        separator, fields = _first_line(path, packed, SEPARATED[ending], len(given))
+        names = _given(path, given, fields) if given else fields
+        hint = "" if given else NO_HEADER
+        _check_different(path, names, hint)
+        used = {name for name in given if name not in IGNORED} or None
+        relation = _separated(path, separator, names, header=not given)
     else:
         known = ", ".join((*JSON_LINES, *SEPARATED, *PARQUET))
         raise DatasetError(f"{path}: expected a file that ends with one of {known}, each also with .gz, got {ending}")
-    columns_ = run(connection, path, f"SELECT * FROM {relation} LIMIT 0").description
-    return Source(path, relation, [name for name, *_ in columns_])
+    try:
+        columns = database.columns(relation, path)
+    except Unreadable as error:
+        if ending in SEPARATED and separator == "::" and "delim" in str(error):
+            raise DatasetError(
+                f"{path}: expected a DuckDB that reads the separator '::', got version {database.version}: "
+                "pip install -U duckdb, or put a tab in its place"
+            ) from None
+        raise
+    return Source(path, relation, [name for name in columns if used is None or name in used], hint)
 
 
-def pattern(path: Path) -> str:
+def _pattern(path: Path) -> str:
     """A path as DuckDB takes it, which would look for others where it has brackets, stars or question marks."""
     return literal(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
@@ -130,99 +134,50 @@ def _texts(names: Sequence[str]) -> str:
     return "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names) + "}"
 
 
-def run(connection: DuckDBPyConnection, path: Path, sql: str) -> DuckDBPyConnection:
-    """Runs a statement that reads a file; what it says of the file becomes one line."""
-    import duckdb
-
-    try:
-        return connection.execute(sql)
-    except duckdb.Error as error:
-        told = str(error).split("\n")
-        line = next((part for part in told if part.strip()), type(error).__name__)
-        raise DatasetError(f"{path}: cannot be read: {line[:300]}") from None
-    except (OSError, EOFError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from None
+def _separated(path: Path, separator: str, names: Sequence[str], header: bool) -> str:
+    quote = '"' if separator in QUOTED else ""
+    options = f"delim={literal(separator)}, quote={literal(quote)}, escape={literal(quote)}, header={header}"
+    known = f"auto_detect=false, hive_partitioning=false, columns={_texts(names)}"
+    return f"read_csv({_pattern(path)}, {options}, {known}, null_padding=false)"
 
 
 def _kind(path: Path) -> str:
     return "a folder" if path.is_dir() else "nothing there" if not path.exists() else "something else"
 
 
-def _opened(path: Path, packed: bool) -> TextIO:
-    opened: Any = gzip.open if packed else open
-    return cast(TextIO, opened(path, "rt", encoding="utf-8", newline="\n"))  # a carriage return in a text ends no line
-
-
-def _header(path: Path, packed: bool, usual: str) -> tuple[str, list[str]]:
-    """The separator that the header has most of, and its columns."""
-    try:
-        with _opened(path, packed) as file:
-            head = file.readline().rstrip("\r\n").removeprefix("\ufeff")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from None
+def _first_line(path: Path, packed: bool, usual: str, width: int) -> tuple[str, list[str]]:
+    """The separator and the fields of the first line: the separator that gives `width` of them, or any, most."""
+    with opened(path, packed) as file:
+        head = file.readline().rstrip("\r\n").removeprefix("\ufeff")
     if not head.strip():
-        raise DatasetError(f"{path}: expected a header line with the names of columns, got an empty file")
-    separator = max((usual, "\t", ",", ";", "|"), key=head.count)
-    names = next(csv.reader([head], delimiter=separator)) if separator in QUOTED else head.split(separator)
-    if len(set(names)) < len(names):
-        raise DatasetError(f"{path}: expected different names of columns, got {listed(names)}")
-    return separator, names
+        wanted = "lines of a table" if width else "a header line with the names of columns"
+        raise DatasetError(f"{path}: expected {wanted}, got an empty file")
+    split = {separator: _fields(head, separator) for separator in (usual, *SEPARATORS)}
+    separator = max(split, key=lambda name: (len(split[name]) == width, head.count(name)))
+    return separator, split[separator]
 
 
-_NOT_JSON = re.compile(r"^\s*\{\s*u?'")
+def _fields(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator)) if separator in QUOTED else line.split(separator)
 
 
-def _json_lines(path: Path, packed: bool, temporary: Path) -> tuple[Path, list[str]]:
-    """The file to read, and the keys of its first hundred lines."""
-    keys: dict[str, None] = {}
-    try:
-        with _opened(path, packed) as file:
-            for number, line in enumerate(file, 1):
-                if _NOT_JSON.match(line):
-                    return _rewritten(path, packed, temporary)
-                keys |= dict.fromkeys(_object(path, number, line))
-                if number == 100:
-                    break
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from None
-    if not keys:
-        raise DatasetError(f"{path}: expected a JSON object a line, got an empty file")
-    return path, list(keys)
-
-
-def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
+def _given(path: Path, given: Sequence[str], fields: Sequence[str]) -> list[str]:
+    """Names of all columns; those of no use have one that nobody gives."""
+    if len(fields) != len(given):
         raise DatasetError(
-            f"{path}:{number}: expected a JSON object a line, got {cut(line.strip())!r} ({error})"
-        ) from None
-    if not isinstance(value, Mapping):
-        raise DatasetError(f"{path}:{number}: expected a JSON object a line, got {cut(line.strip())!r}")
-    return value
+            f"--columns: expected a name for each of the {len(fields)} columns of {path.name}, whose first line is "
+            f"{listed(fields)}; got {', '.join(given)}"
+        )
+    if all(any(plain(field) in map(plain, names) for field in fields) for names in (USER, ITEM)):
+        raise DatasetError(f"--columns: expected a table without a header, got {path.name} with {listed(fields)}")
+    return [f"column {number} of no use" if name in IGNORED else name for number, name in enumerate(given, 1)]
 
 
-def _rewritten(path: Path, packed: bool, temporary: Path) -> tuple[Path, list[str]]:
-    """A copy of Python literals as JSON lines. Literals are parsed, not run."""
-    keys: dict[str, None] = {}
-
-    def objects() -> Iterator[Mapping[str, Any]]:
-        with _opened(path, packed) as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    value = ast.literal_eval(line)
-                except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-                    raise DatasetError(
-                        f"{path}:{number}: expected a Python literal a line, got {cut(line.strip())!r}"
-                    ) from error
-                yield value
-
-    out = temporary / f"{path.name}.jsonl"
-    try:
-        with out.open("w", encoding="utf-8") as file:
-            for value in objects():
-                keys |= dict.fromkeys(value)
-                file.write(json.dumps(value) + "\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from None
-    return out, list(keys)
+def _check_different(path: Path, names: Sequence[str], hint: str = "") -> None:
+    """DuckDB takes no two columns that differ by upper and lower case only."""
+    first: dict[str, str] = {}
+    for name in names:
+        if name.lower() in first:
+            both = f"{cut(first[name.lower()])} and {cut(name)}"
+            raise DatasetError(f"{path}: expected different names of columns, whatever their case, got {both}{hint}")
+        first[name.lower()] = name
