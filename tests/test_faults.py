@@ -16,7 +16,8 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 ALWAYS = ["run:kill", "run:ENOSPC:4 writer:kill:9 resume:kill:7 run:EROFS:9"]  # several in one process
 DEEP = [
-    *("epochs:kill", "writer:kill", "writer:ENOSPC", "resume:kill", "overwrite:kill", "seeds:kill", "run:ENOSPC", "run:EROFS", "run:EIO"),
+    *("epochs:kill", "writer:kill", "writer:ENOSPC"),
+    *("resume:kill", "overwrite:kill", "seeds:kill", "run:ENOSPC", "run:EROFS", "run:EIO"),
     *("resume:ENOSPC", "overwrite:ENOSPC", "seeds:ENOSPC"),
 ]
 

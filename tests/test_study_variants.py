@@ -11,6 +11,7 @@ import torch
 
 from smore_ext.data import Dataset, SyntheticConfig, SyntheticTruth, generate
 from smore_ext.data.rows import mean_cosine
+from smore_ext.experiments.knockout import without_content_of
 from smore_ext.experiments.probes import Trained, cosines, signal_to_noise, step_of
 from smore_ext.experiments.studies import smore_probes, variants
 from smore_ext.experiments.studies.frequencies import KEPT, kernel_times
@@ -204,6 +205,29 @@ def test_entropy_and_variation() -> None:
     assert smore_probes.relative_entropy(one).max() == 0
     assert smore_probes.relative_entropy(even).tolist() == pytest.approx([1.0] * 4)
     assert smore_probes.variation(even) == 0 and smore_probes.variation(one) == pytest.approx(0.75)
+
+
+def test_gates_and_tables_are_read(planted: tuple[Dataset, SyntheticTruth]) -> None:
+    dataset, truth = planted
+    config = resolve({"n_ui_layers": 2, "knn_k": 5})
+    model = made(SMORE, dataset)
+    with torch.no_grad():
+        list(model.preference_gate["image"].children())[0].bias.fill_(100.0)  # saturated
+        model.features["text"] += torch.randn_like(model.features["text"])  # moved
+    figures = smore_probes.gates_and_tables(Trained(model, dataset, truth, config))
+    assert figures["open image"] == 1.0 > figures["open text"]
+    assert figures["cosine image"] == pytest.approx(1.0) and figures["cosine text"] < 0.95
+    assert 0.0 <= figures["overlap mismatched"] < 1.0
+
+
+def test_a_share_of_the_content_is_exchanged(planted: tuple[Dataset, SyntheticTruth]) -> None:
+    dataset, _ = planted
+    config = resolve({"n_ui_layers": 2, "knn_k": 5})
+    model = made(SMORE, dataset)
+    other = without_content_of(model, dataset, config, ("image",), "exchanged", share=0.7)
+    moved = (other.features["image"] != model.features["image"]).any(dim=1)
+    assert int(moved.sum()) == round(0.7 * dataset.n_items)
+    assert torch.equal(other.features["text"], model.features["text"])
 
 
 def test_knocked_out_content_is_seen(planted: tuple[Dataset, SyntheticTruth]) -> None:

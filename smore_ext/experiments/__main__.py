@@ -18,7 +18,7 @@ from smore_ext.experiments import evidence
 from smore_ext.experiments.cells import Records
 from smore_ext.experiments.studies import STUDIES
 from smore_ext.experiments.studies.common import SCALES
-from smore_ext.experiments.training_cells import train_cells
+from smore_ext.experiments.training_cells import train_cells, training_seconds
 from smore_ext.registry import did_you_mean
 
 ALL = ("all", evidence.SIGNIFICANCE)
@@ -90,8 +90,14 @@ def command(
                 bar.console.print(f"{cell.text}: {wrong}", markup=False, soft_wrap=True)
     sections = evidence.conclude(studies, records, scale)
     flags = f"{' --quick' if quick else ''}{' --data-path data' if there else ''}{f' --seeds {seeds}' if seeds else ''}"
+    finished = [cell for section in sections for cell in section.study.cells(scale)]
     files = evidence.write_report(
-        sections, records, scale, report or output_dir, f"{PROG} {' '.join(names)}{flags} --report docs"
+        sections,
+        records,
+        scale,
+        report or output_dir,
+        f"{PROG} {' '.join(names)}{flags} --report docs",
+        training_seconds(records, finished, data_path),
     )
     for section in sections:
         console.print(f"{section.study.question} {section.brief}", markup=False, soft_wrap=True)

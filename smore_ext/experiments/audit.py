@@ -89,8 +89,8 @@ def audit(run: LoadedRun, k: int = 20, split: Split = "test", seed: int = 0, res
         quality={name: float(values.mean()) for name, values in own.items()},
     )
     out.content = _content(run, lists, own[f"recall@{k}"], graph, split, seed, resamples)
-    out.gates, out.attention = _gates(run.model), _attention(run.model)
-    out.tables = _tables(run)
+    out.gates, out.attention = gates_of(run.model), _attention(run.model)
+    out.tables = tables_of(run.model, run.dataset)
     out.items, out.popularity = _popularity(data, lists, relevant)
     out.data = _data(data) | {"users_with_ties_at_the_cut": float(lists.tied.double().mean())}
     out.findings = findings(out)
@@ -148,7 +148,7 @@ def _content(
     return rows
 
 
-def _gates(model: Recommender) -> list[dict[str, Any]]:
+def gates_of(model: Recommender) -> list[dict[str, Any]]:
     """Values of each sigmoid module in a forward pass over all nodes."""
     values: dict[str, list[Tensor]] = {}
     hooks = []
@@ -180,14 +180,14 @@ def _attention(model: Recommender) -> dict[str, float]:
         return {name: value for name, value in model.statistics().items() if name.startswith("attention")}
 
 
-def _tables(run: LoadedRun) -> list[dict[str, Any]]:
+def tables_of(model: Recommender, dataset: Dataset) -> list[dict[str, Any]]:
     """How far trained feature tables are from the raw features that they began with."""
     out = []
-    for name, parameter in run.model.named_parameters():
+    for name, parameter in model.named_parameters():
         m = name.removeprefix("features.")
-        if name == m or m not in run.dataset.features or not parameter.requires_grad:
+        if name == m or m not in dataset.features or not parameter.requires_grad:
             continue
-        trained, raw = parameter.detach().cpu().double(), run.dataset.features[m].double()
+        trained, raw = parameter.detach().cpu().double(), dataset.features[m].double()
         cosine = F.cosine_similarity(trained, raw, dim=1)
         change = (trained - raw).norm() / raw.norm().clamp(min=1e-30)
         out.append({"modality": m, "cosine": float(cosine[raw.norm(dim=1) > 0].mean()), "change": float(change)})

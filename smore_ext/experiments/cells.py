@@ -78,6 +78,7 @@ class Record:
         seconds: of a training step, the mean.
         figures: of the probes.
         arrays: of the probes, where one number does not do.
+        made: with what commit, torch and processor, and in how many seconds in all; empty where nobody wrote it down.
     """
 
     values: dict[str, NDArray[np.float64]]
@@ -87,6 +88,7 @@ class Record:
     seconds: float
     figures: dict[str, float] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def recall(self) -> NDArray[np.float64]:
@@ -94,7 +96,7 @@ class Record:
 
 
 def write_record(file: Path, cell: Cell, record: Record) -> None:
-    told = {name: getattr(record, name) for name in ("validation", "bpr", "best_epoch", "seconds", "figures")}
+    told = {name: getattr(record, name) for name in ("validation", "bpr", "best_epoch", "seconds", "figures", "made")}
     arrays: dict[str, Any] = {f"values {name}": each for name, each in record.values.items()}
     arrays |= {f"arrays {name}": each for name, each in record.arrays.items()}
     with replacing(file) as temporary, temporary.open("wb") as stream:

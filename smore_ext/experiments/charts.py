@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,41 @@ from smore_ext.training.files import replacing
 
 Interval = tuple[float, float, float]  # mean, low, high
 
-# Okabe and Ito (2008): told apart with any colour vision, and in grey by their lightness.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C", "#000000", "#B2A400")
+# Okabe and Ito (2008) first: told apart with any colour vision, and in grey by their lightness. Then others as far from
+# those before as CIELAB has them.
+PALETTE = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B2A400", "#0000FF", "#00E100",
+    "#FF00E1", "#2D0078", "#FF005A", "#69000F", "#3C4B00", "#B478FF", "#FFA587", "#3C960F", "#D20087", "#5A0F4B",
+    "#C3C387", "#FF0000", "#003CE1", "#004B3C", "#00E178", "#96691E", "#B42DFF", "#0078F0", "#C3B4FF", "#5AD2D2",
+)  # fmt: skip
+FAINT = "#8C8C8C"  # differences that are not shown
 
 
 class Colours:
-    """The colour of a label: the same in all plots of a report, in the order in which labels come."""
+    """The colour of a label: the same in all plots of a report, in the order in which labels come, and of no other
+    label; `same` names labels that are one thing under two names."""
 
-    def __init__(self) -> None:
-        self._of: dict[str, str] = {}
+    def __init__(self, same: Mapping[str, str] | None = None) -> None:
+        self._same, self._of = dict(same or {}), dict[str, str]()
 
     def __getitem__(self, label: str) -> str:
-        return self._of.setdefault(label, PALETTE[len(self._of) % len(PALETTE)])
+        label = self._same.get(label, label)
+        if label not in self._of:
+            number = len(self._of)
+            if number >= len(PALETTE):
+                raise ValueError(
+                    f"colours: expected at most {len(PALETTE)} labels, got {label!r}; PALETTE needs another"
+                )
+            self._of[label] = PALETTE[number]
+        return self._of[label]
+
+
+def shades(number: int) -> list[str]:
+    """Of series in an order, from dark to light: steps of one scale, no colours of labels."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["cividis"](0.85 * place / max(1, number - 1))) for place in range(number)]
 
 
 @dataclass
@@ -39,6 +63,7 @@ class Panel:
         log: whether x is logarithmic.
         n: what the values are means of: sample sizes.
         marks: lines across, by label.
+        ordered: whether the series are steps of one quantity, and have shades in place of colours of their own.
     """
 
     kind: str
@@ -50,6 +75,11 @@ class Panel:
     log: bool = False
     n: str = ""
     marks: Mapping[str, float] = field(default_factory=dict)
+    ordered: bool = False
+
+    def colours(self, colours: Colours) -> list[str]:
+        """Of the series."""
+        return shades(len(self.series)) if self.ordered else [colours[label] for label in self.series]
 
 
 def draw(panels: Sequence[Panel], file: Path, colours: Colours) -> None:
@@ -80,27 +110,30 @@ def _parts(values: Sequence[Interval | float | None]) -> tuple[list[int], list[f
 
 
 def _lines(axes: Any, panel: Panel, colours: Colours) -> None:
-    for label, values in panel.series.items():
+    for (label, values), colour in zip(panel.series.items(), panel.colours(colours), strict=True):
         places, means, reach = _parts(values)
         x = [panel.at[place] for place in places]
-        axes.errorbar(x, means, yerr=reach, label=label, color=colours[label], marker="o", ms=3, lw=1.4, capsize=2)
-    _across(axes, panel)
+        axes.errorbar(x, means, yerr=reach, label=label, color=colour, marker="o", ms=3, lw=1.4, capsize=2)
+    _across(axes, panel, colours)
     if panel.log:
         axes.set_xscale("log")
         axes.minorticks_off()
-        axes.set_xticks(list(panel.at), [f"{place:g}" for place in panel.at])
+        near = [False, *(b / a < 1.1 for a, b in pairwise(panel.at))]  # its number would lie on that before
+        axes.set_xticks(
+            list(panel.at), ["" if hidden else f"{place:g}" for place, hidden in zip(panel.at, near, strict=True)]
+        )
     axes.set_ylabel(panel.y, fontsize=9)
     axes.grid(axis="y", color="0.9")
     axes.legend(fontsize=7, frameon=False)
 
 
 def _bars(axes: Any, panel: Panel, colours: Colours) -> None:
-    width = 0.8 / max(1, len(panel.series))
+    width, chosen = 0.8 / max(1, len(panel.series)), panel.colours(colours)
     for number, (label, values) in enumerate(panel.series.items()):
         places, means, reach = _parts(values)
         x = [place + width * (number - (len(panel.series) - 1) / 2) for place in places]
-        axes.bar(x, means, width, yerr=reach, label=label, color=colours[label], ecolor="0.2", capsize=2)
-    _across(axes, panel)
+        axes.bar(x, means, width, yerr=reach, label=label, color=chosen[number], ecolor="0.2", capsize=2)
+    _across(axes, panel, colours)
     axes.set_xticks(range(len(panel.at)), [str(label) for label in panel.at], rotation=30, ha="right", fontsize=7)
     axes.set_ylabel(panel.y, fontsize=9)
     axes.grid(axis="y", color="0.9")
@@ -138,7 +171,7 @@ def _heat(axes: Any, panel: Panel, _: Colours) -> None:
 
 
 def _forest(axes: Any, panel: Panel, _: Colours) -> None:
-    for (label, values), colour in zip(panel.series.items(), (PALETTE[0], PALETTE[6]), strict=False):
+    for (label, values), colour in zip(panel.series.items(), ("#000000", FAINT), strict=False):
         places, means, reach = _parts(values)
         axes.errorbar(means, places, xerr=reach, label=label, color=colour, fmt="o", ms=3, lw=1.2, capsize=2)
     axes.axvline(0, color="0.4", lw=1)
@@ -148,6 +181,6 @@ def _forest(axes: Any, panel: Panel, _: Colours) -> None:
     axes.legend(fontsize=7, frameon=False, loc="best")
 
 
-def _across(axes: Any, panel: Panel) -> None:
+def _across(axes: Any, panel: Panel, colours: Colours) -> None:
     for label, value in panel.marks.items():
-        axes.axhline(value, color="0.4", ls="--", lw=1, label=label)
+        axes.axhline(value, color=colours[label], ls="--", lw=1, label=label)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+
 from smore_ext.environment import versions
 from smore_ext.experiments.cells import Records
 from smore_ext.experiments.charts import Colours, Interval, Panel, draw
-from smore_ext.experiments.significance import LEVEL
+from smore_ext.experiments.significance import LEVEL, POWER
+from smore_ext.experiments.studies.common import SAME
 from smore_ext.experiments.study import Answer, Contrast, Outcome, Scale, Study, Table, correct
 from smore_ext.experiments.tables import csv_of, markdown_of
+from smore_ext.experiments.verdicts import CONTRADICTS, PAPER_GAIN, SILENT, SUPPORTS
 from smore_ext.training.files import write_text
 
 SIGNIFICANCE = "significance"
@@ -47,19 +49,22 @@ def conclude(studies: Mapping[str, Study], records: Records, scale: Scale) -> li
     return [Section(studies[name], outcome, outcome.answer()) for name, outcome in done.items()]
 
 
-def write_report(sections: Sequence[Section], records: Records, scale: Scale, folder: Path, command: str) -> list[Path]:
-    """Writes all files into `folder` and returns them."""
-    colours, files = Colours(), []
+def write_report(
+    sections: Sequence[Section], records: Records, scale: Scale, folder: Path, command: str, training: float
+) -> list[Path]:
+    """Writes all files into `folder` and returns them. `training`: seconds that it took, of all runs."""
+    colours, files = Colours(SAME), []
     images = folder / "images" / PAGE
     for section in sections:
         name = section.study.name
-        draw(section.outcome.panels, images / f"{name}.png", colours)
+        if section.outcome.panels:
+            draw(section.outcome.panels, images / f"{name}.png", colours)
+            files.append(images / f"{name}.png")
         write_text(folder / f"{PAGE}-{name}.csv", csv_text(section, records, scale))
-        draw([forest(section.outcome.contrasts)], images / f"{name}-differences.png", colours)
-        files += [images / f"{name}-differences.png"]
-        files += [images / f"{name}.png", folder / f"{PAGE}-{name}.csv"]
+        draw([forest(section.outcome.every)], images / f"{name}-differences.png", colours)
+        files += [images / f"{name}-differences.png", folder / f"{PAGE}-{name}.csv"]
     write_text(folder / f"{PAGE}-{SIGNIFICANCE}.csv", significance_csv(sections))
-    body = blocks(sections, scale, command)
+    body = blocks(sections, scale, command, made_of(sections, records, scale, training))
     write_text(folder / f"{PAGE}.md", markdown(body))
     write_text(folder / f"{PAGE}.html", page(body))
     return [folder / f"{PAGE}.md", folder / f"{PAGE}.html", folder / f"{PAGE}-{SIGNIFICANCE}.csv", *files]
@@ -68,14 +73,15 @@ def write_report(sections: Sequence[Section], records: Records, scale: Scale, fo
 def csv_text(section: Section, records: Records, scale: Scale) -> str:
     """One line a cell: what it is, quality, and the figures of its probes."""
     cells = list({cell.key: cell for cell in section.study.cells(scale)}.values())
-    figures = sorted({name for cell in cells for name in records[cell].figures})
-    head = ["data", "model", "settings", "seed", "recall@20", "ndcg@20", "best_epoch", "epochs", "seconds_a_step"]
+    timed = ("step_seconds",)  # beside other runs: no two of them are comparable
+    figures = sorted({name for cell in cells for name in records[cell].figures if name not in timed})
+    head = ["data", "model", "settings", "seed", "recall@20", "ndcg@20", "best_epoch", "epochs"]
     rows = []
     for cell in cells:
         r = records[cell]
         told = [json.dumps(asdict(cell.data), sort_keys=True), cell.model, json.dumps(cell.settings, sort_keys=True)]
         means = [float(r.values[name].mean()) for name in ("recall@20", "ndcg@20")]
-        rest = [r.best_epoch, len(r.validation), r.seconds, *(r.figures.get(name) for name in figures)]
+        rest = [r.best_epoch, len(r.validation), *(r.figures.get(name) for name in figures)]
         rows.append([*told, cell.seed, *means, *rest])
     return csv_of([*head, *figures], rows)
 
@@ -86,88 +92,154 @@ def forest(contrasts: Sequence[Contrast]) -> Panel:
         label: [c.effect[:3] if c.shown == is_shown else None for c in contrasts]
         for label, is_shown in (("difference shown", True), ("no difference shown", False))
     }
-    title = "Paired differences of recall@20, 95 % intervals"
+    title = "First less second, corrected 95 % intervals"
     return Panel("forest", title, "difference of recall@20", "", [c.label for c in contrasts], series)
 
 
 def _contrasts(sections: Sequence[Section]) -> list[tuple[str, Contrast]]:
-    return [(section.study.name, each) for section in sections for each in section.outcome.contrasts]
+    return [(section.study.name, each) for section in sections for each in section.outcome.every]
 
 
 def significance_csv(sections: Sequence[Section]) -> str:
-    head = ["study", "contrast", "base", "difference", "low", "high", "p", "p_corrected", "d", "verdict"]
-    rows = [[name, c.label, c.base, *c.effect[:4], c.p, c.effect.size, c.verdict] for name, c in _contrasts(sections)]
-    return csv_of(head, rows)
+    head = ["study", "contrast", "base", "difference", "low", "high", "p", "comparisons", "detectable", "ruled_out"]
+    rows = [
+        [name, c.label, c.base, *c.effect[:3], c.p, c.family, c.detectable, c.most, c.effect.size, c.over, c.verdict]
+        for name, c in _contrasts(sections)
+    ]
+    return csv_of([*head, "d", "seeds_x_users", "verdict"], rows)
 
 
 # A page is a list of blocks, which Markdown and HTML spell each in their way.
 Block = tuple[str, object]
 
 
-def blocks(sections: Sequence[Section], scale: Scale, command: str) -> list[Block]:
-    every = _contrasts(sections)
-    shown = [(name, c) for name, c in every if c.shown]
+def blocks(sections: Sequence[Section], scale: Scale, command: str, made: Sequence[str]) -> list[Block]:
     out: list[Block] = [
         ("title", "Evidence"),
+        ("text", "What the parts of the model do. Verdicts and numbers are generated from the runs by one command."),
         (
-            "text",
-            "What the parts of the model do, asked by experiments that one command repeats. All of it is generated.",
+            "table",
+            Table("", ["question", "verdict", "why", "recall@20 (95 %, share), over", "paper"], answers(sections)),
         ),
+        ("list", reading(scale, _contrasts(sections))),
+        ("heading", "What was run"),
         ("code", command),
-        ("list", about(scale, every)),
-        ("heading", "Answers"),
-        ("table", Table("", ["question", "answer"], [[s.study.question, s.brief] for s in sections])),
+        ("list", [*about(scale), *made]),
     ]
     for section in sections:
-        name = section.study.name
-        said = [f"{c.label}: {c.text}" for c in section.answer.said]
-        out += [("heading", f"{name}: {section.study.question}"), ("text", section.brief)]
-        out += [("text", section.answer.text), ("list", said)] if said else [("text", section.answer.text)]
-        out += [("image", (f"images/{PAGE}/{name}.png", section.brief))]
-        out += [("image", (f"images/{PAGE}/{name}-differences.png", f"{name}: paired differences with 95 % intervals"))]
+        name, answer = section.study.name, section.answer
+        out += [
+            ("heading", f"{name}: {section.study.question}"),
+            ("text", f"{answer.verdict.capitalize()}. {answer.brief}"),
+        ]
+        out += [("text", answer.text)]
+        out += [("table", answer.table)] if answer.table else []
+        out += [("table", contrasts_table([*section.outcome.head, *answer.said]))]
+        if section.outcome.panels:
+            out += [("image", (f"images/{PAGE}/{name}.png", section.study.question))]
+        out += [("image", (f"images/{PAGE}/{name}-differences.png", f"{name}: all differences with their intervals"))]
         out += [("table", table) for table in section.outcome.tables]
         out += [("link", (f"{PAGE}-{name}.csv", "all runs as CSV"))]
-    out += [
+    return [*out, *shown(sections)]
+
+
+def answers(sections: Sequence[Section]) -> list[list[str]]:
+    """A row a question, with the contrasts that its verdict is of."""
+    return [
+        [
+            f"{number}. {s.study.question}",
+            s.answer.verdict,
+            s.brief,
+            "; ".join(f"{c.label}: {c.interval}, {c.over}{_seen(c)}" for c in s.answer.head),
+            s.answer.paper,
+        ]
+        for number, s in enumerate(sections, 1)
+    ]
+
+
+def _seen(c: Contrast) -> str:
+    return "" if c.shown else f", detectable {c.detectable:.4f}"
+
+
+def contrasts_table(contrasts: Sequence[Contrast]) -> Table:
+    """Each once, in full."""
+    once = list({c.label: c for c in contrasts}.values())
+    rows = [[c.label, c.verdict, c.interval, f"{c.p:.2g}", f"{c.detectable:.4f}", c.over] for c in once]
+    return Table("", ["comparison", "first is", "difference (95 %)", "p", "detectable", "seeds x users"], rows)
+
+
+def shown(sections: Sequence[Section]) -> list[Block]:
+    """What is significant, over all experiments."""
+    every = _contrasts(sections)
+    found = [[name, c.label, c.text] for name, c in {c.identity: (name, c) for name, c in every if c.shown}.values()]
+    number = len({c.identity for _, c in every})
+    return [
         ("heading", f"{SIGNIFICANCE}: which differences are shown?"),
         (
             "text",
-            f"{len(shown)} of {len(every)} contrasts are significant at {LEVEL:g} after Holm's correction for all of "
-            f"them. No difference shown means that none of this size is proven, not that there is none: the CSV has "
-            f"every interval.",
+            f"{len(found)} of {number} different comparisons; {len(every) - number} more are the same as one of them.",
         ),
-        ("table", Table("", ["experiment", "contrast", "recall@20"], [[n, c.label, c.text] for n, c in shown])),
-        ("link", (f"{PAGE}-{SIGNIFICANCE}.csv", "all contrasts as CSV")),
+        ("table", Table("", ["experiment", "comparison", "recall@20"], found)),
+        ("link", (f"{PAGE}-{SIGNIFICANCE}.csv", "all comparisons as CSV")),
     ]
-    return out
 
 
-def about(scale: Scale, every: Sequence[tuple[str, Contrast]]) -> list[str]:
-    used = versions()
+def reading(scale: Scale, every: Sequence[tuple[str, Contrast]]) -> list[str]:
+    """How to read the table of answers."""
+    single = [c.detectable / c.base for _, c in every if c.base and not c.inference and not c.pooled]
+    low, middle, high = np.quantile(single, [0.1, 0.5, 0.9]) if single else (0.0, 0.0, 0.0)
+    return [
+        "An interval is over other users and seeds (3 x 1,000: seeds x users of the sample), or other draws of the "
+        "data. Users and seeds are random and crossed (Dorfman, Berbaum and Metz 1992), with the luck of seeds shared "
+        "by comparisons of one kind, as variances are in Smyth's moderated t (2004). Percentages are of the recall of "
+        "the second of the two that are compared.",
+        "Intervals and p-values are corrected (Bonferroni) for the number of comparisons that a verdict is of, and "
+        "apart from them for that of its question's other comparisons: a question is a decision of its own, and one "
+        f"verdict in twenty may have any false difference. So p is below {LEVEL:g} exactly where the interval leaves 0 "
+        "out. Comparisons of the same runs count once.",
+        "Not shown is no proof of equality: `at most` is the largest difference, either way, that the interval leaves "
+        "possible, in percent of recall. Detectable is "
+        f"the smallest true difference that would have been shown with probability {POWER:g}: of two trained "
+        f"conditions, half of the comparisons here detect {middle:.1%} of recall (most {low:.1%} to {high:.1%}).",
+        f"The paper: what is found {SUPPORTS} what it claims where that is shown, and {CONTRADICTS} it where the "
+        f"opposite is shown, or as much as its gain over the next best model ({PAPER_GAIN:.1%}, Recall@20 on Baby) is "
+        f"ruled out; otherwise it {SILENT}. All of that on the small data sets below, not on the paper's.",
+    ]
+
+
+def about(scale: Scale) -> list[str]:
     data = ", ".join(f"{name} {value:,}" for name, value in scale.synthetic.items())
     loops = [
         f"{place}: {', '.join(f'{name} {value:g}' for name, value in loop.items())}"
         for place, loop in {"built-in data": scale.loop, **scale.folders}.items()
     ]
     return [
-        f"{date.today().isoformat()}, smore_ext {used['smore_ext']}, torch {used['torch']}, Python "
-        f"{platform.python_version()}, {_processor()}, {os.cpu_count()} cores, CPU, one thread a run, backend native.",
         f"Scale {scale.name}: seeds {', '.join(map(str, scale.seeds))}; built-in data of {data}; data of files: "
         f"{', '.join(scale.folders) or 'none: they were not there'}.",
         f"The loop: {'; '.join(loops)}. {scale.models} Nothing was tuned for any condition.",
-        "Recall@20 on test under protocol mmrec, at the epoch that validation chooses.",
-        "Intervals and tests are over users and seeds, both random and crossed (Dorfman, Berbaum and Metz 1992); the "
-        "luck of seeds is shared by contrasts of one kind, as variances are in Smyth's moderated t (2004).",
-        f"p-values are corrected by Holm for the {len(every)} contrasts of this page; d is Cohen's of paired values. "
-        "The built-in data are one draw of their generator: other draws are the last study.",
+        "Recall@20 on test under protocol mmrec, at the epoch that validation chooses. Built-in data are one draw of "
+        "their generator, but for the experiment `draws`.",
     ]
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+def made_of(sections: Sequence[Section], records: Records, scale: Scale, training: float) -> list[str]:
+    """With what runs and page were made and how long it took, as far as the records know."""
+    cells = {cell.key: cell for section in sections for cell in section.study.cells(scale)}
+    made = [records[cell].made for cell in cells.values()]
+    known = [each for each in made if each]
+    told = [
+        f"{len(made)} runs on a CPU, one thread each (experiments have no option for another device), two at a time or "
+        f"beside other work. Training took {training / 3600:.1f} hours of a core, by the mean time of each run's "
+        "steps; evaluation and probes come on top. docs/training.md says what --quick and an audit take."
+    ]
+    if known:
+        by = sorted({f"{m['commit']}, torch {m['torch']}, {m['processor']}" for m in known})
+        minutes = sum(float(m["seconds"]) for m in known) / 60
+        told.append(f"{len(known)} runs: commit {'; '.join(by)}; {minutes:.1f} minutes with all they take.")
+    if len(known) < len(made):
+        told.append(f"{len(made) - len(known)} runs: their records do not say with which commit and on what machine.")
+    now = date.today().isoformat()
+    return [*told, f"This page: {now}, smore_ext {versions()['smore_ext']}."]
 
 
 def markdown(body: Sequence[Block]) -> str:

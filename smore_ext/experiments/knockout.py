@@ -31,10 +31,20 @@ def without_content(run: LoadedRun, names: tuple[str, ...], change: Change, seed
 
 
 def without_content_of(
-    trained: Recommender, dataset: Dataset, config: RunConfig, names: tuple[str, ...], change: Change, seed: int = 0
+    trained: Recommender,
+    dataset: Dataset,
+    config: RunConfig,
+    names: tuple[str, ...],
+    change: Change,
+    seed: int = 0,
+    share: float = 1.0,
 ) -> Recommender:
-    """The same of a model that was trained on `dataset` under `config`."""
+    """The same of a model that was trained on `dataset` under `config`. `share`: of the items whose content is
+    exchanged, in a ring among them."""
     order = torch.randperm(dataset.n_items, generator=torch.Generator().manual_seed(seed))
+    if share < 1:
+        chosen, order = order[: round(share * dataset.n_items)], torch.arange(dataset.n_items)
+        order[chosen] = chosen.roll(1)
     config = without_places(config)  # these graphs are not kept
     model = build_model(config, changed(dataset, names, change, order), usable_device(config.train.device))
     weights = checkpoint.weights_of(trained)

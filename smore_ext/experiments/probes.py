@@ -49,12 +49,25 @@ def signal_to_noise(first: Tensor, second: Tensor) -> float:
     return 10.0 * float(np.log10(max(both - noise, 1e-30) / max(noise, 1e-30)))
 
 
+def first_batch(trained: Trained) -> Batch:
+    """As many pairs as a step has, each with the next one's item as its negative."""
+    size = min(trained.config.train.batch_size, len(trained.dataset.train.users))
+    users, items = (column[:size] for column in trained.dataset.train)
+    return Batch(users, items, items.roll(1))
+
+
+def seconds_of_step(model: Recommender, batch: Batch) -> float:
+    """Of a training step without its optimizer."""
+    begin = time.perf_counter()
+    model.loss(batch).backward()
+    taken = time.perf_counter() - begin
+    model.zero_grad()
+    return taken
+
+
 def step_of(trained: Trained) -> Figures:
     """Median seconds of a training step without its optimizer, and bytes that its forward pass keeps for backward."""
-    model, data = trained.model.train(), trained.dataset
-    size = min(trained.config.train.batch_size, len(data.train.users))
-    users, items = (column[:size] for column in data.train)
-    batch = Batch(users, items, items.roll(1))
+    model, batch = trained.model.train(), first_batch(trained)
     kept: dict[tuple[int, int], int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -65,12 +78,7 @@ def step_of(trained: Trained) -> Figures:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.loss(batch)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seconds = []
-    for _ in range(STEPS):
-        begin = time.perf_counter()
-        model.loss(batch).backward()
-        seconds.append(time.perf_counter() - begin)
-        model.zero_grad()
+    seconds = [seconds_of_step(model, batch) for _ in range(STEPS)]
     own = sum(bytes_ for (place, _), bytes_ in kept.items() if place not in weights)
     return {"step_seconds": statistics.median(seconds), "step_bytes": float(own)}
 

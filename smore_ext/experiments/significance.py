@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import polygamma, stdtr, stdtrit
 
 LEVEL = 0.05  # of significance, after correction for the number of comparisons
+POWER = 0.8  # with which a detectable difference would have been shown
 RESAMPLES = 10_000
 _CHUNK = 1 << 22  # drawn users held at once
 
@@ -66,14 +67,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class Effect(NamedTuple):
-    """A mean difference, its 95 % interval, the two-sided p-value of no difference, and the mean over the standard
-    deviation of users (Cohen's d of paired values, each user's mean over seeds)."""
+    """A mean difference, its 95 % interval, the two-sided p-value of no difference, the mean over the standard
+    deviation of users (Cohen's d of paired values, each user's mean over seeds), and the standard error with its
+    degrees of freedom."""
 
     mean: float
     low: float
     high: float
     p: float
     size: float
+    error: float = 0.0
+    freedom: float = math.inf
+
+    def of_family(self, number: int) -> Effect:
+        """The same as one of `number` comparisons (Bonferroni): all of their intervals hold at once with probability
+        .95, and p is below .05 exactly where the interval leaves 0 out."""
+        reach = _quantile(self.freedom, 1 - LEVEL / (2 * number)) * self.error
+        return self._replace(low=self.mean - reach, high=self.mean + reach, p=min(1.0, number * self.p))
+
+    def detectable(self, number: int = 1) -> float:
+        """The smallest true difference that would have been shown, as one of `number`, with probability POWER."""
+        return (_quantile(self.freedom, 1 - LEVEL / (2 * number)) + _quantile(self.freedom, POWER)) * self.error
+
+
+def _quantile(freedom: float, share: float) -> float:
+    """Of Student's t."""
+    return float(stdtrit(min(freedom, 1e9), share))
 
 
 class Crossed(NamedTuple):
@@ -157,5 +176,5 @@ def over_users_and_seeds(c: Crossed, shared: Luck | None = None) -> Effect:
     error = math.sqrt(square / (c.seeds * c.users))
     if error <= 1e-12 * abs(c.mean) or not error:
         return Effect(c.mean, c.mean, c.mean, 1.0 if c.mean == 0 else 0.0, c.size)
-    reach = float(stdtrit(freedom, 0.975)) * error
-    return Effect(c.mean, c.mean - reach, c.mean + reach, float(2 * stdtr(freedom, -abs(c.mean) / error)), c.size)
+    reach, p = _quantile(freedom, 1 - LEVEL / 2) * error, float(2 * stdtr(freedom, -abs(c.mean) / error))
+    return Effect(c.mean, c.mean - reach, c.mean + reach, p, c.size, error, freedom)

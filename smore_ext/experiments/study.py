@@ -1,13 +1,13 @@
 """An experiment: which cells it needs, and what it makes of their records.
 
-What it concludes is generated: every "better" is a contrast, a paired test over users and seeds, and the p-values of
-all contrasts of a report are corrected together (Holm) before a word is written.
+What it concludes is generated: every "better" is a contrast, a paired test over users and seeds, and the contrasts of
+an experiment, which asks one question, are corrected for their number (Bonferroni) before a word is written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from smore_ext.experiments.cells import Cell, Record
 from smore_ext.experiments.charts import Panel
-from smore_ext.experiments.significance import LEVEL, Crossed, Effect, crossed, holm, luck, over_users_and_seeds
+from smore_ext.experiments.significance import LEVEL, Crossed, Effect, crossed, luck, over_users_and_seeds
 
 T = TypeVar("T")
 
@@ -58,7 +58,11 @@ class Found(Protocol):
 Cells = Sequence[Cell]  # of one condition, a seed each
 
 
-@dataclass
+Pairs = Sequence[tuple[Cells, Cells]]  # of conditions to compare, each first with second
+NOT_SHOWN = "not shown"
+
+
+@dataclass(eq=False)
 class Contrast:
     """One condition against another: recall@20 of the same users and seeds.
 
@@ -67,22 +71,39 @@ class Contrast:
         base: mean of the second.
         squares: of the first less the second.
         inference: whether both are of one trained model, asked in two ways; its seeds vary less than those of two.
-        effect, p: what it says for other users and seeds, p corrected; None until all contrasts are known.
+        runs: the runs that it is made of: two of the same runs are one comparison.
+        pooled: whether it is made of several, whose seeds say nothing of the luck of one.
+        lucks: how many comparisons' luck of seeds it may have; that of a mean is at most that of one.
+        sample: what the interval is over, where it is not seeds and users.
+        family: how many comparisons it is corrected for; None until all are known.
+        effect, p: what it says for other users and seeds, interval and p corrected for the family.
     """
 
     label: str
     base: float
     squares: Crossed
     inference: bool = False
+    runs: Hashable = None
+    pooled: bool = False
+    lucks: int = 1
+    sample: str = ""
+    family: int | None = None
     effect: Effect = field(init=False)
-    p: float | None = None
+
+    @property
+    def identity(self) -> Hashable:
+        return self.runs or self.label
+
+    @property
+    def p(self) -> float:
+        if self.family is None:
+            raise ValueError(f"{self.label}: intervals and p-values are not corrected yet")
+        return self.effect.p
 
     @property
     def verdict(self) -> str:
-        if self.p is None:
-            raise ValueError(f"{self.label}: p-values are not corrected yet")
         if self.p >= LEVEL:
-            return "no difference shown"
+            return NOT_SHOWN
         return "better" if self.effect.mean > 0 else "worse"
 
     @property
@@ -99,19 +120,31 @@ class Contrast:
         return self.verdict == "worse"
 
     @property
+    def most(self) -> float:
+        """The largest difference, either way, that the interval leaves possible."""
+        return max(abs(self.effect.low), abs(self.effect.high))
+
+    @property
+    def detectable(self) -> float:
+        return self.effect.detectable(self.family or 1)
+
+    @property
+    def over(self) -> str:
+        """What the interval is over: seeds and users."""
+        return self.sample or f"{self.squares.seeds} x {self.squares.users:,}"
+
+    @property
+    def interval(self) -> str:
+        """The difference, its interval and its share of the second's recall."""
+        e, share = self.effect, f", {self.effect.mean / self.base:+.1%}" if self.base else ""
+        return f"{e.mean:+.4f} ({e.low:+.4f} to {e.high:+.4f}{share})"
+
+    @property
     def text(self) -> str:
         """The verdict with its numbers."""
-        e, share = self.effect, f", {self.effect.mean / self.base:+.1%}" if self.base else ""
-        interval = f"{e.mean:+.4f}, 95 % {e.low:+.4f} to {e.high:+.4f}{share}"
-        return f"{self.verdict} ({interval}; p {self.p:.2g}, d {e.size:+.2f})"
-
-
-class Answer(NamedTuple):
-    """One sentence for the overview, a paragraph, and the contrasts to list below it."""
-
-    brief: str
-    text: str
-    said: list[Contrast]
+        if self.shown:
+            return f"{self.verdict}: {self.interval}"
+        return f"no difference of more than {self.most:.4f} is shown: {self.interval}"
 
 
 @dataclass(frozen=True)
@@ -121,19 +154,48 @@ class Table:
     rows: list[list[str]]
 
 
+class Answer(NamedTuple):
+    """What an experiment says.
+
+    Attributes:
+        verdict: yes, no or not shown, in a few words.
+        brief: what it rests on, for the overview.
+        paper: what that says of the paper's claim (`smore_ext.experiments.verdicts`).
+        head: the contrasts to give in full in the overview.
+        text: a paragraph.
+        said: further contrasts to list below it.
+        table: of what depends on verdicts.
+    """
+
+    verdict: str
+    brief: str
+    paper: str
+    head: list[Contrast]
+    text: str
+    said: list[Contrast]
+    table: Table | None = None
+
+
 @dataclass
 class Outcome:
     """What an experiment found.
 
     Attributes:
         answer: called when p-values are corrected.
+        head: the contrasts that the verdict is of, whatever they say, and
+        contrasts: the others; the two are corrected apart.
         panels: of its plot.
     """
 
     answer: Callable[[], Answer]
+    head: list[Contrast] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+
+    @property
+    def every(self) -> list[Contrast]:
+        return [*self.head, *self.contrasts]
 
 
 @dataclass(frozen=True)
@@ -148,22 +210,55 @@ class Study:
 
 def contrast(found: Found, label: str, first: Cells, second: Cells) -> Contrast:
     """Compares two conditions, seed by seed and user by user."""
-    one, other = (np.stack([found[cell].recall for cell in cells]) for cells in (first, second))
-    return Contrast(label, float(other.mean()), crossed(one - other))
+    return pooled(found, label, [(first, second)])
+
+
+def pooled(found: Found, label: str, pairs: Pairs, less: Pairs = ()) -> Contrast:
+    """The mean of several comparisons of the same users; with `less`, how much greater it is than the mean of those."""
+
+    def recalls(cells: Cells) -> NDArray[np.float64]:
+        return np.stack([found[cell].recall for cell in cells])
+
+    def mean(of: Pairs) -> NDArray[np.float64]:
+        return np.mean([recalls(one) - recalls(other) for one, other in of], axis=0)
+
+    differences = mean(pairs) - mean(less) if less else mean(pairs)
+    base = float(np.mean([recalls(other).mean() for _, other in pairs]))
+    runs = tuple(frozenset(frozenset(map(_runs, pair)) for pair in of) for of in (pairs, less))
+    of_several = len(pairs) + len(less) > 1
+    return Contrast(label, base, crossed(differences), runs=runs, pooled=of_several, lucks=2 if less else 1)
+
+
+def over_draws(label: str, contrasts: Sequence[Contrast]) -> Contrast:
+    """The mean of the same comparison on several draws of the data, over draws: a paired t-test of their means."""
+    means = np.array([[each.squares.mean for each in contrasts]])
+    base = float(np.mean([each.base for each in contrasts]))
+    return Contrast(label, base, crossed(means), pooled=True, sample=f"{len(contrasts)} draws")
+
+
+def _runs(cells: Cells) -> frozenset[str]:
+    """What was trained, whatever was measured of it."""
+    return frozenset(replace(cell, probes=()).key for cell in cells)
 
 
 def correct(outcomes: Iterable[Outcome]) -> None:
-    """Tests all contrasts, those of one kind with the luck that they share, and corrects for their number."""
-    every = [each for outcome in outcomes for each in outcome.contrasts]
+    """Tests all contrasts, those of one kind with the luck that they share, and corrects each for the number of
+    comparisons of its family: those that a verdict is of, or the others of an experiment. Those of the same runs count
+    as one."""
+    outcomes = list(outcomes)
     kinds: dict[Hashable, list[Contrast]] = {}  # of the same numbers of seeds and users, trained apart or not
-    for each in every:
+    for each in (each for outcome in outcomes for each in outcome.every):
         kinds.setdefault((each.squares[:2], each.inference), []).append(each)
     for kind in kinds.values():
-        shared = luck([each.squares for each in kind])
+        single = {each.identity: each for each in kind if not each.pooled} or {each.identity: each for each in kind}
+        shared = luck([each.squares for each in single.values()])
         for each in kind:
-            each.effect = over_users_and_seeds(each.squares, shared)
-    for each, p in zip(every, holm([each.effect.p for each in every]), strict=True):
-        each.p = p
+            own = shared._replace(variance=each.lucks * shared.variance)
+            each.effect = over_users_and_seeds(each.squares, own)
+    for family in (family for outcome in outcomes for family in (outcome.head, outcome.contrasts)):
+        number = len({each.identity for each in family})
+        for each in family:
+            each.family, each.effect = number, each.effect.of_family(number)
 
 
 def mean_of(found: Found, cells: Cells) -> tuple[float, float, float]:

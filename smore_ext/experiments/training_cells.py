@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -18,7 +21,7 @@ import torch
 from smore_ext import runs
 from smore_ext.data import Dataset, SyntheticConfig, SyntheticTruth, generate
 from smore_ext.experiments import content
-from smore_ext.experiments.cells import Cell, Data, Record, write_record
+from smore_ext.experiments.cells import Cell, Data, Record, Records, write_record
 from smore_ext.experiments.jobs import processes
 from smore_ext.experiments.measured import ERRORS
 from smore_ext.experiments.probes import Trained
@@ -50,6 +53,7 @@ def settings_of(cell: Cell) -> RunConfig:
 
 def train_cell(cell: Cell, folder: Path | None = None) -> Record:
     """Trains, evaluates on test with the weights of the best epoch, and asks the probes."""
+    begin = time.monotonic()
     dataset, truth = open_data(cell.data, folder)
     config = settings_of(cell)
     epochs: list[dict[str, Any]] = []
@@ -78,7 +82,44 @@ def train_cell(cell: Cell, folder: Path | None = None) -> Record:
                     record.arrays[figure] = value
                 else:
                     record.figures[figure] = float(value)
+    seconds = time.monotonic() - begin
+    record.made.update(commit=_commit(), torch=torch.__version__, processor=_processor(), seconds=seconds)
     return record
+
+
+def training_seconds(records: Records, cells: Iterable[Cell], folder: Path | None = None) -> float:
+    """What training took in all runs: the mean time of a step, as often as there were steps."""
+    total = 0.0
+    for cell in {cell.key: cell for cell in cells}.values():
+        pairs = len(open_data(Data(cell.data.source, cell.data.options), folder)[0].train.users)
+        steps = math.ceil(pairs / settings_of(cell).train.batch_size)
+        total += records[cell].seconds * len(records[cell].validation) * steps
+    return total
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    """Of the package's source, where it is in a git tree."""
+    git = Path(__file__).parents[2] / ".git"
+    try:
+        head = (git / "HEAD").read_text(encoding="ascii").strip()
+        if not head.startswith("ref: "):
+            return head[:7]
+        name = head.removeprefix("ref: ")
+        if (git / name).is_file():
+            return (git / name).read_text(encoding="ascii").strip()[:7]
+        packed = (git / "packed-refs").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return "unknown"
+    return next((line[:7] for line in packed if line.endswith(f" {name}")), "unknown")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def train_cells(

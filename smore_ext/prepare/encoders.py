@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -81,10 +80,11 @@ def _encoder(model: str, folder: Path | None, library: str, module: ModuleType, 
 
 def _fetched(model: str) -> Path | None:
     """The folder of a model that was fetched before; those of sentence-transformers have names without an owner too."""
-    find = import_module("huggingface_hub").snapshot_download  # what sentence-transformers itself fetches with
+    from huggingface_hub import snapshot_download  # what sentence-transformers itself fetches with
+
     for name in (model, f"sentence-transformers/{model}"):
         try:
-            return Path(find(name, local_files_only=True))
+            return Path(snapshot_download(name, local_files_only=True))
         except (OSError, ValueError):  # it is not there, or no name
             continue
     return None

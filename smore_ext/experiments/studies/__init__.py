@@ -2,6 +2,7 @@
 
 from smore_ext.experiments.studies import (
     attention,
+    claims,
     correlated_noise,
     denoisers,
     denoising,
@@ -27,6 +28,7 @@ STUDIES: dict[str, Study] = {
         correlated_noise,
         settings,
         draws,
+        claims,
     )
 }
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smore_ext.experiments.audit import COLLAPSED, UNIFORM
 from smore_ext.experiments.cells import Cell, Data, Record
 from smore_ext.experiments.charts import Panel
-from smore_ext.experiments.significance import crossed
+from smore_ext.experiments.significance import LEVEL, crossed
 from smore_ext.experiments.studies.common import N, built_in, cells_of, sample
 from smore_ext.experiments.studies.smore_probes import TEMPERATURES, preference_gates, quartiles
 from smore_ext.experiments.studies.smore_probes import attention as probe
 from smore_ext.experiments.study import Answer, Contrast, Found, Outcome, Scale, Study, Table, interval
+from smore_ext.experiments.verdicts import NO_CLAIM, at_most, largest, listed
 
 SEGMENTS = ("activity", "taste purity")
 SCALED = {"attention": "temperature", "preference gates": "gate temperature"}  # names of their arrays
@@ -50,6 +54,7 @@ def collapse(entropy: float, variation: float) -> str:
 def conclude(found: Found, scale: Scale) -> Outcome:
     contrasts: list[Contrast] = []
     panels, rows, verdicts, spread = [], [], {}, {}
+    segments: dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
     for place, data in places(scale).items():
         cells_ = _cells(scale, data)
         records = [found[cell] for cell in cells_]
@@ -60,6 +65,10 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         verdicts[place] = (collapse(float(entropy.mean()), variation), float(entropy.mean()), variation)
         for name in [name for name in SEGMENTS if name in records[0].arrays]:
             part = quartiles(records[0].arrays[name])
+            segments |= {
+                f"{what} by {name}, {place}": (values, part)
+                for what, values in (("entropy", entropy), ("preference gate", gate))
+            }
             for quarter in range(4):
                 chosen = part == quarter
                 rows.append(
@@ -104,23 +113,47 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             )
         )  # fmt: skip
 
+    gaps = {name: gap(*segment, of=len(segments)) for name, segment in segments.items()}
+
     def answer() -> Answer:
-        told = [
-            f"{place} {v} (entropy {e:.3f} of the largest, variation {d:.4f})" for place, (v, e, d) in verdicts.items()
-        ]
-        brief = f"Attention is {'; '.join(told)}."
-        moved = [c for c in contrasts if c.shown]
+        entropies = " and ".join(f"{e:.2f} ({place})" for place, (_, e, _) in verdicts.items())
+        spreads = " and ".join(f"{d:.2f} ({place})" for place, (_, _, d) in verdicts.items())
+        told = listed(list(dict.fromkeys(v for v, _, _ in verdicts.values())))
+        alive = {v == "diverse" for v, _, _ in verdicts.values()}
+        differ = [f"{name} {low:+.3f} to {high:+.3f}" for name, (_, low, high) in gaps.items() if low * high > 0]
+        alike = [name for name, (_, low, high) in gaps.items() if low * high <= 0]
+        moved_ = [c for c in contrasts if c.shown]
+        scaled = f"{len(moved_)} of {len(contrasts)} temperatures change recall"
+        if not moved_:
+            scaled = f"no temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g} times that of training is shown "
+            scaled += f"to change recall by more than {at_most(contrasts)}"
+        verdict = "yes" if alive == {True} else "no" if alive == {False} else "mixed"
+        brief = (
+            f"Attention is {told}: entropy {entropies}, where 1 is uniform and 0 one dimension. Last quarter of the "
+            f"users less first: {'; '.join(differ) or 'no difference shown'}. Scaled at inference: {scaled}."
+        )
         text = (
             f"Uniform is a relative entropy of at least {UNIFORM}, collapsed at most {COLLAPSED}; users are alike "
-            f"where the mean total variation distance from the mean attention is below {ALIKE}. "
-            f"{len(moved)} of {len(contrasts)} other temperatures are shown to change recall."
+            f"where the mean total variation distance from the mean attention is below {ALIKE} (1: nothing in common); "
+            f"it is {spreads}. Quarters are compared "
+            f"by 95 % intervals over users, corrected for {len(gaps)} comparisons"
+            + (f"; no difference is shown in {listed(alike)}." if alike else ".")
         )
-        return Answer(brief, text, contrasts)
+        return Answer(verdict, brief, NO_CLAIM, [largest(contrasts)], text, contrasts)
 
     return Outcome(
-        answer, contrasts, panels,
+        answer, [], contrasts, panels,
         [Table("By user segment", ["data", "segment", "users", "entropy of attention", "preference gate"], rows)],
     )  # fmt: skip
+
+
+def gap(values: NDArray[np.float64], part: NDArray[np.int64], of: int) -> tuple[float, float, float]:
+    """The mean of the last quarter less that of the first, with its interval over users as one of `of` comparisons."""
+    first, last = values[part == 0], values[part == part.max()]
+    mean = float(last.mean() - first.mean())
+    error = math.sqrt(sum(x.var(ddof=1) / len(x) for x in (first, last)))
+    reach = NormalDist().inv_cdf(1 - LEVEL / (2 * of)) * error
+    return mean, mean - reach, mean + reach
 
 
 def _recall(record: Record, name: str, temperature: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from smore_ext.experiments.study import Scale
 
 SMORE, LIGHTGCN, VBPR, FREEDOM = "SMORE", "LightGCN", "VBPR", "FREEDOM"
 PLAIN = "spectral filter"  # the model as published
+SAME = {PLAIN: SMORE}  # one thing under two names, and so of one colour
 N = "recall@20 on test"
 MODALITIES = {"lfm2k": ("audio", "speech", "text")}  # of folders
 

@@ -7,7 +7,19 @@ from collections.abc import Iterable
 from smore_ext.experiments.cells import Cell
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import PLAIN, SMORE, N, built_in, cells_of, sample, variant
-from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    mean_of,
+    pooled,
+    recall_text,
+)
+from smore_ext.experiments.verdicts import moved, of_paper, word
 
 MODELS = {PLAIN: SMORE, "no fused view": variant("NoFusion"), "no filter": variant("Unfiltered")}
 CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -40,21 +52,33 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for label in MODELS
     ]
 
+    fused = [(_cells(scale, PLAIN, c), _cells(scale, "no fused view", c)) for c in grid]
+    mean = pooled(found, f"fused view against none, mean of {len(grid)} correlations", fused)
+    more = pooled(found, "fused view against none, at correlation 1 less at 0", fused[-1:], fused[:1])
+
     def answer() -> Answer:
-        hurt, helped = ([c.label.rpartition(" ")[2] for c in fusion if getattr(c, way)] for way in ("worse", "better"))
-        if hurt:
-            brief = f"Fusion begins to hurt at a correlation of {hurt[0]}."
-        else:
-            brief = f"Fusion is not shown to hurt at any correlation from {grid[0]:g} to {grid[-1]:g}; "
-            brief += f"it helps at {', '.join(helped)}." if helped else "nor is it shown to help."
+        brief = (
+            f"Noise that all modalities share in place of noise of each one's own: {moved(shared[0])}. "
+            f"The fused view in place of none: {moved(mean)} on the mean "
+            f"of all correlations, {moved(fusion[-1])} at 1."
+        )
         lost = {label: c.effect.mean for label, c in zip(MODELS, shared, strict=True)}
         text = "Noise that all modalities share, against noise of their own, changes recall@20 by "
-        text += ", ".join(f"{change:+.4f} ({label})" for label, change in lost.items()) + "."
-        return Answer(brief, text, [*fusion, *shared])
+        text += ", ".join(f"{change:+.4f} ({label})" for label, change in lost.items()) + ". "
+        text += f"Built-in data, noise {NOISE:g} in all modalities."
+        return Answer(
+            word(shared[:1], "worse"),
+            brief,
+            of_paper([mean], "the fused view helps"),
+            [shared[0], mean],
+            text,
+            [more, *fusion, *shared[1:]],
+        )
 
     return Outcome(
         answer,
-        [*fusion, *shared],
+        [shared[0], mean],
+        [more, *fusion, *shared[1:]],
         [
             Panel(
                 "lines", f"Noise {NOISE:g}, shared by the modalities", "correlation of the noise", N, grid,

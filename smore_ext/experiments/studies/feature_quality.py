@@ -8,7 +8,19 @@ from typing import Any
 from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import FREEDOM, LIGHTGCN, SMORE, VBPR, N, built_in, cells_of, sample
-from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    mean_of,
+    pooled,
+    recall_text,
+)
+from smore_ext.experiments.verdicts import listed, moved, of_paper, word
 
 MODELS = (SMORE, VBPR, FREEDOM)
 WORSE: dict[str, tuple[dict[str, Any], ...]] = {  # from a little to much
@@ -77,21 +89,62 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         ),
     ]  # fmt: skip
 
+    def loss(model: str, kind: str, how: dict[str, Any]) -> tuple[list[Cell], list[Cell]]:
+        return _cells(scale, model, kind, **how), _cells(scale, model)
+
+    harsher = {
+        other: [
+            pooled(
+                found, f"{SMORE}'s change with {label(kind, WORSE[kind][-1])} less {other}'s",
+                [loss(SMORE, kind, WORSE[kind][-1])], [loss(other, kind, WORSE[kind][-1])],
+            )
+            for kind in WORSE
+        ]
+        for other in MODELS[1:]
+    }  # fmt: skip
+    versus = [c for group in harsher.values() for c in group]
+    worst = [(kind, how[-1]) for kind, how in WORSE.items()]
+    fall = pooled(found, f"{SMORE}, the worst of each kind against true features", [loss(SMORE, *w) for w in worst])
+    beyond = {
+        other: pooled(
+            found, f"{SMORE}'s change with the worst of each kind less {other}'s",
+            [loss(SMORE, *w) for w in worst], [loss(other, *w) for w in worst],
+        )
+        for other in MODELS[1:]
+    }  # fmt: skip
+    floor = pooled(
+        found, f"{SMORE}, the worst of each kind against LightGCN", [(loss(SMORE, *w)[0], plain) for w in worst]
+    )
+    head = [fall, *beyond.values(), floor]
+
     def answer() -> Answer:
         lost = {m: [c for (model, _), c in falls.items() if model == m and c.worse] for m in MODELS}
+        most = {m: min((falls[m, label(*s)] for s in steps), key=lambda c: c.effect.mean / c.base) for m in MODELS}
         below = [c for c in against if c.worse]
-        brief = "A loss is shown in " + ", ".join(f"{len(lost[m])} ({m})" for m in MODELS)
-        brief += f" of {len(steps)} degradations; {SMORE} "
-        brief += f"falls below LightGCN in {len(below)}" if below else "is not shown to fall below LightGCN in any"
-        brief += f" of the {len(against)} worst."
-        most = {m: min(falls[m, label(*s)].effect.mean for s in steps) for m in MODELS}
-        text = f"The largest losses of recall@20: {', '.join(f'{m} {most[m]:+.4f}' for m in MODELS)}."
-        return Answer(brief, text, [*lost[SMORE], *against, *frozen])
+        own = [c for (model, _), c in falls.items() if model == SMORE]
+        kept = [label(*s) for s in steps if not falls[SMORE, label(*s)].shown]
+        brief = (
+            f"The worst of each of {len(WORSE)} kinds: {moved(fall)}; that change less that of "
+            + "; of ".join(f"{other}: {moved(c)}" for other, c in beyond.items())
+            + f"; against LightGCN, which has no features: {moved(floor)}. Shown in {len(lost[SMORE])} of {len(steps)} "
+            f"degradations, not with {listed(kept) or 'none'}."
+        )
+        text = (
+            f"With the worst of each kind, {SMORE} is below LightGCN in {len(below)} of {len(against)}. "
+            f"A loss is shown in {', '.join(f'{len(lost[m])} ({m})' for m in MODELS)} of {len(steps)} degradations; "
+            f"the largest: {', '.join(f'{m} {c.effect.mean:+.4f}, {moved(c)}' for m, c in most.items())}."
+        )
+        paper = of_paper(list(beyond.values()), "worse features cost it less than others")
+        return Answer(
+            word([fall], "worse"), brief, paper, [fall, beyond[FREEDOM]], text,
+            [*own, *against, *versus, *frozen],
+        )  # fmt: skip
 
     names = ["true", *(label(*s) for s in steps)]
     return Outcome(
         answer,
-        [*falls.values(), *against, *frozen],
+        head,
+        [*falls.values(), *against, *versus, *frozen],
         [
             Panel(
                 "bars", "Recall by quality of the features", "features", N, names,

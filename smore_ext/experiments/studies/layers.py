@@ -1,4 +1,4 @@
-"""Layers over users and items, layers over item graphs, and neighbours in them: quality, time and over-smoothing."""
+"""Layers over users and items, layers over item graphs, and neighbours in them: quality and over-smoothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from smore_ext.experiments.study import (
     contrast,
     figure_of,
     mean_of,
+    pooled,
     recall_text,
 )
+from smore_ext.experiments.verdicts import NO_CLAIM, moved, word
 
 BEHAVIOUR = (0, 1, 2, 3, 4, 5, 6)
 ITEMS = (0, 1, 2, 3)
@@ -46,40 +48,58 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     behaviour, items, ks = scale.some(BEHAVIOUR), scale.some(ITEMS), scale.some(NEIGHBOURS)
     usual = _cells(scale, *USUAL)
     smoothed = items[-1] if scale.quick else USUAL[1]  # item layers of the figures of over-smoothing
-    others = [(b, USUAL[1]) for b in behaviour if USUAL[1] in items] + [(USUAL[0], i) for i in items]
-    contrasts = [
-        contrast(
+    contrasts = {
+        (b, i): contrast(
             found, f"{b} user-item and {i} item layers against {USUAL[0]} and {USUAL[1]}", _cells(scale, b, i), usual
         )
-        for b, i in dict.fromkeys(others)
-        if (b, i) != USUAL and (b in behaviour and i in items)
-    ]
+        for b in behaviour
+        for i in items
+        if (b, i) != USUAL
+    }
+    deep, flat = behaviour[-1], USUAL[0] if USUAL[0] in behaviour else behaviour[0]
+    deepest = pooled(
+        found,
+        f"{deep} user-item layers against {flat}, mean over item layers",
+        [(_cells(scale, deep, i), _cells(scale, flat, i)) for i in items],
+    )
+    few = USUAL[1] if USUAL[1] in items else items[0]
+    widest = pooled(
+        found,
+        f"{items[-1]} item layers against {few}, mean over user-item layers",
+        [(_cells(scale, b, items[-1]), _cells(scale, b, few)) for b in behaviour],
+    )
     near = [contrast(found, f"knn_k {k} against 10", _cells(scale, *USUAL, k), usual) for k in ks if k != 10]
     grid = {(b, i): mean_of(found, _cells(scale, b, i)) for b in behaviour for i in items}
     cosine = {b: figure_of(found, _cells(scale, b, smoothed), "cosine_users") for b in behaviour}
 
     def answer() -> Answer:
         best = max(grid, key=lambda at: grid[at][0])
+        better, worse = ([c for c in contrasts.values() if getattr(c, way)] for way in ("better", "worse"))
+        verdict = f"over-smoothing: {word([deepest], 'worse')}; more item layers better: {word([widest])}"
         brief = (
-            f"Best of the grid: {best[0]} user-item and {best[1]} item layers; "
-            f"{sum(c.better for c in contrasts)} settings are better than {USUAL[0]} and {USUAL[1]}, "
-            f"{sum(c.worse for c in contrasts)} worse."
+            f"{deep} user-item layers in place of {flat}: {moved(deepest)}, and the mean "
+            f"cosine of two users is {cosine[deep][0]:.2f} (1: all alike). {items[-1]} item layers in place of {few}: "
+            f"{moved(widest)}. Best of {len(grid)} settings: {best[0]} user-item and {best[1]} item layers"
+            + (f", {moved(contrasts[best])} against {USUAL[0]} and {USUAL[1]}" if best in contrasts else "")
+            + f"; {len(better)} are shown to be better than {USUAL[0]} and {USUAL[1]}, {len(worse)} worse."
         )
-        first, last = behaviour[0], behaviour[-1]
+        first = behaviour[0]
         text = (
-            f"The mean cosine of two users' embeddings goes from {cosine[first][0]:.3f} with {first} layers to "
-            f"{cosine[last][0]:.3f} with {last}."
+            f"The mean cosine of two users' final embeddings goes from {cosine[first][0]:.3f} with {first} user-item "
+            f"layers to {cosine[deep][0]:.3f} with {deep}. The best of many looks better than it is: it is compared "
+            f"as one of {len(contrasts)}."
         )
-        return Answer(brief, text, [*contrasts, *near])
+        said = [*([contrasts[best]] if best in contrasts and not contrasts[best].shown else []), *better, *worse]
+        return Answer(verdict, brief, NO_CLAIM, [deepest, widest], text, [*said, *near])
 
     def row(cells: list[Cell], name: str) -> list[str]:
-        step = figure_of(found, cells, "step_seconds")[0] * 1e3
         cosine_ = [f"{figure_of(found, cells, f'cosine_{of}')[0]:.3f}" for of in ("users", "items")]
-        return [name, recall_text(found, cells), *cosine_, f"{step:.1f}"]
+        return [name, recall_text(found, cells), *cosine_]
 
     return Outcome(
         answer,
-        [*contrasts, *near],
+        [deepest, widest],
+        [*contrasts.values(), *near],
         [
             Panel(
                 "heat", f"{N} by layers", "item layers", "user-item layers", items,
@@ -103,8 +123,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         ],
         [
             Table(
-                "Recall@20, mean cosine of pairs, milliseconds of a step (forward and backward, one thread)",
-                ["layers", N, "cosine of users", "of items", "ms"],
+                "Recall@20, mean cosine of pairs of final embeddings",
+                ["layers", N, "cosine of users", "of items"],
                 [row(_cells(scale, b, i), f"{b} user-item, {i} item") for b in behaviour for i in items]
                 + [row(_cells(scale, *USUAL, k), f"knn_k {k}") for k in ks],
             )

@@ -14,6 +14,7 @@ from smore_ext.experiments.significance import crossed
 from smore_ext.experiments.studies.common import LIGHTGCN, MODALITIES, SMORE, N, built_in, cells_of, sample, variant
 from smore_ext.experiments.studies.smore_probes import gates_open, knocked_out
 from smore_ext.experiments.study import (
+    NOT_SHOWN,
     Answer,
     Contrast,
     Found,
@@ -23,8 +24,10 @@ from smore_ext.experiments.study import (
     Table,
     contrast,
     mean_of,
+    pooled,
     recall_text,
 )
+from smore_ext.experiments.verdicts import at_most, listed, moved, of_paper, word
 
 NAMES = ("audio", "image", "speech", "tags", "text", "video")
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -54,7 +57,7 @@ def _missing(scale: Scale, share: float, filled: str) -> list[Cell]:
     return cells_of(scale, data.changed("missing", share=share, filled=filled) if share else data)
 
 
-def _useless(scale: Scale, kind: str | None, repair: str) -> list[Cell]:
+def useless(scale: Scale, kind: str | None, repair: str) -> list[Cell]:
     """With a third modality that says nothing; None: without it."""
     model, settings = REPAIRS[repair]
     data = built_in(scale)
@@ -86,7 +89,7 @@ def cells(scale: Scale) -> Iterable[Cell]:
     yield from _missing(scale, 0.0, "zero")
     for repair in REPAIRS:
         for kind in (None, *USELESS):
-            yield from _useless(scale, kind, repair)
+            yield from useless(scale, kind, repair)
     yield from cells_of(scale, built_in(scale), LIGHTGCN)
 
 
@@ -98,7 +101,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         contrast(found, f"{n} modalities against {numbers[0]}", _many(scale, n), _many(scale, numbers[0]))
         for n in numbers[1:]
     ]
-    knocked = _knocked(found, _many(scale, 2), "built-in data")
+    removed = [c for place, group in knocked_cells(scale) for c in knocked(found, group, place)]
     gaps = [
         contrast(
             found, f"{share:.0%} of features missing ({filled}) against none", _missing(scale, share, filled), whole
@@ -106,23 +109,41 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for filled in FILLED
         for share in shares
     ]
-    useless = {
+    fills = [
+        pooled(
+            found, f"missing features as {one} against {other}, mean of {len(shares)} shares",
+            [(_missing(scale, share, one), _missing(scale, share, other)) for share in shares],
+        )
+        for one, other in combinations(reversed(FILLED), 2)
+    ] + [
+        contrast(
+            found, f"missing features as {one} against {other}, {shares[-1]:.0%} missing",
+            _missing(scale, shares[-1], one), _missing(scale, shares[-1], other),
+        )
+        for one, other in combinations(reversed(FILLED), 2)
+    ]  # fmt: skip
+    harms = {
         (kind, repair): contrast(
             found, f"a {kind} third modality against none, {repair}",
-            _useless(scale, kind, repair), _useless(scale, None, repair),
+            useless(scale, kind, repair), useless(scale, None, repair),
         )
         for kind in USELESS
         for repair in REPAIRS
     }  # fmt: skip
     repaired = [
         contrast(
-            found, f"{repair} against as it is, with a {kind} third modality",
-            _useless(scale, kind, repair), _useless(scale, kind, "as it is"),
+            found, f"{repair} against as it is, with {f'a {kind}' if kind else 'no'} third modality",
+            useless(scale, kind, repair), useless(scale, kind, "as it is"),
         )
-        for kind in USELESS
+        for kind in (*USELESS, None)
         for repair in list(REPAIRS)[1:]
     ]  # fmt: skip
+    harm = pooled(
+        found, "a third modality that says nothing against none, mean of random and permuted",
+        [(useless(scale, kind, "as it is"), useless(scale, None, "as it is")) for kind in USELESS],
+    )  # fmt: skip
     files: list[Contrast] = []
+    more_ = [contrasts.pop()]
     panels, tables = [], []
     for folder, every in _files(scale).items():
         groups, base = _groups(every), cells_of(scale, Data(folder), LIGHTGCN)
@@ -130,7 +151,12 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             contrast(found, f"{folder}: {' + '.join(g)} against LightGCN", _kept(scale, folder, g, every), base)
             for g in groups
         ]
-        knocked += _knocked(found, _kept(scale, folder, every, every), folder)
+        whole_ = _kept(scale, folder, every, every)
+        single = [(whole_, _kept(scale, folder, (m,), every)) for m in every]
+        more_.append(pooled(found, f"{folder}: all {len(every)} against one, mean of which", single))
+        files += [
+            contrast(found, f"{folder}: all against {m} alone", *pair) for m, pair in zip(every, single, strict=True)
+        ]
         panels.append(
             Panel(
                 "bars", f"{folder}, modalities trained on", "modalities", N,
@@ -147,27 +173,31 @@ def conclude(found: Found, scale: Scale) -> Outcome:
                 + [[" + ".join(g), recall_text(found, _kept(scale, folder, g, every))] for g in groups],
             )
         )
+    taken = [c for c in removed if " all content" in c.label]
+    removed = [c for c in removed if c not in taken]
+    filling = fills.pop(1)
     without = mean_of(found, plain)[0]
 
     def answer() -> Answer:
-        harmed = [c for c in useless.values() if c.worse]
-        helps = [c for c in repaired if c.better]
-        gains = [c for c in contrasts if c.better]
-        brief = (
-            f"More modalities are better than {numbers[0]} in {len(gains)} of {len(contrasts)} cases; a trained model "
-            f"is shown to lose recall without its content in {sum(c.worse for c in knocked)} of {len(knocked)}; "
-            f"a useless modality does harm in {len(harmed)} of {len(useless)}; "
-            f"{'no repair is shown to help' if not helps else f'{len(helps)} of {len(repaired)} repairs help'}."
-        )
+        helps = [c.label.partition(" against")[0] for c in repaired if c.better]
         lost = [c for c in gaps if c.worse]
-        by = {filled: sum(f"({filled})" in c.label for c in lost) for filled in FILLED}
-        told = ", ".join(f"{number} of {len(shares)} ({filled})" for filled, number in by.items())
+        more = [f"{moved(c)} ({place})" for c, place in zip(more_, ("built-in data", *_files(scale)), strict=True)]
+        brief = (
+            f"{numbers[-1]} modalities (built-in data, each tells more) or all (lfm2k) in place of one: "
+            f"{'; '.join(more)}. All content taken away or exchanged at inference: "
+            + _told(taken, "worse")
+            + f". A modality that says nothing: {moved(harm)}. Repairs that are shown to help: "
+            f"{listed(sorted(set(helps))) or 'none'}. Missing features filled by neighbours in place of zeros: "
+            f"{moved(filling)}."
+        )
+        by = {filled: [c for c in lost if f"({filled})" in c.label] for filled in FILLED}
+        told = ", ".join(f"{len(cases)} of {len(shares)} ({filled})" for filled, cases in by.items())
         text = (
             f"LightGCN, without features, has {without:.4f}. Features missing of {shares[0]:.0%} to {shares[-1]:.0%} "
             f"of the items are shown to cost recall at so many of the shares, by what takes their place: {told}."
         )
-        said = [*contrasts, *knocked, *(c for c in files if c.shown), *lost, *(c for c in repaired if c.shown), *harmed]
-        return Answer(brief, text, said)
+        said = [*contrasts, *files, *removed, *lost, *fills, *(c for c in harms.values() if c.shown)]
+        return Answer(word(more_), brief, of_paper(more_, "modalities help together"), more_, text, [*said, *repaired])
 
     panels = [
         Panel(
@@ -182,7 +212,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         ),
         Panel(
             "bars", "A third modality that says nothing", "repair", N, list(REPAIRS),
-            {k or "none": [mean_of(found, _useless(scale, k, r)) for r in REPAIRS] for k in (None, *USELESS)},
+            {k or "none": [mean_of(found, useless(scale, k, r)) for r in REPAIRS] for k in (None, *USELESS)},
             n=sample(scale), marks={LIGHTGCN: without},
         ),
     ]  # fmt: skip
@@ -191,30 +221,44 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             "What gates of whole modalities become: 0 closed, 1 open, in alphabetical order, the useless one last",
             ["repair", "useless modality", "openness, mean over seeds"],
             [
-                [r, k or "none", _open(found, _useless(scale, k, r))]
+                [r, k or "none", _open(found, useless(scale, k, r))]
                 for r in ("gate that can close", "learned graph weight")
                 for k in (None, *USELESS)
             ],
         )
     )
-    return Outcome(answer, [*contrasts, *knocked, *files, *gaps, *useless.values(), *repaired], panels, tables)
+    others = [*contrasts, *removed, *files, *gaps, *fills, *harms.values(), *repaired]
+    return Outcome(answer, [*more_, *taken, harm, filling], others, panels, tables)
 
 
-def _knocked(found: Found, cells: list[Cell], place: str) -> list[Contrast]:
-    """All content removed, and exchanged, in trained models, against as they were."""
-    out = []
-    for change in ("removed", "exchanged"):
-        lost = np.stack([found[c].arrays[f"recall {change} {_all(found, c)}"] - found[c].recall for c in cells])
-        base = float(np.mean([found[c].recall.mean() for c in cells]))
-        out.append(
-            Contrast(f"{place}: content {change} at inference against kept", base, crossed(lost), inference=True)
+def _told(contrasts: list[Contrast], way: str) -> str:
+    shown = [c for c in contrasts if getattr(c, way)]
+    if shown:
+        return (
+            f"{way} in {len(shown)} of {len(contrasts)} cases, most {min(c.effect.mean / c.base for c in shown):+.1%}"
         )
+    return f"{NOT_SHOWN}, at most {at_most(contrasts)}"
+
+
+def knocked_cells(scale: Scale) -> list[tuple[str, list[Cell]]]:
+    """By place, models of which content is taken away."""
+    files = [(folder, _kept(scale, folder, every, every)) for folder, every in _files(scale).items()]
+    return [("built-in data", _many(scale, 2)), *files]
+
+
+def knocked(found: Found, cells: list[Cell], place: str) -> list[Contrast]:
+    """Content of each modality and of all of them removed, and exchanged, in trained models, against as they were."""
+    out = []
+    base = float(np.mean([found[c].recall.mean() for c in cells]))
+    arrays = [name for name in found[cells[0]].arrays if name.startswith("recall ")]
+    for change in ("removed", "exchanged"):
+        names = [name.removeprefix(f"recall {change} ") for name in arrays if name.startswith(f"recall {change} ")]
+        for m in names:
+            lost = np.stack([found[c].arrays[f"recall {change} {m}"] - found[c].recall for c in cells])
+            of = "all" if m == "all" or len(names) == 1 else m
+            label = f"{place}: {of} content {change} at inference against kept"
+            out.append(Contrast(label, base, crossed(lost), inference=True))
     return out
-
-
-def _all(found: Found, cell: Cell) -> str:
-    names = [name.removeprefix("recall removed ") for name in found[cell].arrays if name.startswith("recall removed ")]
-    return "all" if "all" in names else names[0]
 
 
 def _open(found: Found, cells: list[Cell]) -> str:

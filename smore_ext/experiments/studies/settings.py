@@ -11,7 +11,19 @@ import numpy as np
 from smore_ext.experiments.cells import Cell, Record
 from smore_ext.experiments.charts import Panel
 from smore_ext.experiments.studies.common import N, built_in, cells_of, sample
-from smore_ext.experiments.study import Answer, Found, Outcome, Scale, Study, Table, contrast, mean_of, recall_text
+from smore_ext.experiments.study import (
+    Answer,
+    Found,
+    Outcome,
+    Scale,
+    Study,
+    Table,
+    contrast,
+    mean_of,
+    pooled,
+    recall_text,
+)
+from smore_ext.experiments.verdicts import listed, moved, of_paper
 
 WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
 WIDTHS = (64, 256, 1024)
@@ -93,6 +105,19 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for w in WARMED
     ]  # fmt: skip
 
+    over = {
+        w: pooled(
+            found, f"cl_weight {w:g} against {PUBLISHED:g}, mean of {len(widths)} widths",
+            [(_cells(scale, w, width), _cells(scale, PUBLISHED, width)) for width in widths],
+        )
+        for w in weights
+        if w != PUBLISHED
+    }  # fmt: skip
+    warming = pooled(
+        found, f"cl_weight warmed up over {WARM_EPOCHS} epochs against at once, mean of {len(warm)} cases",
+        [(_warm(scale, w, width), _cells(scale, w, width)) for width in widths for w in WARMED],
+    )  # fmt: skip
+
     def stuck(cells: Sequence[Cell]) -> float:
         return float(np.mean([plateau(found[c]) for c in cells]))
 
@@ -106,40 +131,45 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         )
 
     def answer() -> Answer:
-        mean = {w: float(np.mean([mean_of(found, _cells(scale, w, width))[0] for width in widths])) for w in weights}
-        best = max(mean, key=lambda w: mean[w])
+        better, worse = ([f"{w:g}" for w, c in over.items() if getattr(c, way)] for way in ("better", "worse"))
         longest = max(((w, width) for w in weights for width in widths), key=lambda at: stuck(_cells(scale, *at)))
-        brief = (
-            f"On the built-in data cl_weight {best:g} is best over all widths ({mean[best]:.4f}); "
-            f"{sum(c.better for c in contrasts)} of {len(contrasts)} others are better than {PUBLISHED:g}, "
-            f"{sum(c.worse for c in contrasts)} worse; warming it up is better in {sum(c.better for c in warm)} of "
-            f"{len(warm)} cases, worse in {sum(c.worse for c in warm)}."
-        )
+        verdict = f"shown to be better than {PUBLISHED:g}: {listed(better) or 'none'}; worse: {listed(worse) or 'none'}"
+        told = "; ".join(f"{w:g}: {moved(c)}" for w, c in over.items())
+        brief = f"In place of {PUBLISHED:g}, {told}. Warming up in place of at once: {moved(warming)}."
         text = (
-            f"The ranking loss stays at ln 2 longest with cl_weight {longest[0]:g} and width {longest[1]}: "
-            f"{stuck(_cells(scale, *longest)):.1f} epochs of {_epochs(scale)}."
+            f"The ranking loss stays at ln 2, that of scores that order nothing, longest with cl_weight "
+            f"{longest[0]:g} and width {longest[1]}: {stuck(_cells(scale, *longest)):.1f} epochs of {_epochs(scale)}."
         )
-        return Answer(brief, text, [c for c in (*contrasts, *warm) if c.shown])
+        said = [*(c for w, c in over.items() if w), *(c for c in (*contrasts, *warm) if c.shown)]
+        return Answer(
+            verdict,
+            brief,
+            of_paper([over[0.0]], "the contrastive term helps", "worse"),
+            [over[0.0], warming],
+            text,
+            said,
+        )
 
     return Outcome(
         answer,
+        [*over.values(), warming],
         [*contrasts, *warm],
         [
             Panel(
                 "lines", "Recall by the weight of InfoNCE", "cl_weight", N, weights,
                 {f"width {width}": [mean_of(found, _cells(scale, w, width)) for w in weights] for width in widths},
-                n=sample(scale),
+                n=sample(scale), ordered=True,
             ),
             Panel(
                 "lines", "Plateau at ln 2", "cl_weight", "epochs", weights,
                 {f"width {width}": [stuck(_cells(scale, w, width)) for w in weights] for width in widths},
-                n=f"{len(scale.seeds)} seeds",
+                n=f"{len(scale.seeds)} seeds", ordered=True,
             ),
             Panel(
                 "lines", "Given away by stopping early", "patience, epochs", "validation recall@20", PATIENCES,
                 {f"cl_weight {w:g}": [lost([c for x in widths for c in _cells(scale, w, x)], p) for p in PATIENCES]
                  for w in weights},
-                n=f"{len(widths) * len(scale.seeds)} runs a point",
+                n=f"{len(widths) * len(scale.seeds)} runs a point", ordered=True,
             ),
         ],
         [

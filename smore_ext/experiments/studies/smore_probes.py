@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from smore_ext.evaluation.metrics import user_metrics
 from smore_ext.evaluation.protocol import rows_of
 from smore_ext.evaluation.ranking import evaluating
-from smore_ext.experiments.audit import overlap
+from smore_ext.experiments.audit import gates_of, overlap, tables_of
 from smore_ext.experiments.knockout import Change, without_content_of
 from smore_ext.experiments.probes import Figures, Trained, lists_of, signal_to_noise
 from smore_ext.models.smore import SMORE
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
+MISMATCHED = 0.7  # share of items
 
 
 def denoising(trained: Trained) -> Figures:
@@ -141,6 +142,26 @@ def gates_open(trained: Trained) -> Figures:
         if isinstance(value, torch.nn.Parameter):
             return {"open": value.detach().sigmoid().double().numpy()}
     return {}
+
+
+def gates_and_tables(trained: Trained) -> Figures:
+    """By modality: the share of its preference gate's values that is open, and the mean cosine of its trained features
+    with the raw ones. And what stays of the lists where MISMATCHED of the items have the content of others among them.
+    """
+    out: Figures = {}
+    for gate in gates_of(trained.model):
+        place, _, m = gate["gate"].removesuffix(".1").rpartition(".")
+        if place.endswith("preference_gate"):
+            out[f"open {m}"] = gate["open"]
+    out |= {f"cosine {table['modality']}": table["cosine"] for table in tables_of(trained.model, trained.dataset)}
+    users, items = lists_of(trained.model, trained.dataset)
+    other = without_content_of(
+        trained.model, trained.dataset, trained.config, tuple(trained.dataset.features), "exchanged", share=MISMATCHED
+    )
+    theirs = lists_of(other, trained.dataset)[1]
+    relevant = rows_of(users, [trained.dataset.test], trained.dataset.n_items)
+    (recall,) = user_metrics(theirs, relevant, (items.shape[1],), ("recall",)).values()
+    return out | {"recall mismatched": recall.numpy(), "overlap mismatched": overlap(items, theirs)}
 
 
 def quartiles(values: Sequence[float] | np.ndarray) -> np.ndarray:
