@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import types
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -101,15 +102,11 @@ def test_the_pages_commands_run(
     packed(tmp_path / "meta.json.gz", titles, spelled=repr)
     (tmp_path / "all-MiniLM-L6-v2").mkdir()
     (tmp_path / "all-MiniLM-L6-v2" / "config.json").write_text("{}")
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "sentence_transformers.py").write_text(ENCODER)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path / "modules")
-    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
-    root = str(DOCS.parent)
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "modules"), root, os.environ.get("PYTHONPATH", "")])
-    }
+    module = types.ModuleType("sentence_transformers")
+    exec(ENCODER, vars(module))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])}
     ran = []
     for page in ("prepare", "recommend", "serve", "search"):
         for line in lines_of(page):

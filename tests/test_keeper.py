@@ -64,8 +64,8 @@ def epoch(k: Keeper, n: int, best: bool = False, write: bool = True, now: bool =
     WEIGHT.fill_(n)
     snapshot = Snapshot({"w": WEIGHT}, {"epoch": n})
     k.keep(snapshot, snapshot if best else None, write=write, now=now)
-    if settle and k._writer is not None:
-        k._writer.join()
+    if settle and k._handed is not None:
+        k._handed()
     Clock.now += 1
 
 
@@ -156,3 +156,22 @@ def test_interrupted_while_it_copies(files: Files, monkeypatch: pytest.MonkeyPat
     k.close()
     newer = [("best", 3)] if which == "last" else []  # newer than the last one: resuming allows it
     assert files.written == [("best", 1), ("last", 1), *newer]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_interrupted_while_a_thread_begins(files: Files, monkeypatch: pytest.MonkeyPatch, started: bool) -> None:
+    """Ctrl-C before the thread runs, and after it does but before `start` knows: what it was to write is written."""
+    k, start = Keeper(files, seconds=0.5), threading.Thread.start
+    epoch(k, 0, settle=True)
+
+    def interrupted(thread: threading.Thread) -> None:
+        if started:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    Clock.now += 10
+    with pytest.raises(KeyboardInterrupt):
+        epoch(k, 1, best=True)
+    k.close()
+    assert files.written[-2:] == [("best", 1), ("last", 1)] and not k._newer_last

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +54,26 @@ class _Copy:
         return Snapshot(self._memory, self.metadata)
 
 
+class _Handed:
+    """What a thread writes while training goes on. Whoever needs it written calls it too: that waits for the thread, or
+    writes in its stead where it never began, as an interrupt may come before a thread starts, and on the way."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._write, self._lock = write, threading.Lock()
+        self.done = False
+        self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self.done:
+                return
+            try:
+                self._write()
+            except BaseException as error:  # told by the thread that trains
+                self.error = error
+            self.done = True
+
+
 class Keeper:
     """Writes the two checkpoints of a run.
 
@@ -68,8 +89,7 @@ class Keeper:
         self._last, self._best = _Copy(), _Copy()
         self._newer_last = self._newer_best = False  # than the files
         self._spare: list[tuple[_Copy, _Copy]] = [(_Copy(), _Copy())]  # while the others are written
-        self._writer: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._handed: _Handed | None = None
         self._next = 0.0  # when the next write may begin
 
     def keep(self, last: Snapshot, best: Snapshot | None, *, write: bool, now: bool = False) -> None:
@@ -93,7 +113,7 @@ class Keeper:
             self._newer_last = self._newer_best = False
             self._wrote(begin)
             return
-        writing = self._writer is not None and self._writer.is_alive()
+        writing = self._handed is not None and not self._handed.done
         if not writing:
             self._join()
         begin = time.monotonic()
@@ -126,26 +146,25 @@ class Keeper:
     def _begin(self, begin: float) -> None:
         last, best = self._last, self._best if self._newer_best else None
         used = self._last, self._best
-        self._last, self._best = self._spare.pop()
-        self._newer_last = self._newer_best = False
 
-        def run() -> None:
+        def write() -> None:
             try:
                 self._write(last.read(), best and best.read())
-            except BaseException as error:  # told by the thread that trains
-                self._error = error
-            self._spare.append(used)
-            self._wrote(begin)
+            finally:
+                self._spare.append(used)
+                self._wrote(begin)
 
-        self._writer = threading.Thread(target=run, name="smore_ext checkpoint")
-        self._writer.start()
+        self._handed = _Handed(write)  # from here on `close` sees to it
+        self._last, self._best = self._spare.pop()
+        self._newer_last = self._newer_best = False
+        threading.Thread(target=self._handed, name="smore_ext checkpoint").start()
 
     def _join(self) -> None:
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._error is not None:
-            error, self._error = self._error, None
+        if self._handed is None:
+            return
+        self._handed()
+        error, self._handed = self._handed.error, None
+        if error is not None:
             raise error
 
     def _write(self, last: Snapshot | None, best: Snapshot | None) -> None:
