@@ -175,3 +175,15 @@ TEST(not_a_number_is_not_hidden) {
     CHECK(std::isnan(log_sum[0]));
   }
 }
+
+TEST(a_score_beyond_the_type_is_infinite) {
+  for (const float sign : {1.0f, -1.0f}) {
+    Problem<float> problem(3, 70, 4, 1);
+    for (float& value : problem.a) value = 1e30f;
+    for (float& value : problem.b) value = -1e30f;
+    for (int k = 0; k < 4; ++k) problem.b[4 + k] = sign * 1e30f;
+    for (const std::vector<float>& log_sum : {on_cpu(problem, 1).log_sum, on_device(problem).log_sum}) {
+      for (const float value : log_sum) CHECK(value == sign * INFINITY);
+    }
+  }
+}

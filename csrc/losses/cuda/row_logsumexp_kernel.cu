@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int s = 0; s < splits; ++s) {
     sum += sums.sum[s * shape.rows + i] * exponential(sums.best[s * shape.rows + i] - shift);
   }
-  log_sum[i] = isinf(shift) ? shift : shift + log(sum);  // a score beyond T is infinite, and so is the sum
+  // A score beyond T is infinite, and so is the sum; here also where another score is no number.
+  log_sum[i] = shift > -kLowest<T> ? shift : shift + log(sum);
 }
 
 // Block z is the piece of the width that it sums up.
