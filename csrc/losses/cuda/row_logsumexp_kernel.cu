@@ -41,8 +41,11 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int s = 0; s < splits; ++s) {
     sum += sums.sum[s * shape.rows + i] * exponential(sums.best[s * shape.rows + i] - shift);
   }
-  // A score beyond T is infinite, and so is the sum; here also where another score is no number.
-  log_sum[i] = shift > -kLowest<T> ? shift : shift + log(sum);
+  // Scores beyond T are infinite, and so is their sum: +, here also where another score is no number, and - where all
+  // are, which are below the columns that do not exist.
+  const T finite = shift + log(sum);
+  const bool none = shift <= kLowest<T> && finite == finite;
+  log_sum[i] = shift > -kLowest<T> ? shift : none ? log(T(0)) : finite;
 }
 
 // Block z is the piece of the width that it sums up.
