@@ -131,7 +131,7 @@ def compare(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, tell:
         return max((m for other, m in known.items() if other[0] == cell[0]), default=max(known.values(), default=0))
 
     free = partial(available_memory, first.device)
-    for cell, wrong in run_jobs(work, jobs, need, free, alone=first.device != "cpu"):
+    for cell, wrong in run_jobs(work, jobs, need, free, alone=True):
         if wrong is None:
             done[cell] = read_measured(_file(folder, cell))
         else:

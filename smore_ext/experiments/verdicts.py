@@ -10,7 +10,6 @@ SUPPORTS, CONTRADICTS, SILENT = "supports", "contradicts", "says nothing"
 NO_CLAIM = f"{SILENT} (no claim)"
 # The paper's gain over the next best model, Recall@20 on Baby: a part that it names as the reason should do as much.
 PAPER_GAIN = 0.1035 / 0.0986 - 1
-LITTLE = PAPER_GAIN
 
 
 def word(contrasts: Sequence[Contrast], yes: str = "better") -> str:

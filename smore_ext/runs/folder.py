@@ -22,6 +22,7 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 IDS = "ids.json"
 TENSORBOARD, WANDB, MLFLOW, SEED = "tensorboard", "wandb", "mlflow.db", "seed-"
 RESULTS = (LAST, BEST, METRICS, RESULT)  # what says that a run has been here
+FILES = (CONFIG, *RESULTS, IDS, MLFLOW)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class RunFolder:
 
     def delete(self) -> None:
         """Deletes the files that runs write, and nothing else that may be in the folder."""
-        for name in (CONFIG, *RESULTS, IDS, MLFLOW):  # without settings nothing is resumed: half of a run least of all
+        for name in FILES:  # in this order: without settings nothing is resumed: half of a run least of all
             (self.path / name).unlink(missing_ok=True)
         self.delete_temporary()
         for name in (TENSORBOARD, WANDB):
@@ -128,7 +129,7 @@ def new_run_dir(config: RunConfig, overwrite: bool = False) -> Path:
 def check_output(path: Path) -> None:
     """Raises `FileExistsError` where a file that is written there would take the place of one of a run's, or a folder
     is a run's."""
-    if path.name in (CONFIG, *RESULTS, IDS, MLFLOW) and _is_run(path.parent):
+    if path.name in FILES and _is_run(path.parent):
         raise FileExistsError(f"{path} is a file of the run in {path.parent}: write to another one")
 
 

@@ -13,7 +13,7 @@ from smore_ext.experiments.studies import modalities
 from smore_ext.experiments.studies.common import LIGHTGCN, built_in, cells_of
 from smore_ext.experiments.studies.smore_probes import MISMATCHED, gates_and_tables
 from smore_ext.experiments.study import Answer, Contrast, Found, Outcome, Scale, Study, Table, contrast, figure_of
-from smore_ext.experiments.verdicts import LITTLE, NO_CLAIM
+from smore_ext.experiments.verdicts import NO_CLAIM, PAPER_GAIN
 
 DROPOUT_GAIN = 0.017  # reported of modality dropout
 SHUFFLED = (0.5, 1.0)
@@ -43,10 +43,10 @@ def cells(scale: Scale) -> Iterable[Cell]:
 
 
 def little(contrasts: list[Contrast]) -> str:
-    """Whether a loss costs little: as much as LITTLE is ruled out in all of them, or more is shown in one."""
-    if all(c.effect.low > -LITTLE * c.base for c in contrasts):
+    """Whether a loss costs little: as much as PAPER_GAIN is ruled out in all of them, or more is shown in one."""
+    if all(c.effect.low > -PAPER_GAIN * c.base for c in contrasts):
         return CONFIRMED
-    return REFUTED if any(c.effect.high < -LITTLE * c.base for c in contrasts) else OPEN_
+    return REFUTED if any(c.effect.high < -PAPER_GAIN * c.base for c in contrasts) else OPEN_
 
 
 def gains(c: Contrast, share: float) -> str:
