@@ -96,7 +96,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
                 "removing all content at inference costs little",
                 little(removed),
                 "; ".join(f"{c.label.partition(':')[0]}: {c.interval}" for c in removed)
-                + f"; little: less than {LITTLE:.1%}",
+                + f"; little: less than {PAPER_GAIN:.1%}",
             ],
             [
                 "the image gate is saturated at 1",
