@@ -24,8 +24,10 @@ from benchmarks.bench_dense import (
     bpr_loss,
     feature_table,
     fusion,
+    gather_rows,
     info_nce,
     kept_frequencies,
+    modality_preference,
     spectral_filter,
 )
 from benchmarks.bench_items import masked_topk, sample_negatives
@@ -166,6 +168,8 @@ CASES = [
     *(on_device(sample_negatives(size), "vectorised torch") for size in PUBLISHED),
     *(on_device(info_nce(batch), "eager torch") for batch in (2048, 8192)),
     *(on_device(bpr_loss(batch), "eager torch") for batch in (2048, 8192)),
+    *(on_device(gather_rows(batch), "F.embedding") for batch in (2048, 8192)),
+    *(on_device(modality_preference(rows), "eager torch") for rows in (5000, 32_768)),
     *(on_device(feature_table(SIZES[name].items), "fused Adam", "default Adam") for name in ("baby", "clothing")),
     *(training_step(name) for name in ("baby", "clothing")),
 ]

@@ -14,7 +14,7 @@ from benchmarks.ceilings import Floor
 from benchmarks.inputs import FEATURE_WIDTHS, SIZES, WIDTH, shrunk, size_of
 from benchmarks.interleave import Case, Comparison, Contender, Setting
 from benchmarks.op_contenders import arguments, both, op_comparison
-from benchmarks.peers import scipy_fusion
+from benchmarks.peers import eager_preference, scipy_fusion
 from smore_ext import ops, reference
 from smore_ext.models import FactoredAdam, TableLinear
 from smore_ext.testing.cases import (
@@ -24,8 +24,10 @@ from smore_ext.testing.cases import (
     dropout_case,
     filter_case,
     fusion_case,
+    gather_case,
     keys_case,
     nce_case,
+    preference_case,
     row_logsumexp_case,
 )
 
@@ -147,6 +149,33 @@ def dropout(rows: int) -> Case:
     return Case("dropout, forward + backward", f"{rows:,} x {WIDTH}", make, quick=rows < 30_000)
 
 
+def gather_rows(batch: int) -> Case:
+    """Rows of two tables of all nodes of Baby, as InfoNCE takes them."""
+
+    def make(setting: Setting) -> Comparison:
+        n, rows = shrunk(batch, setting.shrink), sum(size_of("baby", setting.shrink)[:2])
+        case = gather_case(rows, n, WIDTH, WIDTH)
+        floor = floors.gather_rows(rows, n, 2 * WIDTH)
+        return op_comparison(case, {"F.embedding": reference}, lambda _: floor, True, setting.device)
+
+    return Case("gather_rows, forward + backward", f"batch {batch:,}", make, quick=batch == 2048)
+
+
+def modality_preference(rows: int) -> Case:
+    """The nodes of a batch, two modalities, dropout as published; the peer draws with torch's generator."""
+
+    def make(setting: Setting) -> Comparison:
+        n = shrunk(rows, setting.shrink)
+        case = preference_case(n, 2, WIDTH, p=0.1)
+        args = arguments(case, True, setting.device)
+        eager = Contender(both(case, SimpleNamespace(modality_preference=eager_preference), args))
+        return Comparison(
+            Contender(both(case, ops, args)), {"eager torch": eager}, floors.modality_preference(n, 2, WIDTH)
+        )
+
+    return Case("modality_preference, forward + backward", f"R = {rows:,}", make, quick=rows < 10_000)
+
+
 def bpr_loss(batch: int) -> Case:
     """Baby's users and items; the gradients of both tables are dense, as autograd gives them."""
     return loss(
@@ -198,6 +227,8 @@ CASES = [
     *(items_as_keys(batch) for batch in (512, 2048)),
     *(full_softmax(batch) for batch in (512, 2048)),
     *(dropout(sum(SIZES[name][:2])) for name in ("baby", "clothing")),
+    *(gather_rows(batch) for batch in (2048, 8192)),
+    *(modality_preference(rows) for rows in (5000, 32_768)),
     *(bpr_loss(batch) for batch in (2048, 8192)),
     *(feature_table(SIZES[name].items) for name in ("baby", "clothing")),
 ]

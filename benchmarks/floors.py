@@ -120,6 +120,17 @@ def score_sums(rows: int, keys: int, width: int) -> Floor:
     return Floor(FLOAT * 2 * (rows + keys) * width, 3 * 2.0 * rows * keys * width)
 
 
+def gather_rows(rows: int, size: int, width: int) -> Floor:
+    """Forward reads and writes the rows that are named; backward reads their gradients and writes all rows."""
+    return Floor(FLOAT * width * (3 * size + rows))
+
+
+def modality_preference(rows: int, modalities: int, width: int) -> Floor:
+    """Forward reads gates, attention and views and writes a row; backward reads all of these and writes as many."""
+    arguments = 3 * modalities + 2
+    return Floor(FLOAT * width * rows * (3 * arguments + 2))
+
+
 def dropout(elements: int) -> Floor:
     """Forward and backward: read and written once each."""
     return Floor(FLOAT * 4 * elements)

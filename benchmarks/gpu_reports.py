@@ -108,12 +108,29 @@ def training(output: str, folder: Path) -> Reading:
     result = json.loads((folder / "run" / "result.json").read_text())
     epochs = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     epoch_seconds = [epoch["seconds"]["training"] for epoch in epochs]
+    spent = result["seconds"]
+    spent_on = ", ".join(f"{kind} {seconds:.2f}" for kind, seconds in spent.items())
     return {
         "test": result["test"],
         "loss": [epoch["loss"] for epoch in epochs],
         "epoch_seconds": epoch_seconds,
-        "headline": f"test recall@20 {result['test']['recall@20']:.4f}, last epoch {epoch_seconds[-1]:.3g} s",
+        "seconds_by_kind": spent,  # the run's time line
+        "headline": f"test recall@20 {result['test']['recall@20']:.4f}, {len(epochs)} epochs, last "
+        f"{epoch_seconds[-1]:.3g} s; {spent_on} s",
     }
+
+
+def step_profile(output: str, folder: Path) -> Reading:
+    """Kernels of a step by size, and the time of the step in float32 and with autocast."""
+    found = json.loads((folder / "profile.json").read_text())
+    shown = [f"{size} {one['kernels']:g} kernels, {one['step_ms']:.3g} ms ({one['amp_ms']:.3g} --amp)" for size, one in
+             found.items()]  # fmt: skip
+    return {"sizes": found, "headline": "; ".join(shown)}
+
+
+def seeds_side_by_side(output: str, folder: Path) -> Reading:
+    found = json.loads((folder / "seeds.json").read_text())
+    return {**found, "headline": f"{found['jobs']} runs side by side: {found['throughput']:.2f} times one's throughput"}
 
 
 def knn_memory(output: str, folder: Path) -> Reading:

@@ -80,11 +80,33 @@ echo "changed: $(git status --porcelain 2>/dev/null | wc -l) files"
 """
 
 
-def training_stage(name: str, device: str, folder: Path, smoke: bool, *options: str) -> Stage:
-    epochs = "1" if smoke else "3"
-    command = [PYTHON, "-m", "smore_ext.train", "-q", "--device", device, "--epochs", epochs]
+def training_stage(name: str, device: str, folder: Path, epochs: int | None, *options: str) -> Stage:
+    """epochs: None for a whole run, to the end of its patience."""
+    command = [
+        PYTHON,
+        "-m",
+        "smore_ext.train",
+        "-q",
+        "--device",
+        device,
+        *(["--epochs", str(epochs)] if epochs else []),
+    ]
     command += ["--output-dir", str(folder / name / "run"), *options]
     return Stage(name, command, 60, reports.training, "training")
+
+
+def profile_stage(device: str, folder: Path, smoke: bool) -> Stage:
+    """What a step consists of, at the published sizes and, on a CPU, at a small one."""
+    sizes = ["--shrink", "16", "baby"] if smoke else ["baby", "sports", "clothing"]
+    command = [PYTHON, "-m", "benchmarks.gpu_profile", device, str(folder / "profile" / "profile.json"), *sizes]
+    return Stage("profile", command, 90, reports.step_profile)
+
+
+def seeds_stage(device: str, folder: Path, smoke: bool) -> Stage:
+    """Runs of a small data set side by side against one."""
+    jobs = "2" if smoke else "16"
+    command = [PYTHON, "-m", "benchmarks.gpu_seeds", device, str(folder / "seeds"), "--jobs", jobs]
+    return Stage("seeds", command, 90, reports.seeds_side_by_side)
 
 
 def benchmark_stages(folder: Path, cores: int, smoke: bool) -> list[Stage]:
@@ -139,8 +161,11 @@ def all_stages(folder: Path, capability: str | None, smoke: bool) -> list[Stage]
         ),
         Stage("agreement", agreement, 90, reports.agreement),
         Stage("memory", [PYTHON, "-m", "benchmarks.knn_memory", *knn_size, device], 60, reports.knn_memory),
-        training_stage("train", device, folder, smoke),
-        training_stage("train-fast", device, folder, smoke, "--amp", "--tf32"),
+        training_stage("train", device, folder, 1 if smoke else 3),
+        training_stage("train-fast", device, folder, 1 if smoke else 3, "--amp", "--tf32"),
+        training_stage("train-whole", device, folder, 1 if smoke else None),
+        profile_stage(device, folder, smoke),
+        seeds_stage(device, folder, smoke),
         Stage("tests", tests, 180, reports.pytest_run, "", test_environment),
         *benchmark_stages(folder, cores, smoke),
         *sanitizer_stages(smoke),

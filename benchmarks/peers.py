@@ -246,3 +246,13 @@ class SortedKeys:
     def _seen(self, keys: Tensor) -> Tensor:
         place = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
         return self.keys[place] == keys
+
+
+def eager_preference(gates: Tensor, attention: Tensor, views: Tensor, p: float, seed: int, offset: int) -> Tensor:
+    """Side information as a model's own code makes it: gate by gate, with torch's dropout."""
+    modalities, _, d = attention.shape
+    *of_modalities, fused = zip(gates.split(d, dim=1), views.split(d, dim=1), strict=True)
+    side = F.dropout(fused[0].sigmoid(), p) * fused[1]
+    for (gate, view), logits in zip(of_modalities, attention, strict=True):
+        side = side + F.dropout(gate.sigmoid(), p) * logits.softmax(dim=1) * view
+    return side / (modalities + 1)

@@ -53,6 +53,7 @@ def make_step(
     fused: bool,
     device: torch.device = CPU,
     model_class: type[Recommender] = SMORE,
+    amp: bool = False,
 ) -> tuple[Recommender, torch.optim.Adam, Callable[[], None]]:
     """A model on that backend, its optimizer (the trainer's choice), and one training step on the next batch.
 
@@ -63,7 +64,7 @@ def make_step(
     model.begin_epoch(0, torch.Generator().manual_seed(0))
     captured = device.type == "cuda" and model.capturable
     optimizer = adam(model, 1e-3, fused, captured)
-    take = step.make_step(model, optimizer, amp=False, captured=captured)
+    take = step.make_step(model, optimizer, amp, captured)
     batches = itertools.cycle(random_batches(data, BATCH_SIZE, device))
     return model, optimizer, lambda: take(next(batches))
 

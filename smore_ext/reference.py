@@ -264,6 +264,24 @@ def dropout(x: Tensor, p: float, seed: int, offset: int | Tensor = 0) -> Tensor:
     return torch.where(word >= int(p * 2**32), x * (1 / (1 - p)), torch.zeros_like(x))
 
 
+def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Rows `index` of a table, or of each of several."""
+    if isinstance(tables, Tensor):
+        return F.embedding(index, tables)
+    return tuple(F.embedding(index, table) for table in tables)
+
+
+def modality_preference(
+    gates: Tensor, attention: Tensor, views: Tensor, p: float = 0.0, seed: int = 0, offset: int | Tensor = 0
+) -> Tensor:
+    """docs/spec.md, section 1, step 6. gates, views [R, (M + 1) d], fused view last, attention [M, R, d] -> [R, d]."""
+    modalities, n, d = attention.shape
+    gates = gates.sigmoid() if p == 0 else dropout(gates.sigmoid(), p, seed, offset)
+    gated = (gates * views).view(n, modalities + 1, d)
+    weighted = gated[:, :modalities] * attention.softmax(dim=2).transpose(0, 1)  # [R, M, d]
+    return (gated[:, modalities] + weighted.sum(dim=1)) / (modalities + 1)
+
+
 def bpr_loss(
     user_embeddings: Tensor,
     item_embeddings: Tensor,

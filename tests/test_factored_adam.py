@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smore_ext import ops
 from smore_ext.models import FactoredAdam, FactoredGrad, TableLinear
+from smore_ext.models.table_linear import advanced
 
 Optimizer = torch.optim.Optimizer
 N, WIDTH, D = 20, 24, 4
@@ -349,7 +350,7 @@ def test_a_table_that_its_layer_reads_is_not_told(
 
 
 def test_a_layer_without_bias() -> None:
-    table, weight = (torch.randn(n, WIDTH, requires_grad=True) for n in (N, D))
+    table, weight = (torch.randn(n, WIDTH, dtype=torch.float64, requires_grad=True) for n in (N, D))
     ours, plain = ops.table_linear(table, weight), torch.nn.functional.linear(table, weight)
     torch.testing.assert_close(ours, plain)
     assert torch.equal(ops.table_linear(table, weight, None), ours)
@@ -387,3 +388,14 @@ def test_the_op_called_directly_leaves_factors_too(copied: bool) -> None:
         assert type(grad) is Tensor
     with torch.no_grad():
         assert not read(model.table).requires_grad
+
+
+def test_the_number_of_a_step_is_counted_along() -> None:
+    """What a step on a GPU does, so that the host does not wait; it is read where somebody else has written."""
+    step, other = torch.zeros(()), torch.tensor(7.0)
+    for number in (1, 2, 3):
+        assert advanced(step).item() == step.item() == number
+    assert advanced(other).item() == other.item() == 8
+    step.fill_(40)
+    assert advanced(step).item() == step.item() == 41 and advanced(step).item() == 42
+    assert advanced(step.clone()).item() == 43

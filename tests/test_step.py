@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from test_models import batch, config
 from test_models import dataset as dataset  # the fixture
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smore_ext import SMORE, Batch, Dataset, LightGCN, LightGCNConfig
 from smore_ext.models.contract import BACKENDS, distinct, padded_distinct
@@ -120,3 +122,30 @@ def test_the_models_say_whether_they_can_be_captured(model) -> None:
     assert model.capturable
     model.config.backend = "reference"
     assert not model.capturable
+
+
+class Calls(TorchDispatchMode):
+    """Counts the ops that a block runs, but for views and allocations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        name = op.name().partition(".")[0]
+        if not op.is_view and not name.startswith(("profiler::", "aten::empty", "aten::detach")):
+            self.of[name] += 1
+        return op(*args, **(kwargs or {}))
+
+
+def test_a_step_of_smore_is_few_ops(dataset: Dataset) -> None:
+    """195 before side information and gathered rows were ops: on a GPU each is a kernel or several."""
+    model = SMORE(dataset, config(modalities=("image", "text"), dropout=0.1))
+    step = make_step(model, adam(model, 1e-2, fused=True), False, False)
+    step(triples(dataset, 0, torch.device("cpu")))
+    with Calls() as calls:
+        step(triples(dataset, 1, torch.device("cpu")))
+    assert sum(calls.of.values()) <= 145
+    for gone in ("embedding", "embedding_dense_backward", "_softmax", "bernoulli_"):
+        assert calls.of[f"aten::{gone}"] == 0
+    assert calls.of["smore_ext::modality_preference"] == calls.of["smore_ext::modality_preference_backward"] == 1

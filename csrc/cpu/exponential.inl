@@ -42,4 +42,12 @@ SMORE_INLINE Vec<double> exponential(Vec<double> x) {
   return (Vec<double>)((Bits)e + ((Bits)biased << 52));
 }
 
+// e^x for x <= 0, to zero below the normal numbers; NaN stays NaN.
+template <typename T>
+SMORE_INLINE Vec<T> exponential_or_zero(Vec<T> x) {
+  const Vec<T> least = broadcast(sizeof(T) == 4 ? T(-87) : T(-708));
+  const Vec<T> e = x < least ? Vec<T>{} : exponential(x);
+  return x != x ? x : e;
+}
+
 }  // namespace smore::SMORE_LEVEL

@@ -1,8 +1,8 @@
 // Contract of dropout, for every device (Srivastava et al., JMLR 15, 2014; scaled while training).
 //
 // x of any shape but [], float32, float64 or bfloat16; 0 <= p < 1. y = x / (1 - p) where the element's word of
-// Philox4x32-10 with key `seed` and an offset is at least p 2^32, 0 elsewhere (dropout_kernel.h says which word). The
-// offset is `offset`, or what the tensor `step` holds when the kernel runs. Backward is the same function of the
+// Philox4x32-10 with key `seed` and an offset is at least p 2^32, 0 elsewhere (common/dropout_words.h says which word).
+// The offset is `offset`, or what the tensor `step` holds when the kernel runs. Backward is the same function of the
 // gradient: nothing of the size of x is saved.
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -43,13 +43,8 @@ void check_dropout(const Tensor& x, double p, int64_t seed, int64_t offset, cons
 
 template <typename S, typename Torch>
 void run_dropout(const Tensor& x, double p, int64_t seed, int64_t offset, const int64_t* step, Tensor& y) {
-  const Dropout<S> job{reinterpret_cast<const S*>(x.const_data_ptr<Torch>()),
-                       x.numel(),
-                       static_cast<uint32_t>(p * 4294967296.0),
-                       static_cast<Accumulator<S>>(1 / (1 - p)),
-                       static_cast<uint64_t>(seed),
-                       static_cast<uint64_t>(offset),
-                       step,
+  const Dropout<S> job{reinterpret_cast<const S*>(x.const_data_ptr<Torch>()), x.numel(),
+                       DropoutRule<Accumulator<S>>::of(p, seed, offset, step),
                        reinterpret_cast<S*>(y.mutable_data_ptr<Torch>())};
   smore::run("dropout", x, job.groups(), kGroupsAThread, [&](auto place) { dropout(job, place); });
 }

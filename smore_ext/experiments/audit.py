@@ -163,7 +163,7 @@ def gates_of(model: Recommender) -> list[dict[str, Any]]:
     try:
         if model.factored:
             with evaluating(model):
-                model.embeddings()
+                model.run_modules()
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smore_ext.data import Dataset
@@ -148,16 +147,19 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         nodes = torch.cat([self.user_embedding.weight, self.item_embedding.weight])  # [U+I, d]
         return BACKENDS[self.config.backend].propagate(self.bipartite, nodes, self.config.n_ui_layers)
 
-    def _of_nodes(self, views: Tensor, rows: Tensor | None) -> Tensor:
-        """The views [R, W d] of nodes `rows`, ascending, from those of the items."""
+    def _of_nodes(self, behaviour: Tensor, views: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Behaviour view [R, d] and other views [R, W d] of nodes `rows`, ascending, from those of all and of items."""
         f = BACKENDS[self.config.backend]
         # A GPU computes all users sooner than it tells the host which ones; a compiled graph cannot tell at all.
-        if rows is None or rows.is_cuda or torch.compiler.is_compiling():
-            every = torch.cat([f.spmm(self.user_item, views), views])
-            return every if rows is None else F.embedding(rows, every)
+        if rows.is_cuda or torch.compiler.is_compiling():
+            return f.gather_rows([behaviour, self._every(views)], rows)
         users = rows[rows < self.n_users]
-        items = rows[users.shape[0] :] - self.n_users
-        return torch.cat([f.spmm(self.user_item.rows(users), views), F.embedding(items, views)])
+        items = f.gather_rows(views, rows[users.shape[0] :] - self.n_users)
+        return f.gather_rows(behaviour, rows), torch.cat([f.spmm(self.user_item.rows(users), views), items])
+
+    def _every(self, views: Tensor) -> Tensor:
+        """The views of all nodes [U+I, W d] from those of the items."""
+        return torch.cat([BACKENDS[self.config.backend].spmm(self.user_item, views), views])
 
     def forward(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Behaviour view C and side information of the nodes `rows` (users first; None: all), both [R, d].
@@ -166,9 +168,7 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         them for its batch only: `rows` ascends then.
         """
         behaviour, views = self.views()
-        views = self._of_nodes(views, rows)  # [R, W d]
-        if rows is not None:  # F.embedding, not indexing: its gradient adds in a fixed order whatever the threads
-            behaviour = F.embedding(rows, behaviour)  # [R, d]
+        behaviour, views = (behaviour, self._every(views)) if rows is None else self._of_nodes(behaviour, views, rows)
         return behaviour, self._side(behaviour, views)
 
     @contextmanager
@@ -198,6 +198,10 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         final = torch.cat([behaviour + self._side(behaviour, views) for behaviour, views in self._blocks()])
         return final.split([self.n_users, self.n_items])
+
+    def run_modules(self) -> None:
+        for behaviour, views in self._blocks():
+            self._side_parts(behaviour, views)
 
     def item_parts(self) -> dict[str, Tensor]:
         """Behaviour view, and side information by its parts."""
@@ -229,9 +233,8 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
         if config.cl_weight == 0:
             return bpr + reg
-        contrast = sum(
-            f.info_nce(F.embedding(p, side), F.embedding(p, behaviour), config.temperature) for p in (positive, user)
-        )
+        pairs = (t.split(len(users)) for t in f.gather_rows([side, behaviour], place[: 2 * len(users)]))
+        contrast = sum(f.info_nce(x, y, config.temperature) for x, y in zip(*pairs, strict=True))  # of users, positives
         contrast = config.cl_weight * contrast
         if config.cl_warmup:
             contrast = contrast * self.cl_share

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smore_ext import ops
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
 from smore_ext.models.contract import BACKENDS, setting
 from smore_ext.models.multi_view import MultiView, MultiViewConfig, gate
 from smore_ext.models.smore_state import native_state_dict
+
+
+def linear_of(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
+    """Layers of the same input as one product, their outputs side by side."""
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    return lambda x: F.linear(x, weight, bias)
 
 
 @dataclass
@@ -102,21 +110,27 @@ class SMORE(MultiView):
 
     def _side(self, behaviour: Tensor, views: Tensor) -> Tensor:
         """Step 6, modality-aware preference: side information [R, d] of nodes with these views."""
-        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
-        side = self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view  # [R, d]
-        for m, view in zip(self.modalities, modality_views, strict=True):
-            attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
-            side = side + self.dropout(self.preference_gate[m](behaviour)) * attention * view
-        return side / (len(modality_views) + 1)
+        if self.config.backend != "native":
+            *of_modalities, side = self._side_parts(behaviour, views).values()
+            return sum(of_modalities, side)
+        # All gates are one product, and so is each of the two layers of the queries.
+        d, M = behaviour.shape[1], len(self.modalities)
+        queries = [self.query[m] for m in self.modalities]
+        gates = linear_of([*(self.preference_gate[m][0] for m in self.modalities), self.fusion_preference_gate[0]])
+        hidden = linear_of([query[0] for query in queries])(views[:, -d:]).tanh().view(-1, M, d)  # [R, M, d]
+        attention = hidden.transpose(0, 1) @ torch.stack([query[2].weight for query in queries]).mT  # [M, R, d]
+        p = self.config.dropout if self.training else 0.0
+        mask = torch.randint(2**62, (1,), device=views.device) if p else 0  # of this call, from torch's generator
+        return ops.modality_preference(gates(behaviour), attention, views, p, 0, mask)
 
     def _side_parts(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
-        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)
+        *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
         share = 1.0 / (len(modality_views) + 1)
         parts = {}
         for m, view in zip(self.modalities, modality_views, strict=True):
-            attention = self.query[m](fusion_view).softmax(dim=1)
-            parts[m] = share * self.preference_gate[m](behaviour) * attention * view
-        return parts | {"fusion": share * self.fusion_preference_gate(behaviour) * fusion_view}
+            attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
+            parts[m] = share * self.dropout(self.preference_gate[m](behaviour)) * attention * view
+        return parts | {"fusion": share * self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view}
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:

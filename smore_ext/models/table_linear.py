@@ -12,12 +12,13 @@ Adam as these two factors. Any model can use the pair:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakIdKeyDictionary
 
 from smore_ext import ops
 from smore_ext.models.factored_grad import FactoredGrad
@@ -75,6 +76,22 @@ def _adam_step(optimizer: torch.optim.Adam) -> None:
     """torch's Adam on what is left, without its step hooks: they run around `FactoredAdam.step`."""
     step: Any = torch.optim.Adam.step
     (step.__wrapped__ if getattr(step, "hooked", False) else step)(optimizer)
+
+
+# A step on a GPU -> its version and its number, as we left them.
+_COUNTED: MutableMapping[Tensor, tuple[int, float]] = WeakIdKeyDictionary()
+
+
+def advanced(step: Tensor) -> Tensor:
+    """Adds 1 to `step`, and returns what it is then as a tensor on the CPU: the host counts along and does not wait for
+    a GPU to tell, unless somebody else has written there. Not for a step of a CUDA graph, whose replays no version
+    tells of."""
+    version, number = _COUNTED.get(step, (-1, 0.0))
+    ours = version == step._version
+    step += 1
+    number = number + 1 if ours else float(step)
+    _COUNTED[step] = step._version, number
+    return torch.tensor(number)
 
 
 class FactoredAdam(torch.optim.Adam):
@@ -182,7 +199,7 @@ class FactoredAdam(torch.optim.Adam):
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=table.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-        state["step"] += 1
+        number = state["step"].add_(1) if group["capturable"] or table.is_cpu else advanced(state["step"])
         beta1, beta2 = group["betas"]
         ops.factored_adam_(
             table,
@@ -190,7 +207,7 @@ class FactoredAdam(torch.optim.Adam):
             state["exp_avg_sq"],
             rows,
             factor,
-            state["step"],
+            number,
             group["lr"],
             beta1,
             beta2,

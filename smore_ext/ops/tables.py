@@ -1,8 +1,9 @@
-"""Training of feature tables: large parameters that a model reads only through a narrow linear layer."""
+"""Tables: large parameters that a model reads only through a narrow linear layer, and rows taken from any."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from smore_ext.ops._register import autocast_float32, fake
 from smore_ext.ops._types import takes_tensors
 
-__all__ = ["factored_adam_", "table_linear"]
+__all__ = ["factored_adam_", "gather_rows", "table_linear"]
 
 _ops = torch.ops.smore_ext
 
@@ -49,6 +50,44 @@ def table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
         if read is not None and table.requires_grad and table.is_leaf and torch.is_grad_enabled():
             return read(table, weight, bias)
     return _ops.table_linear(table, weight, bias)
+
+
+@overload
+def gather_rows(tables: Tensor, index: Tensor) -> Tensor: ...
+@overload
+def gather_rows(tables: Sequence[Tensor], index: Tensor) -> tuple[Tensor, ...]: ...
+@takes_tensors
+def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """table[index] of a table, or of several with as many rows, whose gradients add up in a fixed order.
+
+    The function of `torch.nn.functional.embedding`, without a sort in its backward pass: who named a row is listed
+    once for all tables.
+
+    Args:
+        tables: [N, d], or several [N, d_t]; float32, float64 or bfloat16, whose gradients are summed in float32.
+        index: [B] int64 in 0..N-1, in any order, with repetitions.
+
+    Returns:
+        [B, d], or a tuple of [B, d_t]. Differentiable any number of times in the tables, with dense gradients: zeros
+        for a row that is not named. Autocast does not apply.
+
+    Raises:
+        TypeError, ValueError, IndexError: wrong dtype, shape or device; an index out of range (named with its position;
+            not while a CUDA graph is captured, where such a row is zeros).
+    """
+    if isinstance(tables, Tensor):
+        return _ops.gather_rows([tables], index)[0]
+    return tuple(_ops.gather_rows(list(tables), index))
+
+
+@fake("gather_rows")
+def _(tables: list[Tensor], index: Tensor) -> list[Tensor]:
+    return [table.new_empty(index.shape[0], table.shape[1]) for table in tables]
+
+
+@fake("gather_rows_backward")
+def _(grads: list[Tensor], index: Tensor, n: int) -> list[Tensor]:
+    return [grad.new_empty(n, grad.shape[1]) for grad in grads]
 
 
 @takes_tensors

@@ -4,7 +4,7 @@
 
 namespace {
 
-constexpr uint64_t kSeed = 77, kOffset = (uint64_t{3} << 32) + 5;
+constexpr int64_t kSeed = 77, kOffset = (int64_t{3} << 32) + 5;
 constexpr double kP = 0.3;
 
 template <typename S>
@@ -22,13 +22,9 @@ struct Problem {
   harness::Array<int64_t> step{std::vector<int64_t>{static_cast<int64_t>(kOffset)}};
   explicit Problem(int64_t size) : x(values<S>(size)) {}
   smore::Dropout<S> job(harness::Array<S>& y, bool by_tensor) const {
-    return {x.data(),
-            x.size(),
-            static_cast<uint32_t>(kP * 4294967296.0),
-            smore::Accumulator<S>(1 / (1 - kP)),
-            kSeed,
-            by_tensor ? 0 : kOffset,
-            by_tensor ? step.data() : nullptr,
+    return {x.data(), x.size(),
+            smore::DropoutRule<smore::Accumulator<S>>::of(kP, kSeed, by_tensor ? 0 : kOffset,
+                                                          by_tensor ? step.data() : nullptr),
             y.data()};
   }
 };

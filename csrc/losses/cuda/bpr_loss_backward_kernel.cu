@@ -1,34 +1,19 @@
-// BPR backward: dense gradients in one pass over the rows, each written once, zeros included.
-//
-// Rows of users and items are numbered together. A first kernel enters every triple in the lists of its three rows: a
-// counter and the first kListed entries, in the order of arrival. The second gives each row 16 lanes, which put the
-// row's entries in batch order and add up. The few rows with more entries get a whole block, which finds them by
-// reading the batch through, so that a popular item is no long chain for 16 lanes.
+// BPR backward: dense gradients in one pass over the rows, each written once, zeros included (cuda/row_lists.cuh). Rows
+// of users and items are numbered together.
 #include "losses/cuda/bpr_loss_kernel.h"
 
 #include <algorithm>
 #include "cuda/launch.cuh"
-#include "losses/cuda/bpr_loss_rows.cuh"
+#include "cuda/row_lists.cuh"
 
 namespace smore::cuda {
 namespace {
 
-constexpr int kListed = 8;  // one sector of 32 bytes
-constexpr int kNoEntry = INT32_MAX;
-constexpr int64_t kMostLongBlocks = 256;
-constexpr int kLooks = 4, kWarps = kBprThreads / kWarp;
-constexpr int kStretch = kLooks * kBprThreads;  // triples that a block looks at before it adds up
-
 // An entry of a user's row is a position of the batch; one of an item's row is twice that, plus one for a negative.
-struct Lists {
-  int32_t* count;      // [rows], then the number of long rows; zeroed before
-  int32_t* long_rows;  // rows of more than kListed entries, in any order
-  int32_t* entries;    // [rows, kListed]
+struct Lists : RowLists {
   int32_t* row;        // [3, size] rows of user, positive and negative; -1 for a triple out of range
   int32_t* negatives;  // [rows] how many entries are negatives, where squares are apart; behind count, zeroed with it
 };
-
-int64_t most_long_rows(int64_t size) { return 3 * size / (kListed + 1); }
 
 Lists lists_in(int32_t* scratch, int64_t size, int64_t rows, bool apart) {
   Lists lists{};
@@ -36,15 +21,15 @@ Lists lists_in(int32_t* scratch, int64_t size, int64_t rows, bool apart) {
   lists.count = lists.entries + rows * kListed;
   lists.negatives = lists.count + rows + 1;
   lists.long_rows = lists.negatives + (apart ? rows : 0);
-  lists.row = lists.long_rows + most_long_rows(size);
+  lists.row = lists.long_rows + most_long_rows(3 * size);
   return lists;
 }
 
 template <typename T, bool kApart>
-__global__ void __launch_bounds__(kBprThreads)
+__global__ void __launch_bounds__(kRowThreads)
     bpr_collect_kernel(BprBatch<T> batch, int n_users, int n_items, double gamma, const T* __restrict__ margin,
                        const T* __restrict__ grad_bpr, Lists lists, T* __restrict__ slope) {
-  const int64_t b = static_cast<int64_t>(blockIdx.x) * kBprThreads + threadIdx.x;
+  const int64_t b = static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x;
   if (b >= batch.size) return;
   const int64_t id[3] = {batch.users[b], batch.positives[b], batch.negatives[b]};
   const bool known = id[0] >= 0 && id[0] < n_users && id[1] >= 0 && id[1] < n_items && id[2] >= 0 && id[2] < n_items;
@@ -58,13 +43,7 @@ __global__ void __launch_bounds__(kBprThreads)
     lists.row[side * batch.size + b] = row;
     if (!known) continue;
     if (kApart && side == 2) atomicAdd(lists.negatives + row, 1);
-    const int32_t before = atomicAdd(lists.count + row, 1);
-    if (before < kListed) {
-      lists.entries[static_cast<int64_t>(row) * kListed + before] =
-          static_cast<int32_t>(side == 0 ? b : 2 * b + (side - 1));
-    } else if (before == kListed) {
-      lists.long_rows[atomicAdd(lists.count + n_users + n_items, 1)] = row;
-    }
+    enter(lists, row, n_users + n_items, static_cast<int32_t>(side == 0 ? b : 2 * b + (side - 1)));
   }
 }
 
@@ -103,54 +82,6 @@ struct Row {
   __device__ const T* embedding() const { return is_user() ? user(row) : item(row); }
 };
 
-// Lane k of the group gets the k-th smallest of the group's entries.
-__device__ int sorted_entry(int entry, int count) {
-  const int lane = group_lane();
-  int rank = 0, mine = kNoEntry;
-  for (int k = 0; k < count; ++k) rank += __shfl_sync(group_mask(), entry, k, kGroup) < entry ? 1 : 0;
-  for (int k = 0; k < count; ++k) {
-    const unsigned holder = __ballot_sync(group_mask(), static_cast<int>(lane < count && rank == k));
-    const int value = __shfl_sync(group_mask(), entry, (__ffs(static_cast<int>(holder)) - 1) % kGroup, kGroup);
-    if (lane == k) mine = value;
-  }
-  return mine;
-}
-
-// Of kStretch triples from `base` on, lists those that have the row, in batch order. Returns how many entries there
-// are.
-template <typename T, int V>
-__device__ int find_entries(const Row<T, V>& of, int64_t base, int* __restrict__ list, int (*totals)[kWarps]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int64_t size = of.batch.size;
-  const int32_t* first_side = of.is_user() ? of.rows : of.rows + size;
-  unsigned first[kLooks], second[kLooks];  // warps' votes: the row is the triple's user or positive; its negative
-#pragma unroll
-  for (int look = 0; look < kLooks; ++look) {
-    const int64_t b = base + look * kBprThreads + static_cast<int>(threadIdx.x);
-    first[look] = __ballot_sync(kAllLanes, static_cast<int>(b < size && first_side[b] == of.row));
-    second[look] =
-        __ballot_sync(kAllLanes, static_cast<int>(b < size && !of.is_user() && of.rows[2 * size + b] == of.row));
-    if (lane == 0) totals[look][warp] = __popc(first[look]) + __popc(second[look]);
-  }
-  __syncthreads();
-  int total = 0;
-  const unsigned below = (1u << lane) - 1u;
-#pragma unroll
-  for (int look = 0; look < kLooks; ++look) {
-    for (int w = 0; w < kWarps; ++w) {
-      if (w == warp) {
-        const int64_t b = base + look * kBprThreads + static_cast<int>(threadIdx.x);
-        int at = total + __popc(first[look] & below) + __popc(second[look] & below);
-        if (first[look] >> lane & 1u) list[at++] = static_cast<int>(of.is_user() ? b : 2 * b);
-        if (second[look] >> lane & 1u) list[at] = static_cast<int>(2 * b + 1);
-      }
-      total += totals[look][w];
-    }
-  }
-  __syncthreads();
-  return total;
-}
-
 // The row's embedding times this is what its squares add to its gradient.
 template <typename T, bool kApart>
 __device__ __forceinline__ T squares_share(const T* __restrict__ grad_squares, const Lists& lists, bool is_user,
@@ -165,33 +96,26 @@ __device__ __forceinline__ T squares_share(const T* __restrict__ grad_squares, c
   }
 }
 
-// A whole block on one row: group g adds up every kGroups-th entry from g on, then the groups' sums are added in order.
+// A row that gets a whole block.
 template <typename T, int V>
-__device__ void long_row(const Row<T, V>& of, T share, T* __restrict__ to, int* list, int (*totals)[kWarps],
-                         T (*sums)[kPiece]) {
-  const int64_t d = of.batch.d;
-  for (int64_t first = 0; first < d; first += kPiece) {
-    T sum[kGroupElements] = {};
-    for (int64_t base = 0; base < of.batch.size; base += kStretch) {
-      const int found = find_entries(of, base, list, totals);
-      for (int i = group_of_block(); i < found; i += kGroups) of.add(list[i], first, sum);
-      __syncthreads();
-    }
-#pragma unroll
-    for (int e = 0; e < kGroupElements; ++e) sums[group_of_block()][place_in_piece<V>(e / V) + e % V] = sum[e];
-    __syncthreads();
-    const int t = static_cast<int>(threadIdx.x);
-    if (t < kPiece && first + t < d) {
-      T total = share * of.embedding()[first + t];
-      for (int g = 0; g < kGroups; ++g) total += sums[g][t];
-      to[first + t] = total;
-    }
-    __syncthreads();
+struct LongRow {
+  const Row<T, V>& of;
+  const int32_t* __restrict__ first_side;  // Lists::row of its users or positives
+  T share;
+  T* to;
+
+  __device__ int64_t size() const { return of.batch.size; }
+  __device__ bool has(int64_t b, int side) const {  // sides of an item: positive, negative
+    return side == 0 ? first_side[b] == of.row : !of.is_user() && of.rows[2 * of.batch.size + b] == of.row;
   }
-}
+  __device__ int entry(int64_t b, int side) const { return static_cast<int>(of.is_user() ? b : 2 * b + side); }
+  __device__ void add(int entry, int64_t first, T (&sum)[kGroupElements]) const { of.add(entry, first, sum); }
+  __device__ T before(int64_t column) const { return share * of.embedding()[column]; }
+  __device__ void finish(int64_t column, T total) const { to[column] = total; }
+};
 
 template <typename T, int V, bool kApart>
-__global__ void __launch_bounds__(kBprThreads, 4)
+__global__ void __launch_bounds__(kRowThreads, 4)
     bpr_gradient_kernel(BprBatch<T> batch, int n_users, int n_rows, const T* __restrict__ grad_squares, Lists lists,
                         const T* __restrict__ slope, int long_blocks, T* __restrict__ grad_user,
                         T* __restrict__ grad_item) {
@@ -202,13 +126,15 @@ __global__ void __launch_bounds__(kBprThreads, 4)
   const int block = static_cast<int>(blockIdx.x);
   if (block < long_blocks) {
     SMORE_SHARED(int, list, [2 * kStretch]);
-    SMORE_SHARED(int, totals, [kLooks][kWarps]);
+    SMORE_SHARED(int, totals, [kLooks][kRowWarps]);
     SMORE_SHARED(T, sums, [kGroups][kPiece]);
     const int n_long = lists.count[n_rows];
     for (int i = block; i < n_long; i += long_blocks) {
       const int row = lists.long_rows[i];
       const T share = squares_share<T, kApart>(grad_squares, lists, row < n_users, row, lists.count[row]);
-      long_row(Row<T, V>{batch, lists.row, slope, n_users, row}, share, output(row), list, totals, sums);
+      const Row<T, V> of{batch, lists.row, slope, n_users, row};
+      add_long_row<T, V>(LongRow<T, V>{of, of.is_user() ? of.rows : of.rows + batch.size, share, output(row)}, d, list,
+                         totals, sums);
     }
     return;
   }
@@ -236,11 +162,11 @@ template <typename T, bool kApart>
 void gradients(const BprBackward<T>& job, const Lists& lists, cudaStream_t stream) {
   const BprBatch<T>& batch = job.batch;
   const int64_t rows = job.n_users + job.n_items;
-  SMORE_LAUNCH((bpr_collect_kernel<T, kApart>), (Launch{blocks_for(batch.size, kBprThreads), kBprThreads, stream}),
+  SMORE_LAUNCH((bpr_collect_kernel<T, kApart>), (Launch{blocks_for(batch.size, kRowThreads), kRowThreads, stream}),
                batch, static_cast<int>(job.n_users), static_cast<int>(job.n_items), job.rule.gamma, job.margin,
                job.grad_bpr, lists, job.slope);
-  const int long_blocks = static_cast<int>(std::min(kMostLongBlocks, most_long_rows(batch.size)));
-  const Launch at{blocks_for(rows, kGroups) + static_cast<unsigned>(long_blocks), kBprThreads, stream};
+  const int long_blocks = static_cast<int>(std::min(kMostLongBlocks, most_long_rows(3 * batch.size)));
+  const Launch at{blocks_for(rows, kGroups) + static_cast<unsigned>(long_blocks), kRowThreads, stream};
   if (packs_fit<T>(batch.d, batch.user_rows, batch.item_rows, job.grad_user, job.grad_item)) {
     SMORE_LAUNCH((bpr_gradient_kernel<T, kFullPack<T>, kApart>), at, batch, static_cast<int>(job.n_users),
                  static_cast<int>(rows), job.grad_squares, lists, job.slope, long_blocks, job.grad_user, job.grad_item);
@@ -254,7 +180,7 @@ void gradients(const BprBackward<T>& job, const Lists& lists, cudaStream_t strea
 
 int64_t bpr_backward_scratch(int64_t size, int64_t n_users, int64_t n_items, const BprRule& rule) {
   const int64_t rows = n_users + n_items;
-  return rows * (kListed + (rule.apart ? 2 : 1)) + 1 + most_long_rows(size) + 3 * size;
+  return rows * (kListed + (rule.apart ? 2 : 1)) + 1 + most_long_rows(3 * size) + 3 * size;
 }
 
 template <typename T>

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "cuda/launch.cuh"
-#include "losses/cuda/bpr_loss_rows.cuh"
+#include "cuda/row_pieces.cuh"
 
 namespace smore::cuda {
 namespace {
@@ -25,7 +25,7 @@ __device__ __forceinline__ T group_sum(T value) {
 
 // partial[sum][block]
 template <typename T, int V, bool kApart>
-__global__ void __launch_bounds__(kBprThreads)
+__global__ void __launch_bounds__(kRowThreads)
     bpr_scores_kernel(BprBatch<T> batch, int64_t n_users, int64_t n_items, double gamma, T* __restrict__ margin,
                       double* __restrict__ partial) {
   constexpr int S = kSums<kApart>, kSquares = S - 2;
@@ -105,7 +105,7 @@ template <typename T, bool kApart>
 void loss_of(const BprBatch<T>& batch, int64_t n_users, int64_t n_items, double gamma, T* margin, T* bpr, T* squares,
              int64_t* outside, double* scratch, cudaStream_t stream) {
   const unsigned blocks = blocks_of(batch.size);
-  const Launch at{blocks, kBprThreads, stream};
+  const Launch at{blocks, kRowThreads, stream};
   if (packs_fit<T>(batch.d, batch.user_rows, batch.item_rows)) {
     SMORE_LAUNCH((bpr_scores_kernel<T, kFullPack<T>, kApart>), at, batch, n_users, n_items, gamma, margin, scratch);
   } else {

@@ -1,9 +1,9 @@
 #include "sampling/cpu/sample_negatives_kernel.h"
 
+#include "cpu/philox_block.h"
 #include "cpu/sorted_row.h"
-#include "sampling/cpu/philox_block.h"
 
-#define SMORE_KERNEL_FILE "sampling/cpu/philox_block.inl"
+#define SMORE_KERNEL_FILE "cpu/philox_block.inl"
 #include "cpu/simd/foreach_level.h"
 
 namespace smore {

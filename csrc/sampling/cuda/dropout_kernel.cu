@@ -13,14 +13,14 @@ __global__ void __launch_bounds__(kDropoutThreads) dropout_kernel(const Dropout<
   const int64_t counter = int64_t{blockIdx.x} * kDropoutThreads + threadIdx.x;
   const int64_t first = counter / kDropoutLanes * kDropoutGroup + counter % kDropoutLanes;
   if (first >= job.size) return;
-  const uint64_t offset = job.step != nullptr ? static_cast<uint64_t>(*job.step) : job.offset;
-  const Philox words = philox(job.seed, static_cast<uint64_t>(counter) | kDropoutCounters, offset);
+  const uint64_t offset = job.rule.offset_now();
+  const Philox words = philox(job.rule.seed, static_cast<uint64_t>(counter) | kDropoutCounters, offset);
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
     const int64_t e = first + w * kDropoutLanes;
     if (e >= job.size) return;
-    const bool dropped = words.out[w] < job.threshold;
-    job.y[e] = narrowed<S>(dropped ? Accumulator<S>(0) : widened(job.x[e]) * job.scale);
+    const bool dropped = words.out[w] < job.rule.threshold;
+    job.y[e] = narrowed<S>(dropped ? Accumulator<S>(0) : widened(job.x[e]) * job.rule.scale);
   }
 }
 

@@ -5,14 +5,6 @@ namespace smore::SMORE_LEVEL {
 
 inline constexpr int64_t kBlockEdges = 1024;  // rows whose exponentials are made together: they stay in the first cache
 
-// e^x for x <= 0, to zero below the normal numbers; NaN stays NaN.
-template <typename T>
-SMORE_INLINE Vec<T> exponential_or_zero(Vec<T> x) {
-  const Vec<T> least = broadcast(sizeof(T) == 4 ? T(-87) : T(-708));
-  const Vec<T> e = x < least ? Vec<T>{} : exponential(x);
-  return x != x ? x : e;
-}
-
 // In place, n values.
 template <typename T>
 SMORE_INLINE void exponentials(T* x, int64_t n) {

@@ -77,7 +77,7 @@ def attention(trained: Trained) -> Figures:
     assert isinstance(model, SMORE)
     with torch.no_grad(), evaluating(model):
         behaviour, views = model.views()
-        views = model._of_nodes(views, None)[: model.n_users]
+        views = model._every(views)[: model.n_users]
         fused = views[:, -behaviour.shape[1] :]
         weights = [model.query[m](fused).softmax(dim=1).double() for m in model.modalities]
         gates = [model.preference_gate[m](behaviour[: model.n_users]).mean(dim=1) for m in model.modalities]

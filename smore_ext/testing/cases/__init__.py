@@ -24,7 +24,7 @@ from smore_ext.testing.case import (
     randint,
     random_graph,
 )
-from smore_ext.testing.cases import losses, neighbours, ranking, sampling, sparse, spectral, tables
+from smore_ext.testing.cases import losses, neighbours, ranking, sampling, sparse, spectral, tables, views
 from smore_ext.testing.cases.losses import *
 from smore_ext.testing.cases.neighbours import *
 from smore_ext.testing.cases.ranking import *
@@ -32,8 +32,9 @@ from smore_ext.testing.cases.sampling import *
 from smore_ext.testing.cases.sparse import *
 from smore_ext.testing.cases.spectral import *
 from smore_ext.testing.cases.tables import *
+from smore_ext.testing.cases.views import *
 
-FAMILIES = (losses, neighbours, ranking, sampling, sparse, spectral, tables)
+FAMILIES = (losses, neighbours, ranking, sampling, sparse, spectral, tables, views)
 
 CASES: Sequence[OpCase] = [case for family in FAMILIES for case in family.CASES]
 ERRORS: Sequence[OpError] = [error for family in FAMILIES for error in family.ERRORS]

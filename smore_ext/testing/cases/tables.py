@@ -1,4 +1,4 @@
-"""Cases and errors of table_linear and factored_adam_."""
+"""Cases and errors of table_linear, factored_adam_ and gather_rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smore_ext.testing.case import Args, OpCase, OpError, rand
+from smore_ext.testing.case import Args, OpCase, OpError, rand, randint
 
-__all__ = ["adam_case", "table_case"]
+__all__ = ["adam_case", "gather_case", "table_case"]
 
 
 def table_case(n: int, width: int, d: int) -> OpCase:
@@ -30,7 +30,22 @@ def adam_case(n: int, width: int, d: int, step: int) -> OpCase:
     return OpCase("factored_adam_", f"{n}x{width}-{d}-{step}", make, in_place=3)
 
 
+def gather_case(n: int, size: int, *widths: int, popular: int = 0) -> OpCase:
+    """Rows of one table, or of several; the first `popular` places name one row."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        index = randint(g, n, size)
+        index[:popular] = n // 2
+        tables = [rand(g, dtype, n, width) for width in widths]
+        return [tables[0] if len(tables) == 1 else tables, index]
+
+    small = n * sum(widths) <= 20
+    return OpCase("gather_rows", f"{n}x{'x'.join(map(str, widths))}-{size}", make, (0,), small=small, twice=True)
+
+
 CASES = [
+    *(gather_case(*size) for size in ((3, 5, 4), (4, 0, 3), (5, 7, 0, 2), (70, 300, 64, 33, 1), (2100, 700, 130))),
+    gather_case(60, 700, 64, popular=300),
     *(adam_case(*size) for size in ((0, 3, 2, 1), (5, 0, 2, 1), (3, 5, 0, 4), (1, 1, 1, 1), (19, 45, 7, 3))),
     *(table_case(*size) for size in ((0, 3, 2), (5, 0, 2), (4, 5, 3), (19, 45, 7), (290, 1100, 64), (40, 300, 65))),
     adam_case(70, 130, 64, 1),
@@ -47,6 +62,34 @@ def _adam(
 
 
 ERRORS = [
+    OpError(
+        "gather_rows",
+        "index",
+        lambda: [X, torch.tensor([0, 4])],
+        IndexError,
+        "index must be in 0..3, got 4 at position 1",
+    ),
+    OpError(
+        "gather_rows", "below", lambda: [X, torch.tensor([-1])], IndexError, "index must be in 0..3, got -1 at pos"
+    ),
+    OpError("gather_rows", "ids", lambda: [X, X[0]], TypeError, "index must be int64, got Float"),
+    OpError("gather_rows", "none", lambda: [[], torch.tensor([0])], ValueError, "tables must hold at least one tensor"),
+    OpError(
+        "gather_rows", "rows", lambda: [[X, X[:3]], torch.tensor([0])], ValueError, "tables must have 4 rows, got 3"
+    ),
+    OpError(
+        "gather_rows",
+        "mixed",
+        lambda: [[X, X.double()], torch.tensor([0])],
+        TypeError,
+        "must have the dtype of the fir",
+    ),
+    OpError(
+        "gather_rows", "dtype", lambda: [X.long(), torch.tensor([0])], TypeError, "must be float32, float64 or bfloat16"
+    ),
+    OpError(
+        "gather_rows", "shape", lambda: [X[0], torch.tensor([0])], ValueError, "tables must have 2 dimensions, got"
+    ),
     OpError(
         "table_linear",
         "weight",

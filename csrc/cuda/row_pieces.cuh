@@ -8,8 +8,8 @@ namespace smore::cuda {
 inline constexpr int kGroup = 16;  // lanes that share a row
 inline constexpr int kGroupElements = 4;
 inline constexpr int kPiece = kGroup * kGroupElements;
-inline constexpr int kBprThreads = 256;
-inline constexpr int kGroups = kBprThreads / kGroup;
+inline constexpr int kRowThreads = 256;
+inline constexpr int kGroups = kRowThreads / kGroup;
 
 __device__ __forceinline__ int group_lane() { return static_cast<int>(threadIdx.x) % kGroup; }
 __device__ __forceinline__ int group_of_block() { return static_cast<int>(threadIdx.x) / kGroup; }
