@@ -46,6 +46,7 @@ TARGETS = (
     Target("feature table step", "default Adam", 2, 1.8),
     Target("training step", "published", 5, 4),
     Target("training step", "csr-fused", 1.7, 1.4),
+    Target("training step of a model", "plain", 3),
     Target("epoch", "published", 6),
     Target("before the first step", "published", 10),
 )

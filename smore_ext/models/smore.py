@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,13 @@ from smore_ext.models.multi_view import MultiView, MultiViewConfig, gate
 from smore_ext.models.smore_state import native_state_dict
 
 
-def linear_of(layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
-    """Layers of the same input as one product, their outputs side by side."""
-    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    return lambda x: F.linear(x, weight, bias)
+def layers_of(module: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in module.children() if isinstance(layer, nn.Linear)]
+
+
+def side_by_side(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
+    """The outputs of layers of the same input, by one product: [R, d] -> [R, sum of their widths]."""
+    return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
 
 
 @dataclass
@@ -115,13 +118,14 @@ class SMORE(MultiView):
             return sum(of_modalities, side)
         # All gates are one product, and so is each of the two layers of the queries.
         d, M = behaviour.shape[1], len(self.modalities)
-        queries = [self.query[m] for m in self.modalities]
-        gates = linear_of([*(self.preference_gate[m][0] for m in self.modalities), self.fusion_preference_gate[0]])
-        hidden = linear_of([query[0] for query in queries])(views[:, -d:]).tanh().view(-1, M, d)  # [R, M, d]
-        attention = hidden.transpose(0, 1) @ torch.stack([query[2].weight for query in queries]).mT  # [M, R, d]
+        gates = [layers_of(self.preference_gate[m])[0] for m in self.modalities]
+        gates.append(layers_of(self.fusion_preference_gate)[0])
+        first, last = zip(*(layers_of(self.query[m]) for m in self.modalities), strict=True)
+        hidden = side_by_side(views[:, -d:], first).tanh().view(-1, M, d)  # [R, M, d]
+        attention = hidden.transpose(0, 1) @ torch.stack([layer.weight for layer in last]).mT  # [M, R, d]
         p = self.config.dropout if self.training else 0.0
         mask = torch.randint(2**62, (1,), device=views.device) if p else 0  # of this call, from torch's generator
-        return ops.modality_preference(gates(behaviour), attention, views, p, 0, mask)
+        return ops.modality_preference(side_by_side(behaviour, gates), attention, views, p, 0, mask)
 
     def _side_parts(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
         *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
