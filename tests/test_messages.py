@@ -82,6 +82,8 @@ OPS = {
     "info_nce keys": (lambda x: ops.info_nce(F, F, 0.2, x), "keys"),
     "row_logsumexp": (lambda x: ops.row_logsumexp(F, x), "b"),
     "table_linear": (lambda x: ops.table_linear(x, F, None), "table"),
+    "gather_rows": (lambda x: ops.gather_rows(F, x), "index"),
+    "modality_preference": (lambda x: ops.modality_preference(F, x, F), "attention"),
 }
 GRAPHS = {
     "Graph": (lambda x: Graph(x, T.int(), F[:, 0], (3, 3)), "rowptr"),
@@ -123,6 +125,10 @@ def test_ops_take_dense_tensors(name: str) -> None:
         (lambda: ops.dropout(F, 0.5, "x"), "smore_ext::dropout: seed must be a whole number, got 'x'"),
         (lambda: ops.dropout(F, "x", 1), "smore_ext::dropout: p must be a number, got 'x'"),
         (lambda: ops.spectrum_fusion(None, [F], F), "smore_ext::spectrum_fusion: xs must hold torch.Tensors, got None"),
+        (lambda: ops.gather_rows([F, None], T), "smore_ext::gather_rows: tables must hold torch.Tensors, got NoneType"),
+        (lambda: ops.gather_rows(np.ones((3, 3)), T), "gather_rows: tables must hold torch.Tensors, got numpy.ndarray"),
+        (lambda: ops.gather_rows(torch.eye(3).to_sparse(), T), "tables must hold dense tensors, got layout torch.sparse"),
+        (lambda: ops.spectrum_fusion([F, F.to_sparse()], [F], F), "xs must hold dense tensors, got layout torch.sparse"),
         (lambda: Graph.from_edges(T.to(torch.uint16), T, None, (3, 3)), "row must be .* got torch.uint16"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SINGLE = {"Tensor": False, "Tensor | None": True}  # annotation -> whether None will do
-_SEVERAL = "Sequence[Tensor]"
+_SEVERAL = ("Sequence[Tensor]", "Tensor | Sequence[Tensor]")
 _NUMBERS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation -> what is none, and what one is called
     "int": ((float, str, list, tuple), "a whole number"),
     "float": ((str, list, tuple), "a number"),
@@ -42,12 +42,13 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
             others, what = _NUMBERS[kind]
             if isinstance(value, others):
                 raise TypeError(f"{place}: {name} must be {what}, got {value!r}")
-        elif kind == _SEVERAL and not isinstance(value, Tensor):
-            if value is None:
-                raise TypeError(f"{place}: {name} must hold torch.Tensors, got None")
-            for entry in value:
+        elif kind in _SEVERAL:
+            entries = value if isinstance(value, list | tuple) else [value]
+            for entry in entries:
                 if not isinstance(entry, Tensor):
                     raise TypeError(f"{place}: {name} must hold torch.Tensors, got {_named(entry)}")
+                if is_op and entry.layout != torch.strided:
+                    raise TypeError(f"{place}: {name} must hold dense tensors, got layout {entry.layout}")
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smore_ext.graph import Graph
 from smore_ext.testing.case import Args, OpCase
-from smore_ext.testing.cases import losses, neighbours, ranking, sampling, sparse, spectral, tables
+from smore_ext.testing.cases import losses, neighbours, ranking, sampling, sparse, spectral, tables, views
 
 Case = Callable[[random.Random], OpCase]
 
@@ -151,6 +151,17 @@ def _table(rng: random.Random) -> OpCase:
     return tables.table_case(size(rng), width(rng), width(rng, 1))
 
 
+def _gather(rng: random.Random) -> OpCase:
+    n, places = size(rng, 1), size(rng)
+    widths = [width(rng) for _ in range(rng.randint(1, 3))]
+    return tables.gather_case(n, places, *widths, popular=rng.choice((0, 0, places // 2)))
+
+
+def _preference(rng: random.Random) -> OpCase:
+    p = rng.choice((0.0, 0.1, rng.uniform(0, 0.99)))
+    return views.preference_case(size(rng), rng.randint(0, 4), width(rng), p, by_tensor=flag(rng, 0.3))
+
+
 # One an op of `smore_ext.ops`.
 DRAWS: dict[str, Case] = {
     "bpr_loss": _bpr,
@@ -159,9 +170,11 @@ DRAWS: dict[str, Case] = {
     "edge_dot": _edge_dot,
     "edge_softmax": _edge_softmax,
     "factored_adam_": _adam,
+    "gather_rows": _gather,
     "info_nce": _nce,
     "knn": _knn,
     "masked_topk": _topk,
+    "modality_preference": _preference,
     "poly_filter": _poly,
     "propagate": _propagate,
     "row_logsumexp": _row_logsumexp,
