@@ -180,9 +180,9 @@ def seeds_table(summary: dict[str, Any]) -> Group:
     return _table(title, summary["protocol"]["name"], cells, caption, summary["warnings"])
 
 
-def recommendation_table(user: int | str, items: Iterable[tuple[int | str, float, str]], masked: str) -> Table:
-    """Ranked items of a user: item id, score, and what the data says about the pair."""
-    table = Table(title=Text(f"user {user} ({masked})"), box=SIMPLE_HEAD, title_justify="left")
+def recommendation_table(who: str, items: Iterable[tuple[int | str, float, str]], masked: str) -> Table:
+    """Ranked items for somebody: item id, score, and what the data says about the pair."""
+    table = Table(title=Text(f"{who} ({masked})"), box=SIMPLE_HEAD, title_justify="left")
     for name in ("rank", "item", "score"):
         table.add_column(name, justify="right")
     table.add_column("held out in")

@@ -15,8 +15,10 @@ from smore_ext.runs import Recommendation
 from smore_ext.serving import Served
 from smore_ext.serving.lists import lists_of_run, write_lists
 
+NEW = "somebody new"
 PROG = "python -m smore_ext.recommend"
-HELP = """Print the unseen items that a trained model ranks first for users, or write the lists of all users.
+HELP = """Print the unseen items that a trained model ranks first for users, or for somebody new by what they have had
+(--history), or write the lists of all users.
 
 RUN is a run's folder, or a file that `smore export RUN --served` wrote, which needs no data."""
 
@@ -25,6 +27,7 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
 @click.argument("run_dir", type=Path, metavar="RUN")
 @click.option("--user", "users", multiple=True, metavar="ID", help="user id, as in the data; may be given repeatedly")
 @click.option("--users", "users_file", type=Path, metavar="FILE", help="ids of users, one a line")
+@click.option("--history", multiple=True, metavar="ID", help="an item that somebody new has had; give it repeatedly")
 @click.option("--all", "all_file", type=Path, metavar="FILE", help="write lists of all users: .jsonl or .parquet")
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="number of items")
 @click.option(
@@ -43,6 +46,7 @@ def command(
     run_dir: Path,
     users: tuple[str, ...],
     users_file: Path | None,
+    history: tuple[str, ...],
     all_file: Path | None,
     k: int,
     mask: str,
@@ -52,16 +56,16 @@ def command(
     data_path: Path | None,
     json_file: Path | None,
 ) -> int:
-    if bool(users or users_file) == bool(all_file):
-        raise click.UsageError("expected --user ID, --users FILE, or --all FILE for all users")
-    file, rules = run_dir.suffix == serving.SUFFIX, bool(allow or deny or all_file or keep_seen)
+    if sum(map(bool, (users or users_file, history, all_file))) != 1:
+        raise click.UsageError("expected --user ID, --users FILE, --history ID for somebody new, or --all FILE")
+    file, rules = run_dir.suffix == serving.SUFFIX, bool(allow or deny or all_file or keep_seen or history)
     if mask == "train" and (rules or file):
         raise click.UsageError("--mask train: expected a run and single users, without --allow, --deny and --keep-seen")
     for place in (all_file, json_file):
         if place is not None:
             runs.check_output(place)
     asked = [*users, *(ids_of(users_file) if users_file else [])]
-    if not asked and not all_file:
+    if users_file and not asked:
         raise click.UsageError(f"{users_file}: expected ids of users, one a line, got none")
     chosen, refused = (None if place is None else ids_of(place) for place in (allow, deny))
     limits = k, not keep_seen, chosen, refused or ()
@@ -73,15 +77,18 @@ def command(
         console.print(f"lists of {write_lists(found, all_file):,} users in {all_file}", soft_wrap=True)
         return 0
     if run is None or rules:
-        served = serving.load(run or run_dir).recommend(asked, *limits)
-        lists = {user: [Recommendation(near.item, near.value, "") for near in items] for user, items in served.items()}
+        model = serving.load(run or run_dir)
+        served = {NEW: model.recommend_for(history, *limits)} if history else model.recommend(asked, *limits)
+        lists: dict[str | int, list[Recommendation]] = {
+            user: [Recommendation(near.item, near.value, "") for near in items] for user, items in served.items()
+        }
     else:
         lists = run.recommend(asked, k, mask)
     if json_file is not None:
         runs.write_json(json_file, {str(user): [item._asdict() for item in items] for user, items in lists.items()})
     for user, items in lists.items():
         left_out = "seen items kept" if keep_seen else f"seen items left out: {mask}"
-        console.print(recommendation_table(user, items, left_out))
+        console.print(recommendation_table(NEW if history else f"user {user}", items, left_out))
     return 0
 
 

@@ -67,6 +67,17 @@ def test_raw_ids_come_back(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert recommend.main([str(run), "--user", "7"]) == ERROR
     assert "user: expected one of the 30 raw ids of the data, got '7'" in capsys.readouterr().err
 
+    known = [data.item_ids[item] for item in data.train.items[:2].tolist()]
+    new = [word for item in known for word in ("--history", item)]
+    assert recommend.main([str(run), *new, "--k", "4", "--json", str(tmp_path / "new.json")]) == 0
+    assert "somebody new (seen items left out: all)" in capsys.readouterr().out
+    offered = [entry["item"] for entry in json.loads((tmp_path / "new.json").read_text())["somebody new"]]
+    assert len(offered) == 4 and not set(offered) & set(known) and set(offered) <= set(kept["items"])
+    assert recommend.main([str(run), "--history", "no such item"]) == ERROR
+    assert "got 'no such item'" in capsys.readouterr().err
+    assert recommend.main([str(run), *new, "--user", wanted]) == ERROR
+    assert "--history ID for somebody new" in capsys.readouterr().err
+
     assert export.main([str(run), "-o", str(tmp_path / "out.safetensors")]) == 0
     assert export.main([str(run), "-o", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "out.ids.json").read_text()) == kept
