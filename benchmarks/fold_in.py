@@ -41,11 +41,15 @@ def without_users(data: Dataset, held: torch.Tensor) -> Dataset:
     return Dataset.from_pairs(data.name, data.n_users, data.n_items, *splits, features=data.features)
 
 
-def trained(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> Served:
+def trained_run(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> runs.LoadedRun:
     config = without_places(runs.resolve({"model": model, "seed": seed, **settings}))
     with tempfile.TemporaryDirectory() as place:
         runs.train(config, data, Path(place) / "run")
-        return serving.load(runs.load_run(Path(place) / "run", dataset=data))
+        return runs.load_run(Path(place) / "run", dataset=data)
+
+
+def trained(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> Served:
+    return serving.load(trained_run(data, model, settings, seed))
 
 
 def measure(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@
 Each user who has one of them in test is given 20 of these items; recall is of those that the user has there:
 
 - placed: a model of the other items, `Served.with_items`;
+- through the model, SMORE's: by its own graphs, projections, filters and gates (`through_model.py`);
 - in the graphs: a model trained with these items' features in its item graphs, but none of their interactions;
 - retrained: a model trained with their interactions too, but for those of test;
 - content: the items nearest to the mean of the user's by raw features (cosine);
@@ -27,7 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.fold_in import asked, trained
+from benchmarks.fold_in import asked, trained, trained_run
+from benchmarks.through_model import placed
+from smore_ext import SMORE, serving
 from smore_ext.data import Dataset, Pairs
 
 K, SHARE = 20, 0.1
@@ -110,7 +113,8 @@ def measure(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> d
     """Answers by way; "times" of fitting, placing one, and a model with it in seconds; "error" of the regression."""
     cold = is_cold(data)
     data, held, kept = held_out(data, seed)
-    few = trained(without_items(data, kept, renumbered=True), model, settings, seed)
+    run = trained_run(without_items(data, kept, renumbered=True), model, settings, seed)
+    few = serving.load(run)
     begin = time.perf_counter()
     _ = few.placing
     times: dict[str, list[float]] = {"fit": [time.perf_counter() - begin], "place one": [], "the model with it": []}
@@ -133,6 +137,8 @@ def measure(data: Dataset, model: str, settings: dict[str, Any], seed: int) -> d
         "in the graphs": graphs.users.double() @ graphs.items[held].double().T,
         "content": F.normalize((had * kept) @ content, dim=1) @ content[held].T,
     }
+    if isinstance(run.model, SMORE):
+        scores["through the model"] = few.users.double() @ placed(run.model, fresh).double().T
     if cold:
         scores["chance"] = torch.rand(data.n_users, len(held), generator=torch.Generator().manual_seed(seed))
     else:
