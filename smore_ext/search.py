@@ -19,7 +19,7 @@ from smore_ext.experiments.search import Sampler, names_of, search
 from smore_ext.experiments.search_reports import write_reports
 from smore_ext.flags import SettingsCommand
 from smore_ext.models.registry import DEFAULT_MODEL, short_name
-from smore_ext.runs.config_files import read_yaml
+from smore_ext.runs.config_files import load_preset, read_yaml
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, config_class, loop_value
 
 PROG = "python -m smore_ext.search"
@@ -38,7 +38,7 @@ SHOWN = 10  # trials in the table
 @click.option("--search-seed", type=click.IntRange(0), default=0, show_default=True, help="of the sampler")
 @click.option("--prune/--no-prune", default=True, help="stop runs below the median of others; default yes")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="runs at a time")
-@click.option("--preset", metavar="NAME", help="published settings to begin with")
+@click.option("--preset", metavar="NAME", help="published settings to begin with, and what to vary of them")
 @click.option("--config", "config_file", type=Path, metavar="FILE", help="YAML file of settings")
 @click.pass_context
 def command(
@@ -53,11 +53,12 @@ def command(
     config_file: Path | None,
 ) -> int:
     flags: dict[str, Any] = context.obj
-    space = spaces.parse(texts)
+    found_there = {} if preset is None else spaces.of_section(load_preset(preset))
     if config_file is not None:
-        values = read_yaml(config_file)
-        model = loop_value([Layer(f"file {config_file}", values), Layer(FLAGS, flags)], "model") or DEFAULT_MODEL
-        space = {n: p for n, p in spaces.of_file(values, config_class(model)).items() if n not in flags} | space
+        layer = Layer(f"file {config_file}", read_yaml(config_file))
+        model = loop_value([layer, Layer(FLAGS, flags)], "model") or DEFAULT_MODEL
+        found_there |= spaces.of_section(layer) | spaces.of_file(layer.values, config_class(model))
+    space = {name: part for name, part in found_there.items() if name not in flags} | spaces.parse(texts)
 
     def config_of(own: Mapping[str, Any]) -> RunConfig:
         return runs.resolve(flags | dict(own), preset, config_file)

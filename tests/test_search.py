@@ -13,10 +13,11 @@ import pytest
 from smore_ext import runs
 from smore_ext.experiments import search as engine
 from smore_ext.experiments.search import search
-from smore_ext.experiments.space import Choices, Range, grid, of_file, parse
+from smore_ext.experiments.space import Choices, Range, first, grid, of_file, of_section, parse
 from smore_ext.models import LightGCNConfig, SMOREConfig
+from smore_ext.runs.config_files import load_preset, preset_names, resolve
 from smore_ext.search import main
-from smore_ext.settings.config import RunConfig
+from smore_ext.settings.config import Layer, RunConfig
 from smore_ext.settings.fields import ConfigError
 
 optuna = pytest.importorskip("optuna")
@@ -48,6 +49,32 @@ def test_spaces(text: str, expected: Any) -> None:
 def test_bad_spaces(texts: list[str]) -> None:
     with pytest.raises(ConfigError, match="--space: "):
         parse(texts)
+
+
+def test_presets_and_files_say_what_to_vary(tmp_path: Path) -> None:
+    layer = Layer("file a", {"search": {"reg_weight": ["1e-4", "1e-3"], "cl-weight": "0, 0.1", "lr": "1e-4..1e-2:log"}})
+    space = of_section(layer)
+    assert space["reg_weight"] == Choices(("1e-4", "1e-3")) and space["cl_weight"] == Choices(("0", "0.1"))
+    assert space["lr"] == Range(1e-4, 1e-2, True, False)
+    assert of_section(Layer("file a", {"lr": "1"})) == {}
+    with pytest.raises(ConfigError, match=r"file a, search: lr: expected low\.\.high"):
+        of_section(Layer("file a", {"search": {"lr": "2..1"}}))
+    with pytest.raises(ConfigError, match="file a: search: expected settings as `name: value`"):
+        of_section(Layer("file a", {"search": "lr"}))
+    for name in preset_names():
+        spaces = of_section(load_preset(name))
+        for own in grid({n: p for n, p in spaces.items() if isinstance(p, Choices)}):  # none is refused
+            resolve({n: first(part) for n, part in spaces.items()} | own, preset=name)
+
+
+def test_a_search_of_a_files_own_ranges(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("model: LightGCN\nepochs: 1\nthreads: 1\nsearch:\n  n_ui_layers: 1, 2\n  lr: [0.01, 0.02]\n")
+    flags = ["--config", str(file), "--dataset-options", DATA, "--sampler", "grid", "--lr", "0.03"]
+    assert main([*flags, "-o", str(tmp_path / "a")]) == 0
+    rows = list(csv.DictReader((tmp_path / "a" / "search.csv").open()))
+    assert sorted(row["n_ui_layers"] for row in rows) == ["1", "2"] and "lr" not in rows[0]  # a flag is for all
+    assert runs.resolve({}, config_file=file).train.epochs == 1  # a run of the same file does not vary
 
 
 def test_grids_of_mmrecs_files() -> None:

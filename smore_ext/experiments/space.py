@@ -9,6 +9,7 @@ from itertools import product
 from math import isfinite
 from typing import Any
 
+from smore_ext.settings.config import Layer, search_section
 from smore_ext.settings.fields import ConfigError
 from smore_ext.settings.foreign import GRIDS, own_name
 
@@ -34,21 +35,23 @@ Space = dict[str, Choices | Range]
 _RANGE = re.compile(r"^(?P<low>[^.:,]*\.?[^.:,]*)\.\.(?P<high>[^:,]+?)(?P<log>:log)?$")
 
 
-def parse(texts: Iterable[str]) -> Space:
+def parse(texts: Iterable[str], place: str = "--space") -> Space:
     """The space of flags `name=a,b,c` and `name=low..high` or `name=low..high:log`. Raises `ConfigError`."""
     out: Space = {}
     for text in texts:
         name, equals, what = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name or not what.strip():
-            raise ConfigError(f"--space: expected NAME=a,b,c or NAME=low..high[:log], got {text!r}")
+            raise ConfigError(f"{place}: expected NAME=a,b,c or NAME=low..high[:log], got {text!r}")
         if name in out:
-            raise ConfigError(f"--space: expected each name once, got {name} twice")
-        out[name] = _range(name, what) if ".." in what else Choices(tuple(part.strip() for part in what.split(",")))
+            raise ConfigError(f"{place}: expected each name once, got {name} twice")
+        out[name] = (
+            _range(name, what, place) if ".." in what else Choices(tuple(part.strip() for part in what.split(",")))
+        )
     return out
 
 
-def _range(name: str, what: str) -> Range:
+def _range(name: str, what: str, place: str) -> Range:
     found = _RANGE.match(what.strip())
     texts = (found["low"].strip(), found["high"].strip()) if found else ("", "")
     try:
@@ -57,8 +60,15 @@ def _range(name: str, what: str) -> Range:
         low, high = 1.0, 0.0
     log = bool(found and found["log"])
     if not (isfinite(low) and isfinite(high) and low < high and (low > 0 or not log)):
-        raise ConfigError(f"--space: {name}: expected low..high[:log] with low < high, above 0 for log, got {what!r}")
+        raise ConfigError(f"{place}: {name}: expected low..high[:log] with low < high, above 0 for log, got {what!r}")
     return Range(low, high, log, all(re.fullmatch(r"[+-]?\d+", text) for text in texts))
+
+
+def of_section(layer: Layer) -> Space:
+    """The space in a preset's or a file's section `search`: lists, or texts as flags have them. Raises `ConfigError`."""
+    values = search_section(layer).items()
+    texts = (f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in values)
+    return parse(texts, f"{layer.source}, search")
 
 
 def of_file(values: Mapping[str, Any], cls: type) -> Space:

@@ -35,6 +35,7 @@ from smore_ext.settings.fields import ConfigError, Setting, aliases_of, check_nu
 from smore_ext.settings.text import read
 
 FLAGS = "flags"
+SEARCH = "search"  # the section of what is searched
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
 
@@ -295,10 +296,18 @@ def known_names(cls: type) -> dict[str, tuple[str, Setting]]:
     return out | {name.partition(".")[2]: entry for name, entry in out.items() if name.partition(".")[2] in once}
 
 
+def search_section(layer: Layer) -> dict[str, Any]:
+    """What a search is to vary by this layer, as it stands there: values by name."""
+    return dict(_section(layer, SEARCH)) if SEARCH in layer.values else {}
+
+
 def _by_name(layer: Layer) -> Iterator[tuple[str, Any]]:
-    """The entries of a layer; those of the sections `train` and `model` as `train.lr`, `model.knn_k`."""
+    """The entries of a layer; those of the sections `train` and `model` as `train.lr`, `model.knn_k`. Its section
+    `search` says what a search varies: no run has that."""
     for key in layer.values:
         name = key.replace("-", "_")
+        if name == SEARCH and isinstance(layer.values[key], Mapping):
+            continue
         if name in ("train", "model") and not isinstance(layer.values[key], str):  # a text: the name of the model
             yield from ((f"{name}.{k.replace('-', '_')}", value) for k, value in _section(layer, key).items())
         else:
