@@ -65,7 +65,7 @@ def _range(name: str, what: str, place: str) -> Range:
 
 
 def of_section(layer: Layer) -> Space:
-    """The space in a preset's or a file's section `search`: lists, or texts as flags have them. Raises `ConfigError`."""
+    """The space in a preset's or file's section `search`: lists, or texts as flags have them. Raises `ConfigError`."""
     values = search_section(layer).items()
     texts = (f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in values)
     return parse(texts, f"{layer.source}, search")
