@@ -114,8 +114,8 @@ class SMORE(MultiView):
     def _side(self, behaviour: Tensor, views: Tensor) -> Tensor:
         """Step 6, modality-aware preference: side information [R, d] of nodes with these views."""
         if self.config.backend != "native":
-            *of_modalities, side = self._side_parts(behaviour, views).values()
-            return sum(of_modalities, side)
+            *of_modalities, total = self._terms(behaviour, views).values()
+            return sum(of_modalities, total) / (len(of_modalities) + 1)
         # All gates are one product, and so is each of the two layers of the queries.
         d, M = behaviour.shape[1], len(self.modalities)
         gates = [layers_of(self.preference_gate[m])[0] for m in self.modalities]
@@ -127,14 +127,18 @@ class SMORE(MultiView):
         mask = torch.randint(2**62, (1,), device=views.device) if p else 0  # of this call, from torch's generator
         return ops.modality_preference(side_by_side(behaviour, gates), attention, views, p, 0, mask)
 
-    def _side_parts(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
+    def _terms(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
+        """What side information is the mean of, by name, [R, d] each; module by module."""
         *modality_views, fusion_view = views.split(behaviour.shape[1], dim=1)  # M x [R, d], [R, d]
-        share = 1.0 / (len(modality_views) + 1)
-        parts = {}
+        terms = {}
         for m, view in zip(self.modalities, modality_views, strict=True):
             attention = self.query[m](fusion_view).softmax(dim=1)  # [R, d]
-            parts[m] = share * self.dropout(self.preference_gate[m](behaviour)) * attention * view
-        return parts | {"fusion": share * self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view}
+            terms[m] = self.dropout(self.preference_gate[m](behaviour)) * attention * view
+        return terms | {"fusion": self.dropout(self.fusion_preference_gate(behaviour)) * fusion_view}
+
+    def _side_parts(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:
+        terms = self._terms(behaviour, views)
+        return {name: term / len(terms) for name, term in terms.items()}
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
