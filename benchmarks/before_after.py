@@ -1,8 +1,8 @@
 """Two versions in one table: python -m benchmarks.before_after BEFORE.json AFTER.json [BEFORE.json AFTER.json ...]
 
 Each pair are runs of the same cases on one machine, one soon after the other, as pytest-benchmark wrote them. For every
-case that both have: ours before / ours after (above 1: faster now), and the same of the peers that both have, whose
-code did not change: what they differ by is the machine's doing. "corrected" is the first divided by the peers'
+case that both have: ours before / ours after (above 1: faster now), and the same of the peers that both have and
+whose code is not ours: what they differ by is the machine's doing. "corrected" is the first divided by the peers'
 geometric mean; a case is named as slower if that is below 1 - SLACK.
 """
 
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from benchmarks import summary
 
 SLACK = 0.1
-OWN = "own "  # peers of this name are of this package, and change with it
+# Peers that are of this package, or run models of it on other backends, change with it: they correct nothing.
+OWN = ("own ", "published", "csr-fused", "plain")
 
 
 class Change(NamedTuple):

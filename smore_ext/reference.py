@@ -264,7 +264,7 @@ def dropout(x: Tensor, p: float, seed: int, offset: int | Tensor = 0) -> Tensor:
     return torch.where(word >= int(p * 2**32), x * (1 / (1 - p)), torch.zeros_like(x))
 
 
-def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor) -> Tensor | tuple[Tensor, ...]:
+def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor, check: bool = True) -> Tensor | tuple[Tensor, ...]:
     """Rows `index` of a table, or of each of several."""
     if isinstance(tables, Tensor):
         return F.embedding(index, tables)

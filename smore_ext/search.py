@@ -20,7 +20,7 @@ from smore_ext.experiments.search_reports import write_reports
 from smore_ext.flags import SettingsCommand
 from smore_ext.models.registry import DEFAULT_MODEL, short_name
 from smore_ext.runs.config_files import load_preset, read_yaml
-from smore_ext.settings.config import FLAGS, Layer, RunConfig, config_class, loop_value
+from smore_ext.settings.config import FLAGS, Layer, RunConfig, config_class, loop_value, names_in
 
 PROG = "python -m smore_ext.search"
 HELP = """Search for settings: each trial is a run, and the best is chosen on validation alone.
@@ -53,12 +53,17 @@ def command(
     config_file: Path | None,
 ) -> int:
     flags: dict[str, Any] = context.obj
-    found_there = {} if preset is None else spaces.of_section(load_preset(preset))
+    sections: spaces.Space = {} if preset is None else spaces.of_section(load_preset(preset))
+    grids: spaces.Space = {}
     if config_file is not None:
         layer = Layer(f"file {config_file}", read_yaml(config_file))
         model = loop_value([layer, Layer(FLAGS, flags)], "model") or DEFAULT_MODEL
-        found_there |= spaces.of_section(layer) | spaces.of_file(layer.values, config_class(model))
-    space = {name: part for name, part in found_there.items() if name not in flags} | spaces.parse(texts)
+        fixed = {name.rpartition(".")[2] for name in names_in(layer)}
+        sections = {name: part for name, part in sections.items() if name not in fixed} | spaces.of_section(layer)
+        grids = spaces.of_file(layer.values, config_class(model))
+    # What --space names takes the place of all sections.
+    there = {name: part for name, part in (grids | ({} if texts else sections)).items() if name not in flags}
+    space = there | spaces.parse(texts)
 
     def config_of(own: Mapping[str, Any]) -> RunConfig:
         return runs.resolve(flags | dict(own), preset, config_file)

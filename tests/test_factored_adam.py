@@ -399,3 +399,6 @@ def test_the_number_of_a_step_is_counted_along() -> None:
     step.fill_(40)
     assert advanced(step).item() == step.item() == 41 and advanced(step).item() == 42
     assert advanced(step.clone()).item() == 43
+    step.data.fill_(100)  # raises no version: whoever still counts does not look
+    number = advanced(step)
+    assert number.item() == 43 and number.device.type == "cpu" and number.dtype == torch.float64

@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
-from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOREConfig
+from smore_ext import SMORE, Dataset, LightGCN, LightGCNConfig, Popularity, SMOREConfig, reference
 from smore_ext.data import Pairs
 from smore_ext.models import MODELS, FactoredAdam, FactoredGrad, TableLinear
 from smore_ext.models.smore_state import official_names
@@ -244,6 +245,48 @@ def test_dropout_is_off_in_evaluation(dataset: Dataset) -> None:
     assert not torch.equal(model.embeddings()[0], model.embeddings()[0])
     model.eval()
     assert torch.equal(model.embeddings()[0], model.embeddings()[0])
+
+
+def side_by_side(model: SMORE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Side information of all nodes, fused and module by module."""
+    (behaviour, views), *_ = model._blocks()
+    return model._side(behaviour, views), sum(model._side_parts(behaviour, views).values())
+
+
+def test_fused_side_information_is_that_of_the_modules(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SMORE(dataset, config(dropout=0.3, modalities=("image", "text"))).eval()
+    torch.testing.assert_close(*side_by_side(model), rtol=1e-5, atol=1e-6)
+    model.train()
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([5]))
+    (behaviour, views), *_ = model._blocks()
+    gates = [model.preference_gate[m][0](behaviour) for m in model.modalities]
+    gates.append(model.fusion_preference_gate[0](behaviour))
+    fused_view = views[:, -behaviour.shape[1] :]
+    attention = torch.stack([model.query[m](fused_view) for m in model.modalities])
+    for p in (0.3, 0.6):
+        model.dropout.p = p  # as people change it
+        wanted = reference.modality_preference(torch.cat(gates, dim=1), attention, views, p, 0, 5)
+        torch.testing.assert_close(model._side(behaviour, views), wanted, rtol=1e-5, atol=1e-6)
+    model.dropout.eval()
+    torch.testing.assert_close(*side_by_side(model), rtol=1e-5, atol=1e-6)
+
+
+def test_a_changed_module_is_called(dataset: Dataset) -> None:
+    """Hooks, pruned and quantised layers count: then nothing is fused."""
+    model = SMORE(dataset, config(modalities=("image", "text"))).eval()
+    before, seen = side_by_side(model)[0], []
+    hook = model.preference_gate["image"].register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(side_by_side(model)[0], before, rtol=1e-5, atol=1e-6)
+    assert seen
+    hook.remove()
+    prune.l1_unstructured(model.preference_gate["text"][0], "bias", amount=0.9)
+    pruned = side_by_side(model)
+    torch.testing.assert_close(*pruned, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(pruned[0], before, rtol=1e-3, atol=1e-5)
+    for _ in range(2):  # the pruned weight is made anew before each call
+        model.loss(*batch(dataset)).backward()
+    model.fusion_preference_gate[0] = torch.nn.Identity()
+    torch.testing.assert_close(*side_by_side(model), rtol=1e-5, atol=1e-6)
 
 
 def test_official_state_dict_round_trip(dataset: Dataset) -> None:

@@ -75,6 +75,18 @@ def test_a_search_of_a_files_own_ranges(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "a" / "search.csv").open()))
     assert sorted(row["n_ui_layers"] for row in rows) == ["1", "2"] and "lr" not in rows[0]  # a flag is for all
     assert runs.resolve({}, config_file=file).train.epochs == 1  # a run of the same file does not vary
+    assert main([*flags, "--space", "n_ui_layers=3", "-o", str(tmp_path / "b")]) == 0  # in place of the section
+    rows = list(csv.DictReader((tmp_path / "b" / "search.csv").open()))
+    assert [row["n_ui_layers"] for row in rows] == ["3"] and "lr" not in rows[0]
+
+
+def test_a_file_fixes_what_a_preset_would_vary(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("epochs: 1\nthreads: 1\ndataset: synthetic\nmodel: FREEDOM\nedge_dropout: 0.5\n")
+    flags = ["--preset", "freedom-baby", "--config", str(file), "--dataset-options", DATA, "--trials", "1"]
+    assert main([*flags, "-o", str(tmp_path / "a")]) == 0
+    (row,) = csv.DictReader((tmp_path / "a" / "search.csv").open())
+    assert "edge_dropout" not in row and float(row["feature_weight"]) in (0, 1e-5, 1e-4, 1e-3)
 
 
 def test_grids_of_mmrecs_files() -> None:

@@ -143,3 +143,18 @@ def test_weights_and_coefficients_are_refused(f: Op, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         grad(cubes(f))(GRAPH.weight)
     assert reference.spmm(GRAPH, X).shape == X.shape
+
+
+def test_gathered_rows_are_batched_and_differentiated() -> None:
+    index = torch.tensor([2, 0, 2])
+    tables, others = torch.randn(4, 3, 5, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    first, second = vmap(lambda t: ops.gather_rows([t, others], index), out_dims=(0, None))(tables)
+    assert torch.equal(first, tables[:, index]) and torch.equal(second, others[index])
+    assert torch.equal(vmap(lambda t: ops.gather_rows(t, index), in_dims=2)(tables.movedim(0, 2)), tables[:, index])
+    each = torch.tensor([[0, 1], [2, 2], [1, 0], [0, 0]])
+    wanted = torch.stack([t[i] for t, i in zip(tables, each, strict=True)])
+    assert torch.equal(vmap(ops.gather_rows)(tables, each), wanted)
+    assert torch.equal(vmap(lambda i: ops.gather_rows(others, i))(each), others[each])
+    one = grad(lambda t: ops.gather_rows(t, index).pow(3).sum())(tables[0])
+    leaf = tables[0].clone().requires_grad_()
+    torch.testing.assert_close(one, torch.autograd.grad(ops.gather_rows(leaf, index).pow(3).sum(), leaf)[0])

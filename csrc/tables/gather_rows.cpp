@@ -12,17 +12,25 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct GatherRows : torch::autograd::Function<GatherRows> {
-  static variable_list forward(AutogradContext* ctx, TensorList tables, const Tensor& index) {
+  static variable_list forward(AutogradContext* ctx, TensorList tables, const Tensor& index, bool check) {
     ctx->save_for_backward({index});
     ctx->saved_data["n"] = tables[0].sym_size(0);
+    ctx->set_materialize_grads(false);
     at::AutoDispatchBelowADInplaceOrView guard;
-    return gather_rows_op::call(tables, index);
+    return gather_rows_op::call(tables, index, check);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    variable_list result = gather_rows_backward_op::call(grads, saved[0], ctx->saved_data["n"].toSymInt());
-    result.emplace_back();
+    variable_list given, result(grads.size() + 2);
+    for (const Tensor& grad : grads) {
+      if (grad.defined()) given.push_back(grad);
+    }
+    if (given.empty()) return result;
+    const variable_list found = gather_rows_backward_op::call(given, saved[0], ctx->saved_data["n"].toSymInt());
+    for (size_t t = 0, at = 0; t < grads.size(); ++t) {
+      if (grads[t].defined()) result[t] = found[at++];
+    }
     return result;
   }
 };
@@ -37,7 +45,7 @@ struct GatherRowsBackward : torch::autograd::Function<GatherRowsBackward> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    variable_list result = gather_rows_op::call(grads, saved[0]);
+    variable_list result = gather_rows_op::call(grads, saved[0], false);
     result.resize(result.size() + 2);
     return result;
   }
@@ -48,15 +56,27 @@ std::vector<Tensor> gather_rows_backward_autograd(TensorList grads, const Tensor
   return GatherRowsBackward::apply(grads, index, n);
 }
 
-std::vector<Tensor> gather_rows_autograd(TensorList tables, const Tensor& index) {
+// Tables that learn nothing are gathered apart: no gradient of theirs is made.
+std::vector<Tensor> gather_rows_autograd(TensorList tables, const Tensor& index, bool check) {
   check_gather_rows("gather_rows", "tables", tables, index, rows_in(tables));
-  return GatherRows::apply(tables, index);
+  std::vector<Tensor> learned, fixed, result;
+  for (const Tensor& table : tables) (table.requires_grad() ? learned : fixed).push_back(table);
+  if (!learned.empty()) learned = GatherRows::apply(TensorList(learned), index, check);
+  if (!fixed.empty()) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    fixed = gather_rows_op::call(fixed, index, check);
+  }
+  size_t of_learned = 0, of_fixed = 0;
+  for (const Tensor& table : tables) {
+    result.push_back(table.requires_grad() ? learned[of_learned++] : fixed[of_fixed++]);
+  }
+  return result;
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
-  m.def("gather_rows(Tensor[] tables, Tensor index) -> Tensor[]");
+  m.def("gather_rows(Tensor[] tables, Tensor index, bool check=True) -> Tensor[]");
   m.def("gather_rows_backward(Tensor[] grads, Tensor index, SymInt n) -> Tensor[]");
 }
 

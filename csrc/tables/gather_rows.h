@@ -4,6 +4,7 @@
 // index[b] of the table, bit for bit. gather_rows_backward(grads: T x [B, d_t], index, n) returns T x [n, d_t]: row r
 // is the sum of the rows b with index[b] = r, in a fixed order (on the CPU by ascending b), in float32 where they are
 // bfloat16; zeros for a row that nobody named. The lists of who named a row are made once for all tables.
+// check: whether a GPU is waited for to say that an index is out of range. Such a row is zeros if not.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,7 +16,7 @@
 
 namespace smore {
 
-SMORE_OP(gather_rows, std::vector<at::Tensor>(at::TensorList tables, const at::Tensor& index));
+SMORE_OP(gather_rows, std::vector<at::Tensor>(at::TensorList tables, const at::Tensor& index, bool check));
 SMORE_OP(gather_rows_backward, std::vector<at::Tensor>(at::TensorList grads, const at::Tensor& index, c10::SymInt n));
 
 // As many as every table must have.

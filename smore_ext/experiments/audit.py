@@ -163,7 +163,7 @@ def gates_of(model: Recommender) -> list[dict[str, Any]]:
     try:
         if model.factored:
             with evaluating(model):
-                model.run_modules()
+                model.embeddings()
     finally:
         for hook in hooks:
             hook.remove()

@@ -238,11 +238,6 @@ class Recommender(nn.Module):
         """Final embeddings (users [U, d], items [I, d]); a score is a dot product. Called without gradients."""
         raise NotImplementedError(f"{type(self).__name__} has no embeddings()")
 
-    def run_modules(self) -> None:
-        """Calls the modules that embeddings are made with, of all nodes, so that hooks see what they return: a model
-        whose kernels pass modules by overrides it. Called without gradients, in evaluation mode."""
-        self.embeddings()
-
     def item_parts(self) -> dict[str, Tensor]:
         """What the items' final embeddings are the sum of, by name, [I, d] each: a score is the sum of the user's dot
         products with them, which says where it comes from. Called without gradients, in evaluation mode."""

@@ -152,10 +152,12 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         f = BACKENDS[self.config.backend]
         # A GPU computes all users sooner than it tells the host which ones; a compiled graph cannot tell at all.
         if rows.is_cuda or torch.compiler.is_compiling():
-            return f.gather_rows([behaviour, self._every(views)], rows)
+            return f.gather_rows([behaviour, self._every(views)], rows, check=False)
         users = rows[rows < self.n_users]
-        items = f.gather_rows(views, rows[users.shape[0] :] - self.n_users)
-        return f.gather_rows(behaviour, rows), torch.cat([f.spmm(self.user_item.rows(users), views), items])
+        items = f.gather_rows(views, rows[users.shape[0] :] - self.n_users, check=False)
+        return f.gather_rows(behaviour, rows, check=False), torch.cat(
+            [f.spmm(self.user_item.rows(users), views), items]
+        )
 
     def _every(self, views: Tensor) -> Tensor:
         """The views of all nodes [U+I, W d] from those of the items."""
@@ -199,10 +201,6 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         final = torch.cat([behaviour + self._side(behaviour, views) for behaviour, views in self._blocks()])
         return final.split([self.n_users, self.n_items])
 
-    def run_modules(self) -> None:
-        for behaviour, views in self._blocks():
-            self._side_parts(behaviour, views)
-
     def item_parts(self) -> dict[str, Tensor]:
         """Behaviour view, and side information by its parts."""
         behaviour, views = self.views()
@@ -233,7 +231,7 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
         if config.cl_weight == 0:
             return bpr + reg
-        pairs = (t.split(len(users)) for t in f.gather_rows([side, behaviour], place[: 2 * len(users)]))
+        pairs = (t.split(len(users)) for t in f.gather_rows([side, behaviour], place[: 2 * len(users)], check=False))
         contrast = sum(f.info_nce(x, y, config.temperature) for x, y in zip(*pairs, strict=True))  # of users, positives
         contrast = config.cl_weight * contrast
         if config.cl_warmup:

@@ -27,6 +27,14 @@ def layers_of(module: nn.Module) -> list[nn.Linear]:
     return [layer for layer in module.children() if isinstance(layer, nn.Linear)]
 
 
+def as_made(module: nn.Module) -> bool:
+    """Whether a gate or a query is what its weights and biases say: its layers are of no other class (quantised,
+    parametrised), and nothing hooks into it (pruning, weight norm, somebody who looks on)."""
+    parts = list(module.modules())
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+    return not hooked and all(type(part) in (nn.Sequential, nn.Linear, nn.Sigmoid, nn.Tanh) for part in parts)
+
+
 def side_by_side(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
     """The outputs of layers of the same input, by one product: [R, d] -> [R, sum of their widths]."""
     return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
@@ -112,8 +120,12 @@ class SMORE(MultiView):
         return self.behaviour(), views
 
     def _side(self, behaviour: Tensor, views: Tensor) -> Tensor:
-        """Step 6, modality-aware preference: side information [R, d] of nodes with these views."""
-        if self.config.backend != "native":
+        """Step 6, modality-aware preference: side information [R, d] of nodes with these views.
+
+        Fused, unless a module has become another (`as_made`): then module by module.
+        """
+        modules = (*self.preference_gate.values(), self.fusion_preference_gate, *self.query.values())
+        if self.config.backend != "native" or not all(map(as_made, modules)):
             *of_modalities, total = self._terms(behaviour, views).values()
             return sum(of_modalities, total) / (len(of_modalities) + 1)
         # All gates are one product, and so is each of the two layers of the queries.
@@ -123,8 +135,8 @@ class SMORE(MultiView):
         first, last = zip(*(layers_of(self.query[m]) for m in self.modalities), strict=True)
         hidden = side_by_side(views[:, -d:], first).tanh().view(-1, M, d)  # [R, M, d]
         attention = hidden.transpose(0, 1) @ torch.stack([layer.weight for layer in last]).mT  # [M, R, d]
-        p = self.config.dropout if self.training else 0.0
-        mask = torch.randint(2**62, (1,), device=views.device) if p else 0  # of this call, from torch's generator
+        p = self.dropout.p if self.dropout.training else 0.0
+        mask = torch.randint(2**31 - 1, (1,), device=views.device) if p else 0  # of this call, from torch's generator
         return ops.modality_preference(side_by_side(behaviour, gates), attention, views, p, 0, mask)
 
     def _terms(self, behaviour: Tensor, views: Tensor) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ def advanced(step: Tensor) -> Tensor:
     step += 1
     number = number + 1 if ours else float(step)
     _COUNTED[step] = step._version, number
-    return torch.tensor(number)
+    return torch.tensor(number, dtype=torch.float64, device="cpu")
 
 
 class FactoredAdam(torch.optim.Adam):

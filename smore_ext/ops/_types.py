@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -43,7 +43,8 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
             if isinstance(value, others):
                 raise TypeError(f"{place}: {name} must be {what}, got {value!r}")
         elif kind in _SEVERAL:
-            entries = value if isinstance(value, list | tuple) else [value]
+            one = isinstance(value, Tensor | str) or not isinstance(value, Iterable) or hasattr(value, "__array__")
+            entries = [value] if one else list(value)
             for entry in entries:
                 if not isinstance(entry, Tensor):
                     raise TypeError(f"{place}: {name} must hold torch.Tensors, got {_named(entry)}")

@@ -53,11 +53,11 @@ def table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 @overload
-def gather_rows(tables: Tensor, index: Tensor) -> Tensor: ...
+def gather_rows(tables: Tensor, index: Tensor, check: bool = True) -> Tensor: ...
 @overload
-def gather_rows(tables: Sequence[Tensor], index: Tensor) -> tuple[Tensor, ...]: ...
+def gather_rows(tables: Sequence[Tensor], index: Tensor, check: bool = True) -> tuple[Tensor, ...]: ...
 @takes_tensors
-def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor) -> Tensor | tuple[Tensor, ...]:
+def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor, check: bool = True) -> Tensor | tuple[Tensor, ...]:
     """table[index] of a table, or of several with as many rows, whose gradients add up in a fixed order.
 
     The function of `torch.nn.functional.embedding`, without a sort in its backward pass: who named a row is listed
@@ -66,22 +66,23 @@ def gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor) -> Tensor | tu
     Args:
         tables: [N, d], or several [N, d_t]; float32, float64 or bfloat16, whose gradients are summed in float32.
         index: [B] int64 in 0..N-1, in any order, with repetitions.
+        check: whether the host waits for a GPU to say that an index is out of range. If not, and while a CUDA graph is
+            captured, such a row is zeros there. On the CPU it is an error in any case.
 
     Returns:
         [B, d], or a tuple of [B, d_t]. Differentiable any number of times in the tables, with dense gradients: zeros
-        for a row that is not named. Autocast does not apply.
+        for a row that is not named; one backward pass goes through all of them. Autocast does not apply.
 
     Raises:
-        TypeError, ValueError, IndexError: wrong dtype, shape or device; an index out of range (named with its position;
-            not while a CUDA graph is captured, where such a row is zeros).
+        TypeError, ValueError, IndexError: wrong dtype, shape or device; an index out of range (with its position).
     """
     if isinstance(tables, Tensor):
-        return _ops.gather_rows([tables], index)[0]
-    return tuple(_ops.gather_rows(list(tables), index))
+        return _ops.gather_rows([tables], index, check)[0]
+    return tuple(_ops.gather_rows(list(tables), index, check))
 
 
 @fake("gather_rows")
-def _(tables: list[Tensor], index: Tensor) -> list[Tensor]:
+def _(tables: list[Tensor], index: Tensor, check: bool = True) -> list[Tensor]:
     return [table.new_empty(index.shape[0], table.shape[1]) for table in tables]
 
 

@@ -147,6 +147,31 @@ def _table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return F.linear(table, weight, bias)  # the same function, in torch's order of sums
 
 
+@instead_under_transforms("gather_rows")
+def _gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor, check: bool = True) -> Tensor | tuple[Tensor, ...]:
+    several = (F.embedding(index, table) for table in ([tables] if isinstance(tables, Tensor) else tables))
+    return next(several) if isinstance(tables, Tensor) else tuple(several)
+
+
+def _gathered(
+    info: Any, in_dims: tuple[Any, ...], tables: list[Tensor], index: Tensor, check: bool = True
+) -> tuple[list[Tensor], list[int | None]]:
+    """vmap of gather_rows: batches of tables as more columns, batches of indices one after the other."""
+    dims, n = list(zip(tables, in_dims[0], strict=True)), info.batch_size
+    if in_dims[1] is not None:
+        each = [
+            _ops.gather_rows([t if dim is None else t.select(dim, i) for t, dim in dims], index.select(in_dims[1], i))
+            for i in range(n)
+        ]
+        return [torch.stack(parts) for parts in zip(*each, strict=True)], [0] * len(tables)
+    wide = _ops.gather_rows([t if dim is None else t.movedim(dim, 1).flatten(1) for t, dim in dims], index, check)
+    split = [o if dim is None else o.view(len(o), n, o.shape[1] // n) for o, (_, dim) in zip(wide, dims, strict=True)]
+    return split, [None if dim is None else 1 for _, dim in dims]
+
+
+torch.library.register_vmap("smore_ext::gather_rows", _gathered)
+
+
 def _batched(name: str, gate: int | None) -> None:
     """vmap of a product over x alone takes all of a batch at once, as more columns.
 

@@ -22,7 +22,7 @@ def modality_preference(
         (sum_m D(sigmoid(g_m)) * softmax(a_m) * v_m + D(sigmoid(g_M)) * v_M) / (M + 1)
 
     in one pass forward and one backward, which keeps nothing but the arguments. D is `dropout` of all sigmoids with
-    (p, seed, offset), element by element the same.
+    (p, seed, offset), element by element the same but for NaN, which stays NaN where it is dropped.
 
     Args:
         gates: [R, (M + 1) d] preference of each view, before the sigmoid; float32 or float64.

@@ -301,6 +301,11 @@ def search_section(layer: Layer) -> dict[str, Any]:
     return dict(_section(layer, SEARCH)) if SEARCH in layer.values else {}
 
 
+def names_in(layer: Layer) -> list[str]:
+    """Names of the settings that a layer gives, with their section where it names one."""
+    return [name for name, _ in _by_name(layer)]
+
+
 def _by_name(layer: Layer) -> Iterator[tuple[str, Any]]:
     """The entries of a layer; those of the sections `train` and `model` as `train.lr`, `model.knn_k`. Its section
     `search` says what a search varies: no run has that."""

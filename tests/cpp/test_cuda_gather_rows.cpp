@@ -103,6 +103,8 @@ void check_size(int64_t n, int64_t size, int64_t width, int64_t popular = 0) {
 template <typename S>
 void check_sizes() {
   check_size<S>(1, 1, 1);
+  check_size<S>(4, 0, 3);
+  check_size<S>(4, 6, 0);
   check_size<S>(9, 5, 3);
   check_size<S>(40, 100, 64);
   check_size<S>(300, 200, 33);

@@ -100,12 +100,15 @@ void check_right(const Problem<T>& p, const Results<T>& got) {
 template <typename T>
 void check_size(int64_t n, int64_t M, int64_t d) {
   for (const bool drops : {false, true}) {
-    const Problem<T> problem(n, M, d, drops);
+    Problem<T> problem(n, M, d, drops);
     const Results<T> cpu = on_cpu(problem, 1), device = on_device(problem);
     check_right(problem, cpu);
     check_right(problem, device);
     check_same(cpu, on_cpu(problem, 3));
     harness::each_order([&] { check_same(device, on_device(problem)); });
+    problem.by_tensor = true;
+    check_same(cpu, on_cpu(problem, 1));
+    check_same(device, on_device(problem));
   }
 }
 
