@@ -30,7 +30,11 @@ struct Problem {
         views(harness::random_values<T>(n * (M + 1) * d, 3)),
         grad(harness::random_values<T>(n * d, 4)) {}
 
-  smore::DropoutRule<T> rule() const { return smore::DropoutRule<T>::of(drops ? kP : 0, kSeed, kOffset, nullptr); }
+  harness::Array<int64_t> step{std::vector<int64_t>{kOffset}};
+  bool by_tensor = false;
+  smore::DropoutRule<T> rule() const {
+    return smore::DropoutRule<T>::of(drops ? kP : 0, kSeed, by_tensor ? 0 : kOffset, by_tensor ? step.data() : nullptr);
+  }
   smore::Preference<T> of() const { return {gates.data(), attention.data(), views.data(), n, M, d, rule()}; }
   smore::PreferenceForward<T> forward(Results<T>& out) const { return {of(), out.side.data()}; }
   smore::PreferenceBackward<T> backward(Results<T>& out) const {
