@@ -18,6 +18,7 @@ from smore_ext.data import SyntheticConfig, generate
 from smore_ext.experiments import charts, content, evidence
 from smore_ext.experiments.__main__ import main
 from smore_ext.experiments.cells import Cell, Data, Record, Records, read_record, write_record
+from smore_ext.experiments.jobs import processes
 from smore_ext.experiments.studies import STUDIES, settings
 from smore_ext.experiments.studies.common import FULL, QUICK, SAME, cells_of, variant
 from smore_ext.experiments.study import Contrast, Outcome, Scale, contrast, correct
@@ -279,6 +280,16 @@ def test_a_cell_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None
     )
     assert "lr" in str(ended[cells[0].text]) and ended[cells[1].text] is None
     assert records.missing(cells) == cells[:1]
+
+
+def test_on_a_gpu_processes_begin_afresh_and_without_one_it_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert processes("cuda").get_start_method() == "spawn"
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert main(["settings", "--quick", "--device", "cuda", "-o", str(tmp_path / "runs")]) != 0
+    assert "cuda" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
 # Content

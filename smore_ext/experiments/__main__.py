@@ -20,6 +20,7 @@ from smore_ext.experiments.studies import STUDIES
 from smore_ext.experiments.studies.common import SCALES
 from smore_ext.experiments.training_cells import train_cells, training_seconds
 from smore_ext.registry import did_you_mean
+from smore_ext.training.device import usable_device
 
 ALL = ("all", evidence.SIGNIFICANCE)
 TOLD_EVERY = 60.0  # seconds, where no bar can be shown
@@ -37,6 +38,7 @@ finished, without a run. What is finished in the output directory is kept: run t
 @click.option("--data-path", type=Path, help="directory with the folder lfm2k; without it that part is left out")
 @click.option("--seeds", help="seeds of every run, as 1,2,3")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="runs at a time, one thread each")
+@click.option("--device", default="cpu", show_default=True, help="where models are trained: cpu, cuda, ...")
 @click.option("--report", type=Path, help="directory for the report, in place of the output directory")
 def command(
     names: tuple[str, ...],
@@ -45,6 +47,7 @@ def command(
     data_path: Path | None,
     seeds: str | None,
     jobs: int,
+    device: str,
     report: Path | None,
 ) -> int:
     for name in names:
@@ -68,6 +71,7 @@ def command(
         scale = dataclasses.replace(scale, seeds=tuple(dict.fromkeys(chosen)))
     if find_spec("matplotlib") is None:
         raise click.UsageError("the report needs matplotlib: pip install 'smore-ext[plot]'")
+    usable_device(device)
     records, console = Records(output_dir), make_console()
     records.folder.mkdir(parents=True, exist_ok=True)
     todo = records.missing(cell for study in studies.values() for cell in study.cells(scale))
@@ -78,7 +82,7 @@ def command(
     columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task, done = bar.add_task("runs", total=len(todo)), 0
-        for cell, wrong in train_cells(todo, {cell.key: records.file(cell) for cell in todo}, jobs, data_path):
+        for cell, wrong in train_cells(todo, {cell.key: records.file(cell) for cell in todo}, jobs, data_path, device):
             bar.advance(task)
             done, now = done + 1, time.monotonic()
             if not console.is_terminal and now - told > TOLD_EVERY:

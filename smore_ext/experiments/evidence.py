@@ -227,10 +227,11 @@ def made_of(sections: Sequence[Section], records: Records, scale: Scale, trainin
     cells = {cell.key: cell for section in sections for cell in section.study.cells(scale)}
     made = [records[cell].made for cell in cells.values()]
     known = [each for each in made if each]
+    devices = sorted({str(each.get("device", "a CPU, one thread each")) for each in made})
     told = [
-        f"{len(made)} runs on a CPU, one thread each (experiments have no option for another device), two at a time or "
-        f"beside other work. Training took {training / 3600:.1f} hours of a core, by the mean time of each run's "
-        "steps; evaluation and probes come on top. docs/training.md says what --quick and an audit take."
+        f"{len(made)} runs on {' and '.join(devices)}, two at a time or beside other work. Training took "
+        f"{training / 3600:.1f} hours, by the mean time of each run's steps; evaluation and probes come on top. "
+        "docs/training.md says what --quick and an audit take."
     ]
     if known:
         by = sorted({f"{m['commit']}, torch {m['torch']}, {m['processor']}" for m in known})

@@ -31,10 +31,10 @@ class Job(Generic[Name]):
     arguments: tuple[Any, ...]
 
 
-def processes() -> BaseContext:
+def processes(device: str = "cpu") -> BaseContext:
     """How processes begin: forked from a server that has loaded torch and done nothing, as loading takes longer than
-    many a job. A fork of this process would share torch's threads and our caches."""
-    if sys.platform != "linux":
+    many a job. A fork of this process would share torch's threads and our caches. Fresh where they use a GPU."""
+    if sys.platform != "linux" or device != "cpu":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(LOADED))

@@ -51,8 +51,8 @@ def settings_of(cell: Cell) -> RunConfig:
     return without_places(runs.resolve({"model": cell.model, "seed": cell.seed, **cell.settings}))
 
 
-def train_cell(cell: Cell, folder: Path | None = None) -> Record:
-    """Trains, evaluates on test with the weights of the best epoch, and asks the probes."""
+def train_cell(cell: Cell, folder: Path | None = None, device: str = "cpu") -> Record:
+    """Trains on a device; evaluates on test with the weights of the best epoch, and asks the probes, on the CPU."""
     begin = time.monotonic()
     dataset, truth = open_data(cell.data, folder)
     config = settings_of(cell)
@@ -63,8 +63,9 @@ def train_cell(cell: Cell, folder: Path | None = None) -> Record:
             epochs.append(event.record)
 
     with tempfile.TemporaryDirectory() as place:
-        trainer = Trainer(config, dataset, runs.RunFolder(Path(place) / "run"), [keep])
+        trainer = Trainer(config.replace(device=device), dataset, runs.RunFolder(Path(place) / "run"), [keep])
         result = trainer.run()
+        trainer.model.to("cpu")
         with deterministic():
             _, values = make_evaluator(config.train, dataset, config.train.protocol).of_users(trainer.model, "test")
     wanted = (config.train.selection, "ndcg@20")
@@ -83,7 +84,8 @@ def train_cell(cell: Cell, folder: Path | None = None) -> Record:
                 else:
                     record.figures[figure] = float(value)
     seconds = time.monotonic() - begin
-    record.made.update(commit=_commit(), torch=torch.__version__, processor=_processor(), seconds=seconds)
+    where = {"processor": _processor(), **({} if device == "cpu" else {"device": device})}
+    record.made.update(commit=_commit(), torch=torch.__version__, seconds=seconds, **where)
     return record
 
 
@@ -123,22 +125,23 @@ def _processor() -> str:
 
 
 def train_cells(
-    cells: Sequence[Cell], files: Mapping[str, Path], jobs: int, folder: Path | None = None
+    cells: Sequence[Cell], files: Mapping[str, Path], jobs: int, folder: Path | None = None, device: str = "cpu"
 ) -> Iterator[tuple[Cell, str | None]]:
     """Trains cells, each to its file by key, and yields them as they end with what went wrong, None if nothing.
 
     Args:
         jobs: processes, of one thread each.
         folder: where data sets of files are.
+        device: where models are trained; several runs share a GPU.
     """
-    pool = ProcessPoolExecutor(jobs, processes(), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(jobs, processes(device), initializer=torch.set_num_threads, initargs=(1,))
     left = list(reversed(cells))
     running: dict[Future[str | None], Cell] = {}
     try:
         while left or running:
             while left and len(running) < jobs:
                 cell = left.pop()
-                running[pool.submit(_work, cell, files[cell.key], folder)] = cell
+                running[pool.submit(_work, cell, files[cell.key], folder, device)] = cell
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 cell = running.pop(done)
                 try:
@@ -152,9 +155,9 @@ def train_cells(
         pool.shutdown(cancel_futures=True)
 
 
-def _work(cell: Cell, file: Path, folder: Path | None) -> str | None:
+def _work(cell: Cell, file: Path, folder: Path | None, device: str) -> str | None:
     try:
-        write_record(file, cell, train_cell(cell, folder))
+        write_record(file, cell, train_cell(cell, folder, device))
     except KeyboardInterrupt:
         return "interrupted"
     except ERRORS as error:
