@@ -158,6 +158,9 @@ def test_what_cannot_run_is_told_and_left_out(tmp_path: Path, capsys: pytest.Cap
     assert [row["model"] for row in report["rows"]] == ["Popularity"] and list(report["failed"]) == ["BM3, seed 1"]
     assert compare.main([*where, "--models", "BM3"]) == 2
     assert "no run came to an end: BM3 needs features" in capsys.readouterr().err
+    assert compare.main([*where, "--models", "BM3,Popularity", "-d", "tny", "-o", str(tmp_path / "other")]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("data set 'tny' not found") == 1 and "not found" not in said.out
     assert compare.main([*where, "--model", "BM3"]) == 2
     assert "a comparison has several: --models NAME" in capsys.readouterr().err
 

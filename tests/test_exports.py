@@ -188,7 +188,10 @@ def test_lists_of_all_users_with_seen_items_kept(source: str, of_weights: str, t
     ("arguments", "message"),
     [
         (["--users", "empty"], "empty: expected ids of users, one a line, got none"),
-        (["--users", "ids", "--all", "x.jsonl"], "expected --user ID, --users FILE, or --all FILE"),
+        (
+            ["--users", "ids", "--all", "x.jsonl"],
+            "expected --user ID, --users FILE, --history ID for somebody new, or --all FILE",
+        ),
         (["--users", "ids", "--keep-seen", "--mask", "train"], "--mask train: expected a run and single users"),
         (["--users", "no"], "No such file"),
         (["--users", "strange"], "user: expected one of the 30 raw ids of the data, got 'nobody'"),

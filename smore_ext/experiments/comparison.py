@@ -120,6 +120,8 @@ def compare(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, tell:
         for seed in seeds[:1] if _is_closed_form(model) else seeds:
             cells[model, seed] = one.replace(seed=seed)
     todo = [cell for cell, config in cells.items() if not _is_done(folder, cell, config)]
+    if todo:
+        runs.open_dataset(cells[todo[0]])  # what is wrong with the data is said once, before anything runs
     failed, done = {}, {cell: read_measured(_file(folder, cell)) for cell in cells if cell not in todo}
     work = [
         Job(cell, run_measured, (cells[cell].to_dict(), cells[cell].sources, _run(folder, cell), _file(folder, cell)))

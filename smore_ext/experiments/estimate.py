@@ -176,7 +176,7 @@ def run_share(
         settings = RunConfig.from_dict(config)
         if settings.train.data_path is not None and settings.train.table_cache is None:
             import pandas  # noqa: F401  what parses tables stays in memory
-        data = random_data(counts, share)
+        data = random_data(counts, share, settings.train.dataset)
         file.write_text(json.dumps(dataclasses.asdict(run_point(settings, data, folder, share))))
 
 
@@ -197,7 +197,7 @@ def run_point(settings: RunConfig, data: Dataset, folder: Path, share: float) ->
     )
 
 
-def random_data(counts: Counts, share: float) -> Dataset:
+def random_data(counts: Counts, share: float, name: str = "random") -> Dataset:
     """Random interactions and features of a share of the counts; a few items have most of the interactions."""
     generator = torch.Generator().manual_seed(0)
     users, items = (max(2, round(share * count)) for count in (counts.users, counts.items))
@@ -212,8 +212,8 @@ def random_data(counts: Counts, share: float) -> Dataset:
         code = torch.unique(torch.cat([code, user * items + item]))
     code = code[torch.randperm(len(code), generator=generator)[:wanted]]
     train, valid, test = (Pairs(part // items, part % items) for part in code.split(_within(sizes, wanted)))
-    features = {name: torch.randn(items, width, generator=generator) for name, width in counts.widths.items()}
-    return Dataset.from_pairs("random", users, items, train, valid, test, features=features)
+    features = {m: torch.randn(items, width, generator=generator) for m, width in counts.widths.items()}
+    return Dataset.from_pairs(name, users, items, train, valid, test, features=features)
 
 
 def _within(sizes: Sequence[int], total: int) -> list[int]:

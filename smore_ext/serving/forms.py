@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -54,7 +55,9 @@ def write_program(served: Factors, path: Path) -> dict[str, Tensor]:
     module = Scores(served.users.cpu(), served.items.cpu()).eval()
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(module, (torch.zeros(2, dtype=torch.int64),), dynamic_shapes=({0: batch},))
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with warnings.catch_warnings(), replacing(path) as temporary, temporary.open("wb") as file:
+        # Users and items may be views of one tensor, which is written once.
+        warnings.filterwarnings("ignore", "No complete tensor found")
         torch.export.save(program, file)
     return {"users": served.users, "items": served.items}
 
