@@ -355,7 +355,7 @@ def test_the_contrastive_term_grows_by_epochs_where_it_is_asked_to(dataset: Data
         assert parts(plain) == whole
     assert (
         "cl_share" not in model.state_dict()
-        and SMOREConfig().cl_warmup == 10
+        and SMOREConfig().cl_warmup == 0
         and MODELS["MGCN"].config_class().cl_warmup == 0
     )
 

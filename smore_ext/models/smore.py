@@ -43,14 +43,12 @@ def side_by_side(x: Tensor, layers: Sequence[nn.Linear]) -> Tensor:
 @dataclass
 class SMOREConfig(MultiViewConfig):
     """Settings of SMORE: those of `MultiViewConfig`, and its own. The defaults are the published ones for Amazon Baby
-    where it has one value, but for `cl_warmup`: at once, the term can pin the ranking loss at its start for good.
+    where it has one value.
 
-    cl_warmup: epochs over which the InfoNCE term grows from 0 to its weight; 0 for at once, as published.
     dropout: share of the preference gates' outputs dropped in training.
     spectral: true filters all frequencies, false none, a number keeps that many of the lowest.
     """
 
-    cl_warmup: int = 10
     dropout: float = setting(0.0, aliases=("dropout_rate",))
     spectral: bool | int = True
 
