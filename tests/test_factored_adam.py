@@ -402,3 +402,18 @@ def test_the_number_of_a_step_is_counted_along() -> None:
     step.data.fill_(100)  # raises no version: whoever still counts does not look
     number = advanced(step)
     assert number.item() == 43 and number.device.type == "cpu" and number.dtype == torch.float64
+
+
+def test_a_model_that_is_moved_to_where_it_is_keeps_its_gradients() -> None:
+    models = [Model(), Model()]
+    for n, model in enumerate(models):
+        optimizer = adam(model, factored=n == 0)
+        model().backward()
+        model.to("cpu")  # hands each gradient its own data
+        optimizer.step()
+        optimizer.zero_grad()
+        loop()(model, optimizer)
+    torch.testing.assert_close(models[0].table, models[1].table)
+    grad = FactoredGrad(torch.ones(2, 1), torch.ones(1, 3))
+    grad.data = FactoredGrad(torch.ones(2, 1), torch.full((1, 3), 2.0))
+    assert torch.equal(grad.dense(), torch.full((2, 3), 2.0))

@@ -60,7 +60,8 @@ std::vector<Tensor> gather_rows_backward_autograd(TensorList grads, const Tensor
 std::vector<Tensor> gather_rows_autograd(TensorList tables, const Tensor& index, bool check) {
   check_gather_rows("gather_rows", "tables", tables, index, rows_in(tables));
   std::vector<Tensor> learned, fixed, result;
-  for (const Tensor& table : tables) (table.requires_grad() ? learned : fixed).push_back(table);
+  const auto learns = [](const Tensor& table) { return table.requires_grad() || table._fw_grad(0).defined(); };
+  for (const Tensor& table : tables) (learns(table) ? learned : fixed).push_back(table);
   if (!learned.empty()) learned = GatherRows::apply(TensorList(learned), index, check);
   if (!fixed.empty()) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -68,7 +69,7 @@ std::vector<Tensor> gather_rows_autograd(TensorList tables, const Tensor& index,
   }
   size_t of_learned = 0, of_fixed = 0;
   for (const Tensor& table : tables) {
-    result.push_back(table.requires_grad() ? learned[of_learned++] : fixed[of_fixed++]);
+    result.push_back(learns(table) ? learned[of_learned++] : fixed[of_fixed++]);
   }
   return result;
 }

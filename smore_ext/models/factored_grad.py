@@ -72,6 +72,10 @@ class FactoredGrad(Tensor):
 
     @data.setter
     def data(self, elements: Tensor) -> None:
+        if elements is self:  # `module.to` of where it is
+            return
+        if isinstance(elements, FactoredGrad):
+            elements = elements.dense()
         if elements.shape != self.shape or elements.dtype != self.dtype or elements.device != self.device:
             raise ValueError(
                 f"data of a gradient must be {self.dtype} of shape {tuple(self.shape)} on {self.device}, got "
