@@ -36,3 +36,9 @@ def test_any_sequence_of_tensors_will_do() -> None:
     x = torch.randn(5, 2)
     outputs, fused = ops.spectrum_fusion([x, x], filters, torch.randn(2, 2))
     assert len(outputs) == 2 and fused.shape == x.shape
+
+
+def test_rows_of_no_width_need_no_memory() -> None:
+    """Found by the fuzzer: lists of 2^62 rows were asked for."""
+    (grad,) = torch.ops.smore_ext.gather_rows_backward([torch.zeros(4, 0)], INDEX, 2**62)
+    assert grad.shape == (2**62, 0)

@@ -64,6 +64,7 @@ std::vector<Tensor> gather_rows_backward_cpu(TensorList grads, const Tensor& ind
     result.push_back(empty_output({n, grad.size(1)}, grad.options()));
     widest = std::max(widest, grad.size(1));
   }
+  if (widest == 0) return result;  // of any number of rows: lists of who names them would be all there is
   dispatch_rows(grads[0], [&](auto type, auto torch_type) {
     using S = decltype(type);
     using Torch = decltype(torch_type);

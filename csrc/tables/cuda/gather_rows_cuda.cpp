@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "cuda/index_check.h"
 #include "tables/cuda/gather_rows_kernel.h"
 #include "tables/gather_rows.h"
@@ -48,7 +50,9 @@ std::vector<Tensor> gather_rows_backward_cuda(TensorList grads, const Tensor& in
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
   const Tensor ids = index.contiguous();
   std::vector<Tensor> result;
-  if (size == 0 || n == 0) {
+  int64_t widest = 0;
+  for (const Tensor& grad : grads) widest = std::max(widest, grad.size(1));
+  if (size == 0 || n == 0 || widest == 0) {
     for (const Tensor& grad : grads) result.push_back(at::zeros({n, grad.size(1)}, grad.options()));
     return result;
   }
