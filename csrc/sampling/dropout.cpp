@@ -9,6 +9,7 @@
 #include <torch/library.h>
 
 #include "common/check.h"
+#include "common/dropout_check.h"
 #include "common/op.h"
 #include "common/run.h"
 #include "sampling/dropout_kernel.h"
@@ -32,13 +33,7 @@ void check_dropout(const Tensor& x, double p, int64_t seed, int64_t offset, cons
   SMORE_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16, op,
                    "x must be float32, float64 or bfloat16, got ", type);
   SMORE_CHECK_VALUE(x.dim() >= 1, op, "x must have at least one dimension, got shape []");
-  SMORE_CHECK_VALUE(p >= 0 && p < 1, op, "p must be at least 0 and less than 1, got ", p);
-  SMORE_CHECK_VALUE(seed >= 0, op, "seed must be at least 0, got ", seed);
-  SMORE_CHECK_VALUE(offset >= 0, op, "offset must be at least 0, got ", offset);
-  if (!step) return;
-  check_int64(op, "offset", *step);
-  check_same_device(op, "offset", *step, "x", x);
-  SMORE_CHECK_VALUE(step->sym_numel() == 1, op, "offset must have one element, got shape ", step->sym_sizes());
+  check_dropout_rule(op, "x", x, p, seed, offset, step);
 }
 
 template <typename S, typename Torch>

@@ -13,6 +13,7 @@
 
 #include "common/check.h"
 #include "common/dispatch.h"
+#include "common/dropout_check.h"
 #include "common/op.h"
 #include "common/run.h"
 #include "views/modality_preference_kernel.h"
@@ -48,13 +49,7 @@ void check_modality_preference(const char* op, const Tensor& gates, const Tensor
   }
   check_shape(op, "gates", gates, {n, (modalities + 1) * d});
   check_shape(op, "views", views, {n, (modalities + 1) * d});
-  SMORE_CHECK_VALUE(p >= 0 && p < 1, op, "p must be at least 0 and less than 1, got ", p);
-  SMORE_CHECK_VALUE(seed >= 0, op, "seed must be at least 0, got ", seed);
-  SMORE_CHECK_VALUE(offset >= 0, op, "offset must be at least 0, got ", offset);
-  if (!step) return;
-  check_int64(op, "offset", *step);
-  check_same_device(op, "offset", *step, "gates", gates);
-  SMORE_CHECK_VALUE(step->sym_numel() == 1, op, "offset must have one element, got shape ", step->sym_sizes());
+  check_dropout_rule(op, "gates", gates, p, seed, offset, step);
 }
 
 // The arguments as kernels read them: contiguous, kept alive meanwhile.
