@@ -2,7 +2,8 @@
 
 Autograd of the ops is in C++, which these transforms do not see through: torch raises. `takes_tensors` comes here with
 that error, so ordinary calls pay nothing. `linear` ops are then differentiated and batched as what they are; any other
-says what to use instead. `vmap` alone reaches every op, as torch runs one slice at a time; products take all at once.
+says what to use instead. `vmap` alone reaches every op but `spectrum_fusion`, as torch runs one slice at a time;
+products and `gather_rows` take all at once.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ def _gathered(
     dims, n = list(zip(tables, in_dims[0], strict=True)), info.batch_size
     if in_dims[1] is not None:
         each = [
-            _ops.gather_rows([t if dim is None else t.select(dim, i) for t, dim in dims], index.select(in_dims[1], i))
+            _ops.gather_rows(
+                [t if dim is None else t.select(dim, i) for t, dim in dims], index.select(in_dims[1], i), check
+            )
             for i in range(n)
         ]
         return [torch.stack(parts) for parts in zip(*each, strict=True)], [0] * len(tables)

@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "common/dispatch.h"
+#include "cpu/index_check.h"
 #include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "losses/bpr_loss.h"
@@ -16,17 +17,12 @@ namespace {
 
 using at::Tensor;
 
-void check_ids(const char* name, const Tensor& ids, int64_t limit) {
-  const int64_t* values = ids.const_data_ptr<int64_t>();
-  for (int64_t b = 0; b < ids.size(0); ++b) check_id("bpr_loss", name, values[b], limit, b);
-}
-
 BprInputs checked_inputs(const Tensor& user_rows, const Tensor& item_rows, const Tensor& users, const Tensor& positives,
                          const Tensor& negatives) {
   BprInputs in(user_rows, item_rows, users, positives, negatives);
-  check_ids("users", in.users, user_rows.size(0));
-  check_ids("positives", in.positives, item_rows.size(0));
-  check_ids("negatives", in.negatives, item_rows.size(0));
+  check_ids_cpu("bpr_loss", "users", in.users, user_rows.size(0));
+  check_ids_cpu("bpr_loss", "positives", in.positives, item_rows.size(0));
+  check_ids_cpu("bpr_loss", "negatives", in.negatives, item_rows.size(0));
   return in;
 }
 

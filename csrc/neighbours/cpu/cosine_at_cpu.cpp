@@ -3,10 +3,9 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <atomic>
-
 #include "common/dispatch.h"
 #include "cpu/aligned.h"
+#include "cpu/index_check.h"
 #include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "neighbours/cosine_at.h"
@@ -21,18 +20,6 @@ using at::Tensor;
 
 constexpr int64_t kGrain = 32;  // rows
 
-void check_index(const char* op, const Tensor& index, int64_t limit) {
-  const int64_t* ids = index.const_data_ptr<int64_t>();
-  std::atomic<bool> sound{true};
-  parallel_ranges(index.numel(), 32768, [&](int64_t begin, int64_t end) {
-    bool good = true;
-    for (int64_t e = begin; e < end; ++e) good &= ids[e] >= 0 && ids[e] < limit;
-    if (!good) sound = false;
-  });
-  if (sound) return;
-  for (int64_t e = 0; e < index.numel(); ++e) check_id(op, "index", ids[e], limit, e);
-}
-
 template <typename T>
 Tensor squares(const Tensor& rows) {
   Tensor square = at::empty({rows.size(0)}, rows.options().dtype(at::kDouble));
@@ -45,7 +32,7 @@ Tensor squares(const Tensor& rows) {
 Tensor cosine_at_cpu(const Tensor& features, const Tensor& index, const std::optional<Tensor>& base) {
   check_cosine_at("cosine_at", features, index, base);
   const CosineInputs in(features, index, base);
-  check_index("cosine_at", in.index, in.base.rows.size(0));
+  check_ids_cpu("cosine_at", "index", in.index, in.base.rows.size(0));
   Tensor similarity = empty_output(index.sizes(), features.options());
   dispatch_floating(features, [&](auto t) {
     using T = decltype(t);
@@ -91,7 +78,7 @@ std::tuple<Tensor, Tensor> cosine_at_backward_cpu(const Tensor& grad, const Tens
                                                   bool of_features, bool of_base) {
   check_cosine_at_backward(grad, features, index, base, similarity);
   const CosineInputs in(features, index, base);
-  check_index("cosine_at_backward", in.index, in.base.rows.size(0));
+  check_ids_cpu("cosine_at_backward", "index", in.index, in.base.rows.size(0));
   of_base = of_base && base.has_value();
   const int64_t d = features.size(1);
   Tensor grad_features = empty_output({of_features ? features.size(0) : 0, d}, features.options());

@@ -3,8 +3,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 
+#include "cpu/index_check.h"
 #include "cpu/output.h"
 #include "cpu/parallel.h"
 #include "tables/cpu/gather_rows_kernel.h"
@@ -19,20 +19,12 @@ using at::TensorList;
 
 constexpr int64_t kPlaces = 256, kRows = 1024;  // fewer are not worth waking a thread for
 
-void check_index(const char* op, const Tensor& index, int64_t n) {
-  const int64_t* ids = index.const_data_ptr<int64_t>();
-  const int64_t size = index.numel();
-  bool sound = true;
-  for (int64_t b = 0; b < size; ++b) sound &= ids[b] >= 0 && ids[b] < n;
-  for (int64_t b = 0; !sound && b < size; ++b) check_id(op, "index", ids[b], n, b);
-}
-
 // An index out of range would be read from anywhere: it is looked for in any case.
 std::vector<Tensor> gather_rows_cpu(TensorList tables, const Tensor& index, bool /*check*/) {
   constexpr const char* op = "gather_rows";
   check_gather_rows(op, "tables", tables, index, rows_in(tables));
   const Tensor ids = index.contiguous();
-  check_index(op, ids, tables[0].size(0));
+  check_ids_cpu(op, "index", ids, tables[0].size(0));
   std::vector<Tensor> result;
   for (const Tensor& table : tables) {
     const Tensor rows = table.contiguous();
@@ -56,7 +48,7 @@ std::vector<Tensor> gather_rows_backward_cpu(TensorList grads, const Tensor& ind
   SMORE_CHECK_VALUE(n >= 0, op, "n must be at least 0, got ", n);
   SMORE_CHECK_VALUE(size < INT32_MAX, op, "index must have fewer than 2^31 - 1 elements, got ", size);
   const Tensor ids = index.contiguous();
-  check_index(op, ids, n);
+  check_ids_cpu(op, "index", ids, n);
   std::vector<Tensor> dense, result;
   int64_t widest = 0;
   for (const Tensor& grad : grads) {
