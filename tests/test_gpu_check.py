@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_check, gpu_reports, summary
+from benchmarks import before_after, gpu_check, gpu_reports, summary
 from benchmarks.gpu_stages import Stage, all_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +78,29 @@ def test_sanitizer_summary(tmp_path: Path) -> None:
     assert reading["problem"] == "2 errors"
     assert reading["reports"][0].lstrip().startswith("Invalid __global__ write") and len(reading["reports"]) == 3
     assert gpu_reports.sanitizer_run("killed", tmp_path)["problem"] == "no summary of compute-sanitizer"
+
+
+def test_what_the_new_stages_write_is_read(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text('{"baby": {"kernels": 250.0, "step_ms": 1.8, "amp_ms": 1.9, "longest": []}}')
+    reading = gpu_reports.step_profile("", tmp_path)
+    assert reading["headline"] == "baby 250 kernels, 1.8 ms (1.9 --amp)" and reading["sizes"]["baby"]["kernels"] == 250
+    (tmp_path / "seeds.json").write_text('{"jobs": 16, "throughput": 4.25}')
+    assert gpu_reports.seeds_side_by_side("", tmp_path)["headline"].startswith("16 runs side by side: 4.25 times")
+
+
+def test_two_versions_are_corrected_by_what_did_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(ours: float, **peers: float) -> dict:
+        both = {"native": ours} | {name.replace("_", " "): ms for name, ms in peers.items()}
+        native, *others = ({"median_ms": ms} for ms in both.values())
+        return {("row", "one"): {"native": native, "peers": dict(zip(list(both)[1:], others, strict=True))}}
+
+    files = {"old": timed(10.0, torch=20.0, own_spmm=1.0, published=1.0), "new": timed(12.0, torch=30.0, own_spmm=9.0)}
+    monkeypatch.setattr(before_after, "cases_of", lambda path: files[path.name])
+    (change,) = before_after.changes(Path("old"), Path("new"))
+    assert change.raw == pytest.approx(10 / 12) and change.peers == pytest.approx(2 / 3)
+    assert change.corrected == pytest.approx(1.25)  # the machine was half as slow again
+    assert "0 of 1 cases" in before_after.report([change])
+    assert "- row, one: 10 -> 12 ms, 0.83" in before_after.report([change._replace(peers=None)])
 
 
 def test_memory_beyond_the_limit_is_a_problem(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from smore_ext.experiments.space import Choices, Range, first, grid, of_file, of
 from smore_ext.models import LightGCNConfig, SMOREConfig
 from smore_ext.runs.config_files import load_preset, preset_names, resolve
 from smore_ext.search import main
-from smore_ext.settings.config import Layer, RunConfig
+from smore_ext.settings.config import Layer, RunConfig, merge
 from smore_ext.settings.fields import ConfigError
 
 optuna = pytest.importorskip("optuna")
@@ -56,7 +56,8 @@ def test_presets_and_files_say_what_to_vary(tmp_path: Path) -> None:
     space = of_section(layer)
     assert space["reg_weight"] == Choices(("1e-4", "1e-3")) and space["cl_weight"] == Choices(("0", "0.1"))
     assert space["lr"] == Range(1e-4, 1e-2, True, False)
-    assert of_section(Layer("file a", {"lr": "1"})) == {}
+    assert of_section(Layer("file a", {"lr": "1"})) == of_section(Layer("file a", {"search": None})) == {}
+    assert merge([Layer("file a", {"search": None, "lr": "0.5"})]).train.lr == 0.5  # empty, for a run as for a search
     with pytest.raises(ConfigError, match=r"file a, search: lr: expected low\.\.high"):
         of_section(Layer("file a", {"search": {"lr": "2..1"}}))
     with pytest.raises(ConfigError, match="file a: search: expected settings as `name: value`"):

@@ -65,7 +65,7 @@ def train_cell(cell: Cell, folder: Path | None = None, device: str = "cpu") -> R
     with tempfile.TemporaryDirectory() as place:
         trainer = Trainer(config.replace(device=device), dataset, runs.RunFolder(Path(place) / "run"), [keep])
         result = trainer.run()
-        trainer.model.zero_grad()
+        trainer.model.zero_grad()  # a feature table's gradient would be formed to be moved
         trainer.model.to("cpu")
         with deterministic():
             _, values = make_evaluator(config.train, dataset, config.train.protocol).of_users(trainer.model, "test")

@@ -250,8 +250,8 @@ def pinned_cause(cl_weight: float) -> list[str]:
     if not cl_weight:
         return []
     return [
-        f"the likely cause is cl_weight {cl_weight:g}, whose term outweighs the ranking loss at first, on Amazon Baby "
-        f"for 21 epochs at 0.01 and 7 at 0.003; if validation does not rise meanwhile, try a smaller --cl-weight"
+        f"the likely cause is cl_weight {cl_weight:g}, whose term outweighs the ranking loss at first; if validation "
+        f"does not rise within some 20 epochs, try a smaller --cl-weight"
     ]
 
 

@@ -311,7 +311,7 @@ def _by_name(layer: Layer) -> Iterator[tuple[str, Any]]:
     `search` says what a search varies: no run has that."""
     for key in layer.values:
         name = key.replace("-", "_")
-        if name == SEARCH and isinstance(layer.values[key], Mapping):
+        if name == SEARCH and (layer.values[key] is None or isinstance(layer.values[key], Mapping)):
             continue
         if name in ("train", "model") and not isinstance(layer.values[key], str):  # a text: the name of the model
             yield from ((f"{name}.{k.replace('-', '_')}", value) for k, value in _section(layer, key).items())
