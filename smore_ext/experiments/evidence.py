@@ -230,8 +230,8 @@ def made_of(sections: Sequence[Section], records: Records, scale: Scale, trainin
     devices = sorted({str(each.get("device", "a CPU, one thread each")) for each in made})
     told = [
         f"{len(made)} runs on {' and '.join(devices)}, two at a time or beside other work. Training took "
-        f"{training / 3600:.1f} hours of a process, by the mean time of each run's steps; evaluation and probes come on "
-        "top. docs/training.md says what --quick and an audit take."
+        f"{training / 3600:.1f} hours of a process, by the mean time of each run's steps; evaluation and probes come "
+        "on top. docs/training.md says what --quick and an audit take."
     ]
     if known:
         by = sorted({f"{m['commit']}, torch {m['torch']}, {m['processor']}" for m in known})
