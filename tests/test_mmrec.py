@@ -16,6 +16,7 @@ import torch
 from mmrec_tools import ROOT, load, names, run, tree
 
 from smore_ext.compat import mmrec
+from smore_ext.compat.mmrec import deferred
 
 MODELS = [
     "propagating.Propagating",
@@ -37,7 +38,8 @@ TORCH_NAMES = {
 
 
 @pytest.fixture(autouse=True)
-def tiny_tree() -> Iterator[None]:
+def tiny_tree(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(deferred, "LEAST", 8)
     with tree():
         yield
         mmrec.undo()

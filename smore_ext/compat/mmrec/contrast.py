@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smore_ext import ops
+from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import bare, classes_of, differs, proved
 from smore_ext.compat.mmrec.report import Report
@@ -52,6 +53,7 @@ class Contrast:
         scale: list[Callable[[int], float]] = []
 
         def ours(model: Any, x: Any, y: Any, tau: Any) -> Any:
+            x, y = formed(x), formed(y)
             takes = is_matrix_of_loss(x) and is_matrix_of_loss(y) and x.shape == y.shape and x.dtype == y.dtype
             if not takes or not isinstance(tau, int | float) or not tau > 0:
                 return original(model, x, y, tau)
@@ -75,7 +77,7 @@ class Contrast:
 
         @functools.wraps(original)
         def either(model: Any, x: Any, y: Any, last: Any) -> Any:
-            return (against if is_matrix(last) else pairs)(model, x, y, last)
+            return (against if isinstance(last, Tensor) and last.ndim == 2 else pairs)(model, x, y, last)
 
         self.swaps.set(cls, name, either)
 
@@ -90,6 +92,7 @@ class Against:
         self.tried = False
 
     def __call__(self, model: Any, x: Any, y: Any, keys: Any) -> Any:
+        x, y, keys = formed(x), formed(y), formed(keys)
         fits = is_matrix_of_loss(x) and is_matrix_of_loss(y) and is_matrix_of_loss(keys) and x.shape == y.shape
         if not fits or x.shape[1] != keys.shape[1] or not x.dtype == y.dtype == keys.dtype:
             return self.original(model, x, y, keys)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smore_ext.compat.mmrec.deferred import in_step
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import differs
@@ -69,6 +70,8 @@ class Layers:
         def stack(*args: Any, **kwargs: Any) -> Any:
             parts = args[0] if args else None
             dim = args[1] if len(args) == 2 else kwargs.get("dim")
+            if in_step():
+                return original(*args, **kwargs)  # by rows, if it can be
             if dim == 1 and len(args) + len(kwargs) == 2 and _takes(parts) and not torch.compiler.is_compiling():
                 if self._good is None:
                     self._good = self._prove(original)

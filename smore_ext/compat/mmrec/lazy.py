@@ -27,6 +27,7 @@ class Lazy(Tensor):
     """Base of lazy matrices: tensors without memory. Subclasses have `_make()`, and rules by the name of a function."""
 
     rules: ClassVar[dict[str, Rule]] = {}
+    is_put_off: ClassVar[bool] = False  # a tensor like others to the pieces: they are given its values
 
     _live: bool
     _dense: Tensor | None
@@ -93,6 +94,11 @@ class Lazy(Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"{type(self).__name__}{tuple(self.shape)}"
+
+
+def formed(value: Any) -> Any:
+    """The tensor, of what was only put off; anything else as it is."""
+    return value.dense() if isinstance(value, Lazy) and value.is_put_off else value
 
 
 def _dense(value: Any) -> Any:

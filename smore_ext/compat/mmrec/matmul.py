@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.swaps import Swaps
 
 Product = Callable[[Any, Any], Any]
@@ -49,6 +50,7 @@ class Products:
         @functools.wraps(original)
         def product(*args: Any, **kwargs: Any) -> Any:
             if len(args) == 2 and not kwargs and not torch.compiler.is_compiling():
+                args = args[0], formed(args[1])  # its rows are summed over: all of them are needed
                 for taker in takers:
                     taken = taker(original, *args)
                     if taken is not NotImplemented:

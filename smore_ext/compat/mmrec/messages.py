@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smore_ext import ops
 from smore_ext.compat.mmrec.edges import Edges, KnownEdges
-from smore_ext.compat.mmrec.lazy import Lazy
+from smore_ext.compat.mmrec.lazy import Lazy, formed
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import classes_of, differs
 from smore_ext.compat.mmrec.report import Report
@@ -136,6 +136,8 @@ class Messages:
 
         @functools.wraps(base.propagate)
         def propagate(layer: Any, edge_index: Any, size: Any = None, **kwargs: Any) -> Any:
+            kwargs = {name: formed(value) for name, value in kwargs.items()}
+            vars(layer).update({name: formed(value) for name, value in vars(layer).items()})
             call = functools.partial(self._call, layer, edge_index, size)
             if _takes(layer, edge_index, kwargs) and not torch.compiler.is_compiling():
                 kind = layer.aggr, layer.flow, tuple(kwargs)

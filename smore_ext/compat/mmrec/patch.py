@@ -18,6 +18,7 @@ from smore_ext.compat.mmrec.matmul import Products
 from smore_ext.compat.mmrec.messages import Messages
 from smore_ext.compat.mmrec.neighbours import Neighbours
 from smore_ext.compat.mmrec.report import Report
+from smore_ext.compat.mmrec.rows import Rows
 from smore_ext.compat.mmrec.scatter import Scatter
 from smore_ext.compat.mmrec.sparse_left import SparseLeft
 from smore_ext.compat.mmrec.swaps import Swaps
@@ -36,6 +37,7 @@ PIECES = (
     "graphs",
     "optimizer",
     "contrast",
+    "rows",
 )
 
 
@@ -85,6 +87,8 @@ class Patch(Report):
         ):
             if name in pieces:
                 self._visitors.append(visitor(self, swaps))
+        if "rows" in pieces:
+            self._visitors.append(Rows(self, swaps, "dropout" in pieces))
         for module in tree.modules():
             self._visit(module)
         self._watch = ImportWatch(tree, self._visit)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
+from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import differs
 from smore_ext.compat.mmrec.recent import Recent
@@ -52,6 +53,7 @@ class Scatter:
 
         @functools.wraps(original)
         def scatter(src: Any, index: Any, dim: int = -1, *args: Any, **kwargs: Any) -> Any:
+            src = formed(src)
             reduce = _NAMES[name] or kwargs.get("reduce", "sum")
             others = {k for k, v in kwargs.items() if v is not None} - {"dim_size", "reduce"}
             plain = not args and not others and reduce in ("sum", "add", "mean") and dim in (0, -2)

@@ -1,0 +1,250 @@
+"""Matrices over all users and items of which a loss reads the rows of its batch: made for these alone.
+
+Inside a `Step`, functions that make each row of their result from the same row of their arguments are put off; an index
+asks for rows, and what comes before it is made for those. Any other use makes all rows, as torch would have done.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from smore_ext.compat.mmrec.lazy import Lazy
+from smore_ext.compat.mmrec.matmul import is_matrix
+from smore_ext.compat.mmrec.row_nodes import Applied, Given, Joined, Node, Piece, Request, origin
+
+Rule = Callable[["Step", Any, tuple[Any, ...], dict[str, Any]], Any]
+LEAST = 1 << 12  # rows of a matrix; below, nothing is put off
+WIDEST = 512  # columns: rows of a wider one cost more to copy than they save
+
+
+class Deferred(Lazy):
+    """A matrix that a `Step` put off."""
+
+    is_put_off = True
+
+    node: Node
+    step: Step
+    shared: bool  # what is written into it would show in another, or the other way round
+
+    @classmethod
+    def of(cls, node: Node, step: Step) -> Deferred:
+        if node.live and not torch.is_grad_enabled():
+            node = Applied(node.n, Tensor.detach, (node,), {})
+        shape = (node.n, *node.sample.shape[1:])
+        lazy = cls._of(shape, node.sample, node.live)
+        lazy.node, lazy.step, lazy.shared = node, step, False
+        step.made(lazy)
+        return lazy
+
+    def _make(self) -> Tensor:
+        self.step.whole(self)
+        return self.node.whole()
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        step = next((v.step for v in _flat(args) if isinstance(v, Deferred)), None)
+        if step is not None and step.open:
+            found = step.put_off(func, args, kwargs or {})
+            if found is not NotImplemented:
+                return found
+            if writes(func):
+                step.settle()
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class Asked(Lazy):
+    """Rows of a `Deferred`, [B, ...]."""
+
+    is_put_off = True
+
+    request: Request
+    tracked: bool  # was asked for while gradients are recorded
+
+    @classmethod
+    def of(cls, node: Node, index: Tensor, step: Step) -> Asked:
+        at, start = origin(node)
+        grad = torch.is_grad_enabled()
+        lazy = cls._of((index.shape[0], *node.sample.shape[1:]), node.sample, grad and node.live)
+        lazy.request, lazy.tracked = Request(at, index + start if start else index), grad
+        step.made(lazy)
+        return lazy
+
+    def _make(self) -> Tensor:
+        rows = self.request.get()
+        return rows if self.tracked else rows.detach()
+
+
+class Step(TorchFunctionMode):
+    """One pass of a loss.
+
+    rules: by the name of a function, what puts it off.
+    whole_before: which of the matrices, counted as they are met, were made whole in an earlier pass: made at once now.
+    drops: whether dropout may be drawn by `ops.dropout`.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], whole_before: set[int], drops: bool) -> None:
+        super().__init__()
+        self.rules, self.whole_before, self.drops = rules, whole_before, drops
+        self.open, self.asked = True, 0
+        self._count, self._closing = 0, False
+        self._number: dict[Node, int] = {}
+        self._given: dict[int, Given] = {}
+        self._all: list[weakref.ref[Deferred | Asked]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.open and not any(issubclass(t, Lazy) for t in types):
+            if writes(func):
+                if any(self._holds(value) for value in _flat(args)):
+                    self.settle()
+            elif torch.is_grad_enabled() and _name(func) in self.rules and any(map(_starts, _flat(args))):
+                found = self.put_off(func, args, kwargs)
+                if found is not NotImplemented:
+                    return found
+        return func(*args, **kwargs)
+
+    def put_off(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What stands for the result, or NotImplemented."""
+        rule = self.rules.get(_name(func))
+        if rule is None or torch.is_autocast_enabled("cpu"):
+            return NotImplemented
+        return rule(self, func, args, kwargs)
+
+    def put(self, node: Node) -> Deferred:
+        """A new matrix, made at once if it was in the pass before."""
+        self._number[node] = self._count
+        self._count += 1
+        lazy = Deferred.of(node, self)
+        if self._number[node] in self.whole_before:
+            node.whole()
+        return lazy
+
+    def apply(self, n: int, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A function of rows; NotImplemented where two rows show that it is none."""
+        try:
+            return self.put(Applied(n, function, args, kwargs))
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return NotImplemented  # torch says what is wrong
+
+    def join(self, parts: list[Node]) -> Deferred:
+        return self.put(Joined(parts))
+
+    def piece(self, of: Node, start: int, n: int) -> Deferred:
+        return self.put(Piece(of, start, n))
+
+    def ask(self, node: Node, index: Tensor) -> Asked:
+        self.asked += 1
+        return Asked.of(node, index, self)
+
+    def node_of(self, value: Tensor) -> Node:
+        if isinstance(value, Deferred):
+            return value.node
+        if id(value) not in self._given:
+            self._given[id(value)] = Given(value)
+        return self._given[id(value)]
+
+    def made(self, lazy: Deferred | Asked) -> None:
+        self._all.append(weakref.ref(lazy))
+
+    def whole(self, lazy: Deferred) -> None:
+        """Told before all rows are made."""
+        if not self._closing:
+            self.whole_before.update(
+                number for node in above(lazy.node) if (number := self._number.get(node)) is not None
+            )
+
+    def settle(self) -> None:
+        """Makes all that somebody can still see: what they are made from is about to change, or the pass is over."""
+        for kind in (Asked, Deferred):
+            for lazy in [ref() for ref in self._all]:
+                if type(lazy) is kind:
+                    lazy.dense()
+
+    def _holds(self, value: Any) -> bool:
+        """Whether something that is put off is made from this tensor's memory."""
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            return False
+        own = value.untyped_storage().data_ptr()
+        made = [node for node in (*self._number, *self._given.values()) if node.made]
+        return any(node.whole().untyped_storage().data_ptr() == own for node in made)
+
+    def close(self) -> None:
+        """What outlives the pass is made, as a later change of the parameters would show in it."""
+        self._closing = True
+        self.settle()
+        self.open = False
+        for lazy in [ref() for ref in self._all]:
+            if isinstance(lazy, Deferred):
+                del lazy.node
+        self._number.clear()
+        self._given.clear()
+        self._all.clear()
+
+    def __enter__(self) -> Step:
+        _running.append(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *about: Any) -> None:
+        super().__exit__(*about)
+        _running.remove(self)
+        if about[0] is None:
+            self.close()
+        self.open = False
+
+
+_running: list[Step] = []
+
+
+def in_step() -> bool:
+    return bool(_running)
+
+
+def above(node: Node) -> set[Node]:
+    """The node and all that it is made from, but not from what is made already."""
+    found, left = set(), [node]
+    while left:
+        one = left.pop()
+        if one in found or one.made:
+            continue
+        found.add(one)
+        parts: list[Any] = []
+        if isinstance(one, Applied):
+            tree_map(parts.append, (one.args, one.kwargs))
+        parts += one.parts if isinstance(one, Joined) else [one.of] if isinstance(one, Piece) else []
+        left += [part for part in parts if isinstance(part, Node)]
+    return found
+
+
+def writes(func: Any) -> bool:
+    """Whether a function of torch changes an argument."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__")
+    return bool(name.endswith("_"))
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", "").removeprefix("__").removesuffix("__")
+
+
+def _flat(args: Any) -> list[Any]:
+    first = list(args[0]) if args and isinstance(args[0], list | tuple) else []
+    return [*first, *args]
+
+
+def _starts(value: Any) -> bool:
+    return (
+        is_matrix(value)
+        and value.shape[0] >= LEAST
+        and value.shape[1] <= WIDEST
+        and value.requires_grad
+        and value.device.type == "cpu"
+    )

@@ -1,0 +1,216 @@
+"""What is still to be computed of matrices with one row a node, a row at a time or all at once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from smore_ext import ops
+
+_SAMPLE = 2  # rows that tell what shape and kind the others have
+_MOST = 0.75  # of all rows: if a batch names more, all are made
+
+
+class RowSet:
+    """Rows of a matrix of n rows: each once, in order."""
+
+    def __init__(self, rows: Tensor, n: int) -> None:
+        self.rows, self.n = rows, n
+        self._place: Tensor | None = None
+        self._others: dict[tuple[int, int], RowSet] = {}
+
+    def places(self, rows: Tensor) -> Tensor | None:
+        """Where in the set these stand, or None if one does not."""
+        if self._place is None:
+            self._place = torch.full((self.n,), -1)
+            self._place[self.rows] = torch.arange(self.rows.shape[0])
+        found = self._place[rows]
+        return None if bool((found < 0).any()) else found
+
+    def within(self, start: int, n: int) -> RowSet:
+        """Those that lie in a piece of the matrix, as rows of it; of a whole that has it as a piece if start < 0."""
+        if (start, n) not in self._others:
+            rows = self.rows
+            if start > 0 or n < self.n:
+                first, last = torch.searchsorted(rows, torch.tensor([max(start, 0), start + n])).tolist()
+                rows = rows[first:last]
+            self._others[start, n] = RowSet(rows - start, n)
+        return self._others[start, n]
+
+
+class Node:
+    """A matrix [n, ...] of which rows can be had alone. `sample` are two of its rows, or like them."""
+
+    def __init__(self, n: int, sample: Tensor, live: bool) -> None:
+        self.n, self.sample, self.live = n, sample, live
+        self.waiting: list[weakref.ref[Request]] = []
+        self._whole: Tensor | None = None
+        self._known: list[tuple[RowSet, Tensor]] = []
+
+    def _make(self) -> Tensor:
+        raise NotImplementedError
+
+    def _rows(self, rows: RowSet) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def made(self) -> bool:
+        return self._whole is not None
+
+    def whole(self) -> Tensor:
+        if self._whole is None:
+            with torch._C.DisableTorchFunction(), torch.enable_grad():  # who asks first decides nothing
+                self._whole = self._make()
+        return self._whole
+
+    def at(self, rows: RowSet) -> Tensor:
+        for known, value in self._known:
+            if known is rows:
+                return value
+        value = self._rows(rows) if self._whole is None else gathered(self._whole, rows.rows)
+        self._known.append((rows, value))
+        return value
+
+    def answer(self, index: Tensor) -> Tensor:
+        """whole()[index]; all that wait for rows of this node are answered together."""
+        with torch._C.DisableTorchFunction(), torch.enable_grad():
+            for known, value in self._known if self._whole is None else ():
+                if (places := known.places(index)) is not None:
+                    return gathered(value, places)
+            found = (ref() for ref in self.waiting)
+            requests, self.waiting = [r for r in found if r is not None and r.value is None], []
+            indices = [index, *(r.index for r in requests if r.index is not index)]
+            together = torch.cat(indices)
+            if self._whole is None:
+                rows = RowSet(torch.unique(together), self.n)
+                if rows.rows.shape[0] <= _MOST * self.n:
+                    places = rows.places(together)
+                    assert places is not None
+                    values = gathered(self.at(rows), places)
+                else:
+                    values = gathered(self.whole(), together)
+            else:
+                values = gathered(self._whole, together)
+            parts = dict(zip(map(id, indices), values.split([len(i) for i in indices]), strict=True))
+            for request in requests:
+                request.value = parts[id(request.index)]
+            return parts[id(index)]
+
+
+class Request:
+    """Rows of a node that somebody asked for and has not looked at."""
+
+    def __init__(self, node: Node, index: Tensor) -> None:
+        self.node, self.index = node, index
+        self.value: Tensor | None = None
+        node.waiting.append(weakref.ref(self))
+
+    def get(self) -> Tensor:
+        if self.value is None:
+            self.value = self.node.answer(self.index)
+        return self.value
+
+
+class Given(Node):
+    """A tensor."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor.shape[0], tensor.detach()[:_SAMPLE], tensor.requires_grad)
+        self._whole = tensor
+
+
+class Applied(Node):
+    """A function that makes each row of its result from the same row of its arguments."""
+
+    def __init__(self, n: int, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            with torch.no_grad():
+                sample = function(*tree_map(_sampled, args), **tree_map(_sampled, kwargs))
+            if not isinstance(sample, Tensor) or not sample.ndim or sample.shape[0] != _SAMPLE:
+                raise TypeError("its result has other rows")
+            self.grad = torch.is_grad_enabled()
+            self.function, self.args, self.kwargs = function, args, kwargs
+            found: list[bool] = []
+            tree_map(lambda v: found.append(v.live if isinstance(v, Node) else _requires(v)), (args, kwargs))
+            super().__init__(n, sample.detach(), self.grad and any(found) and sample.is_floating_point())
+
+    def _call(self, of: Callable[[Node], Tensor]) -> Tensor:
+        def value(v: Any) -> Any:
+            return of(v) if isinstance(v, Node) else v
+
+        args, kwargs = tree_map(value, (self.args, self.kwargs))
+        with torch.set_grad_enabled(self.grad):
+            return self.function(*args, **kwargs)
+
+    def _make(self) -> Tensor:
+        return self._call(Node.whole)
+
+    def _rows(self, rows: RowSet) -> Tensor:
+        return self._call(lambda node: node.at(rows))
+
+
+class Joined(Node):
+    """Matrices one under the other."""
+
+    def __init__(self, parts: list[Node]) -> None:
+        super().__init__(sum(part.n for part in parts), parts[0].sample, any(part.live for part in parts))
+        self.parts = parts
+
+    def _make(self) -> Tensor:
+        return torch.cat([part.whole() for part in self.parts])
+
+    def _rows(self, rows: RowSet) -> Tensor:
+        found, start = [], 0
+        for part in self.parts:
+            inside = rows.within(start, part.n)
+            if inside.rows.shape[0]:
+                found.append(part.at(inside))
+            start += part.n
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+
+class Piece(Node):
+    """Rows start to start + n of another."""
+
+    def __init__(self, of: Node, start: int, n: int) -> None:
+        super().__init__(n, of.sample, of.live)
+        self.of, self.start = of, start
+
+    def _make(self) -> Tensor:
+        return self.of.whole()[self.start : self.start + self.n]
+
+    def _rows(self, rows: RowSet) -> Tensor:
+        return self.of.at(rows.within(-self.start, self.of.n))
+
+
+class Place(NamedTuple):
+    node: Node
+    start: int
+
+
+def origin(node: Node) -> Place:
+    """The node whose piece this is, and where in it."""
+    start = 0
+    while isinstance(node, Piece):
+        start += node.start
+        node = node.of
+    return Place(node, start)
+
+
+def gathered(x: Tensor, index: Tensor) -> Tensor:
+    if x.ndim == 2 and x.dtype in (torch.float32, torch.float64):
+        return ops.gather_rows(x, index)
+    return x.index_select(0, index)
+
+
+def _sampled(value: Any) -> Any:
+    return value.sample if isinstance(value, Node) else value
+
+
+def _requires(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
