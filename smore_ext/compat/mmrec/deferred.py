@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.row_nodes import Applied, Given, Joined, Node, Piece, Request, origin
+from smore_ext.compat.mmrec.row_nodes import Applied, Given, Joined, Node, Piece, Request, Spread, origin
 
 Rule = Callable[["Step", Any, tuple[Any, ...], dict[str, Any]], Any]
 LEAST = 1 << 12  # rows of a matrix; below, nothing is put off
@@ -96,6 +96,7 @@ class Step(TorchFunctionMode):
         self._count, self._closing = 0, False
         self._number: dict[Node, int] = {}
         self._given: dict[int, Given] = {}
+        self._values: set[int] = set()  # memory of what sparse matrices hold
         self._all: list[weakref.ref[Deferred | Asked]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -139,6 +140,14 @@ class Step(TorchFunctionMode):
     def piece(self, of: Node, start: int, n: int) -> Deferred:
         return self.put(Piece(of, start, n))
 
+    def spread(self, left: Tensor, x: Tensor) -> Deferred:
+        """A sparse matrix times x, of which all rows are needed then: the next pass makes them at once."""
+        of = self.node_of(x)
+        self._values.add(_memory(left._values() if left.layout == torch.sparse_coo else left.values()))
+        if not isinstance(of, Spread):  # several in a row may become one
+            self._needed(of)
+        return self.put(Spread(left, of))
+
     def ask(self, node: Node, index: Tensor) -> Asked:
         self.asked += 1
         return Asked.of(node, index, self)
@@ -156,9 +165,10 @@ class Step(TorchFunctionMode):
     def whole(self, lazy: Deferred) -> None:
         """Told before all rows are made."""
         if not self._closing:
-            self.whole_before.update(
-                number for node in above(lazy.node) if (number := self._number.get(node)) is not None
-            )
+            self._needed(lazy.node)
+
+    def _needed(self, node: Node) -> None:
+        self.whole_before.update(self._number[one] for one in above(node) if one in self._number)
 
     def settle(self) -> None:
         """Makes all that somebody can still see: what they are made from is about to change, or the pass is over."""
@@ -169,11 +179,12 @@ class Step(TorchFunctionMode):
 
     def _holds(self, value: Any) -> bool:
         """Whether something that is put off is made from this tensor's memory."""
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
+        if not isinstance(value, Tensor):
             return False
-        own = value.untyped_storage().data_ptr()
+        if value.layout != torch.strided:
+            return bool(self._values)
         made = [node for node in (*self._number, *self._given.values()) if node.made]
-        return any(node.whole().untyped_storage().data_ptr() == own for node in made)
+        return _memory(value) in self._values or any(_memory(node.whole()) == _memory(value) for node in made)
 
     def close(self) -> None:
         """What outlives the pass is made, as a later change of the parameters would show in it."""
@@ -185,6 +196,7 @@ class Step(TorchFunctionMode):
                 del lazy.node
         self._number.clear()
         self._given.clear()
+        self._values.clear()
         self._all.clear()
 
     def __enter__(self) -> Step:
@@ -207,12 +219,19 @@ def in_step() -> bool:
     return bool(_running)
 
 
+def step_for(x: Any) -> Step | None:
+    """The step that can put off what is made of x."""
+    if isinstance(x, Deferred):
+        return x.step if x.step.open and x.ndim == 2 else None
+    return _running[-1] if _running and torch.is_grad_enabled() and _starts(x) else None
+
+
 def above(node: Node) -> set[Node]:
-    """The node and all that it is made from, but not from what is made already."""
+    """The node and all that it is made from, but for what is made already and products."""
     found, left = set(), [node]
     while left:
         one = left.pop()
-        if one in found or one.made:
+        if one in found or one.made or (isinstance(one, Spread) and one is not node):
             continue
         found.add(one)
         parts: list[Any] = []
@@ -233,6 +252,10 @@ def writes(func: Any) -> bool:
 
 def _name(func: Any) -> str:
     return getattr(func, "__name__", "").removeprefix("__").removesuffix("__")
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _flat(args: Any) -> list[Any]:

@@ -50,14 +50,21 @@ class Products:
         @functools.wraps(original)
         def product(*args: Any, **kwargs: Any) -> Any:
             if len(args) == 2 and not kwargs and not torch.compiler.is_compiling():
-                args = args[0], formed(args[1])  # its rows are summed over: all of them are needed
+                args = _given(*args)
                 for taker in takers:
                     taken = taker(original, *args)
                     if taken is not NotImplemented:
                         return taken
+                args = args[0], formed(args[1])  # its rows are summed over: all of them are needed
             return original(*args, **kwargs)
 
         return product
+
+
+def _given(left: Any, right: Any) -> tuple[Any, Any]:
+    """The left as values where the right may be its transpose: of x @ x.T the rows are not wanted, but their best."""
+    square = isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape[::-1]
+    return formed(left) if square else left, right
 
 
 def is_matrix(value: Any) -> bool:

@@ -120,7 +120,9 @@ class Given(Node):
     """A tensor."""
 
     def __init__(self, tensor: Tensor) -> None:
-        super().__init__(tensor.shape[0], tensor.detach()[:_SAMPLE], tensor.requires_grad)
+        with torch._C.DisableTorchFunction():
+            sample = tensor.detach()[:_SAMPLE]
+        super().__init__(tensor.shape[0], sample, tensor.requires_grad)
         self._whole = tensor
 
 
@@ -186,6 +188,42 @@ class Piece(Node):
 
     def _rows(self, rows: RowSet) -> Tensor:
         return self.of.at(rows.within(-self.start, self.of.n))
+
+
+class Spread(Node):
+    """A sparse matrix of constant values times a matrix, all rows of which it needs."""
+
+    def __init__(self, left: Tensor, of: Node) -> None:
+        super().__init__(left.shape[0], of.sample, of.live)
+        self.left, self.of = left, of
+
+    def _make(self) -> Tensor:
+        return ops.spmm(self.left, self.of.whole())
+
+    def _rows(self, rows: RowSet) -> Tensor:
+        return gathered(self.whole(), rows.rows)
+
+
+class MeanOfLayers(Spread):
+    """The mean of x, A x, A A x, ..., to `n_layers` products."""
+
+    def __init__(self, left: Tensor, of: Node, n_layers: int) -> None:
+        super().__init__(left, of)
+        self.n_layers = n_layers
+
+    @classmethod
+    def of_parts(cls, parts: list[Node]) -> MeanOfLayers | None:
+        """None where they are something else, or where single layers are there already."""
+        first, last = parts[0], parts[-1]
+        if type(last) is not Spread or last.left.shape[0] != last.left.shape[1]:
+            return None
+        for before, part in zip(parts, parts[1:], strict=False):
+            if type(part) is not Spread or part.of is not before or part.left is not last.left or part.made:
+                return None
+        return cls(last.left, first, len(parts) - 1)
+
+    def _make(self) -> Tensor:
+        return ops.propagate(self.left, self.of.whole(), self.n_layers)
 
 
 class Place(NamedTuple):

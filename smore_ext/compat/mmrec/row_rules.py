@@ -12,6 +12,7 @@ from smore_ext import ops
 from smore_ext.compat.mmrec.deferred import Deferred, Rule, Step
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
+from smore_ext.compat.mmrec.row_nodes import MeanOfLayers
 
 ALL = slice(None)
 
@@ -42,6 +43,9 @@ def _over_parts(mean: bool) -> Callable[..., Any]:
         dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
         if more or keepdim or type(dim) is not int or dim % stack.ndim != stack.along or not stack.step.open:
             return NotImplemented
+        layers = MeanOfLayers.of_parts([stack.step.node_of(part) for part in stack.parts]) if mean else None
+        if layers is not None:
+            return stack.step.put(layers)
         return _applied(stack.step, _mean if mean else _sum, tuple(stack.parts), {})
 
     return rule
@@ -63,6 +67,8 @@ def _mean(*parts: Tensor) -> Tensor:
 
 def _applied(step: Step, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`function` with every matrix of n rows among its arguments by rows; n is that of the first."""
+    if kwargs.get("out") is not None:
+        return NotImplemented
     tensors = [v for v in (*args, *kwargs.values(), *(args[0] if isinstance(args[0], list) else ())) if _is(v)]
     rows = next((v for v in tensors if isinstance(v, Deferred)), None)
     if rows is None:
@@ -97,7 +103,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def elementwise(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return NotImplemented if "out" in kwargs or kwargs.get("inplace") else _applied(step, func, args, kwargs)
+    return NotImplemented if kwargs.get("inplace") else _applied(step, func, args, kwargs)
 
 
 def _along(place: int, usual: int | None) -> Rule:
@@ -106,7 +112,7 @@ def _along(place: int, usual: int | None) -> Rule:
     def rule(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         dim = args[place] if len(args) > place else kwargs.get("dim", usual)
         dims = list(dim) if isinstance(dim, list | tuple) else [dim]
-        if not _is(args[0]) or not dims or "out" in kwargs:
+        if not _is(args[0]) or not dims:
             return NotImplemented
         if any(type(d) is not int or d % args[0].ndim == 0 for d in dims):
             return NotImplemented

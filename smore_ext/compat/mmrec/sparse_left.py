@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
+from smore_ext.compat.mmrec.deferred import step_for
+from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.matmul import LABELS, Product, is_matrix
 from smore_ext.compat.mmrec.proof import differs
 from smore_ext.compat.mmrec.recent import Recent
@@ -29,8 +31,13 @@ class SparseLeft:
         self._structures: Recent[tuple[Tensor, Graph]] = Recent()  # of matrices whose values are trained
 
     def __call__(self, original: Product, left: Any, right: Any) -> Any:
-        if type(left) is not Tensor or left.layout not in _LAYOUTS or left.ndim != 2 or not is_matrix(right):
+        if type(left) is not Tensor or left.layout not in _LAYOUTS or left.ndim != 2:
             return NotImplemented
+        step = None if left.requires_grad else step_for(right)
+        if step is None:
+            right = formed(right)
+            if not is_matrix(right):
+                return NotImplemented
         if left.dtype != right.dtype or left.shape[1] != right.shape[0]:
             return NotImplemented
         if left.requires_grad:
@@ -38,7 +45,9 @@ class SparseLeft:
         key = (id(original), left.layout, left.dtype, left.device.type, tuple(left.shape))
         if key not in self._proved:
             self._proved[key] = self._prove(original, left, right)
-        return ops.spmm(left, right) if self._proved[key] else NotImplemented
+        if not self._proved[key]:
+            return NotImplemented
+        return ops.spmm(left, right) if step is None else step.spread(left, right)
 
     def _trained(self, original: Product, left: Tensor, right: Tensor) -> Any:
         """Where its values receive gradients: COO, whose values torch gives with their history."""
