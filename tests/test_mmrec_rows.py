@@ -27,6 +27,7 @@ from smore_ext.compat.mmrec.tree import Tree
 N, D = 60, 6
 INDEX = torch.tensor([3, 17, 3, 59, 0])
 WEIGHT, BIAS = torch.randn(4, D, generator=torch.Generator().manual_seed(1)).double(), torch.ones(4).double()
+LIVE = WEIGHT.clone().requires_grad_()
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,7 @@ BY_ROWS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "slices": lambda x, y: (x * y)[:25][INDEX % 25] + (x + y)[30:, :][INDEX % 30, :],
     "bent": lambda x, y: F.leaky_relu(F.elu(x) + torch.relu(y)).clone()[INDEX],
     "one row for all": lambda x, y: (x * y[:1].detach().clone() + WEIGHT[0])[INDEX],
+    "frozen times trained": lambda x, y: (y.detach() @ LIVE.T + F.linear(y.detach(), LIVE, BIAS))[INDEX],
     "embedding": lambda x, y: F.embedding(INDEX, x) * y[INDEX],
     "added in place": lambda x, y: _added(x * 2, y.exp())[INDEX],
     "no dropout": lambda x, y: F.dropout(x * y, 0.0)[INDEX] + F.dropout(x + y, 0.5, training=False)[INDEX],

@@ -21,7 +21,8 @@ from smore_ext.compat.mmrec.row_nodes import Applied, Given, Joined, Node, Piece
 
 Rule = Callable[["Step", Any, tuple[Any, ...], dict[str, Any]], Any]
 LEAST = 1 << 12  # rows of a matrix; below, nothing is put off
-WIDEST = 512  # columns: rows of a wider one cost more to copy than they save
+WIDEST = 512  # columns: rows of a wider one, and of its gradient, cost more to copy than they save
+PRODUCTS = ("linear", "mm", "matmul")
 
 
 class Deferred(Lazy):
@@ -105,7 +106,7 @@ class Step(TorchFunctionMode):
             if writes(func):
                 if any(self._holds(value) for value in _flat(args)):
                     self.settle()
-            elif torch.is_grad_enabled() and _name(func) in self.rules and any(map(_starts, _flat(args))):
+            elif torch.is_grad_enabled() and _name(func) in self.rules and _begins(func, _flat(args)):
                 found = self.put_off(func, args, kwargs)
                 if found is not NotImplemented:
                     return found
@@ -263,11 +264,15 @@ def _flat(args: Any) -> list[Any]:
     return [*first, *args]
 
 
+def _begins(func: Any, values: list[Any]) -> bool:
+    """Whether what a function makes of tensors is put off: of a trained matrix, or of a frozen one times one."""
+    trained = any(isinstance(value, Tensor) and value.requires_grad for value in values[1:])
+    return any(map(_starts, values)) or (_name(func) in PRODUCTS and trained and _is_long(values[0]))
+
+
 def _starts(value: Any) -> bool:
-    return (
-        is_matrix(value)
-        and value.shape[0] >= LEAST
-        and value.shape[1] <= WIDEST
-        and value.requires_grad
-        and value.device.type == "cpu"
-    )
+    return _is_long(value) and value.requires_grad and value.shape[1] <= WIDEST
+
+
+def _is_long(value: Any) -> bool:
+    return is_matrix(value) and value.shape[0] >= LEAST and value.device.type == "cpu"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.compat.mmrec.deferred import Deferred, Rule, Step
+from smore_ext.compat.mmrec.deferred import PRODUCTS, Deferred, Rule, Step
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.row_nodes import MeanOfLayers
@@ -278,7 +278,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("softmax", "log_softmax", "sum", "mean", "logsumexp"), _along(1, None)),
     "normalize": _along(2, 1),
     "norm": _along(2, None),
-    **dict.fromkeys(("linear", "mm", "matmul"), _product),
+    **dict.fromkeys(PRODUCTS, _product),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
     "stack": _stack,
     "detach": _detach,
