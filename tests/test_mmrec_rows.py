@@ -25,6 +25,7 @@ from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.compat.mmrec.tree import Tree
 
 N, D = 60, 6
+OWN = frozenset({"dropout", "normalize"})
 INDEX = torch.tensor([3, 17, 3, 59, 0])
 WEIGHT, BIAS = torch.randn(4, D, generator=torch.Generator().manual_seed(1)).double(), torch.ones(4).double()
 LIVE = WEIGHT.clone().requires_grad_()
@@ -41,7 +42,7 @@ def table(seed: int = 0, n: int = N) -> Tensor:
 
 def both(function: Callable[..., Any], *tensors: Tensor) -> tuple[Step, list[Any]]:
     """The same by torch and in a step: values and gradients are compared. Gives the step, and what the function did."""
-    outcomes, given, step = [], [], Step(RULES, set(), True)
+    outcomes, given, step = [], [], Step(RULES, set(), OWN)
     for inside in (False, True):
         leaves = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
         if inside:
@@ -152,7 +153,7 @@ def test_errors_are_torchs() -> None:
     ):
         with pytest.raises((IndexError, RuntimeError, AttributeError)) as theirs:
             wrong(x)
-        with pytest.raises(theirs.type), Step(RULES, set(), True):
+        with pytest.raises(theirs.type), Step(RULES, set(), OWN):
             formed(wrong(x))
 
 
@@ -210,7 +211,7 @@ def test_rows_that_are_asked_for_together_are_made_once() -> None:
         calls.append(x.shape[0])
         return x * 2
 
-    with Step(RULES, set(), True) as step:
+    with Step(RULES, set(), OWN) as step:
         h = step.apply(N, watched, (step.node_of(table()),), {})
         u, i = h.split([20, 40])
         calls.clear()  # two rows are tried
@@ -225,7 +226,7 @@ def test_rows_that_are_asked_for_together_are_made_once() -> None:
 
 def test_dropout_drops_the_same_of_a_row_wherever_it_is_named() -> None:
     x = torch.ones(N, 64).requires_grad_()
-    with Step(RULES, set(), True):
+    with Step(RULES, set(), OWN):
         h = F.dropout(x * 2, 0.5)
         first, second = h[torch.tensor([4, 9, 4])], h[torch.tensor([9, 5])]
         rows = torch.cat([first, second])
@@ -235,7 +236,7 @@ def test_dropout_drops_the_same_of_a_row_wherever_it_is_named() -> None:
     torch.manual_seed(3)
     theirs = F.dropout(x * 2, 0.5)[:2]
     torch.manual_seed(3)
-    with Step(RULES, set(), False):
+    with Step(RULES, set(), frozenset()):
         torch.testing.assert_close(formed(F.dropout(x * 2, 0.5)[torch.tensor([0, 1])]), theirs)
 
 
@@ -247,7 +248,7 @@ def test_a_later_pass_makes_at_once_what_was_made_whole() -> None:
 
     x, y, whole = table(), table(1), set()  # type: Tensor, Tensor, set[int]
     for _ in range(3):
-        with Step(RULES, whole, True):
+        with Step(RULES, whole, OWN):
             value = formed(loss(x, y))
         torch.testing.assert_close(value, loss(x, y))
     assert whole == {0, 1}  # the sigmoid and what is multiplied; neither exp nor sum
@@ -275,6 +276,7 @@ def _layers(graph: Tensor, x: Tensor, read: bool = False) -> list[Tensor]:
     return layers
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 @pytest.mark.parametrize("name", SPREAD)
 def test_products_with_graphs(name: str, layout: torch.layout) -> None:
@@ -282,7 +284,7 @@ def test_products_with_graphs(name: str, layout: torch.layout) -> None:
     graph = GRAPH.to_sparse(layout=layout)
     with tree(), mmrec.patch("products", ROOT):
         both(lambda x: function(graph, x), table())
-        with torch.profiler.profile() as profile, Step(RULES, set(), True):
+        with torch.profiler.profile() as profile, Step(RULES, set(), OWN):
             formed(function(graph, table()))
     found = [event.name for event in profile.events()]
     assert (found.count("smore_ext::propagate"), found.count("smore_ext::spmm")) == (propagations, products)
@@ -302,7 +304,7 @@ def test_a_graph_that_is_written_into_after_its_product() -> None:
 def test_a_gram_matrix_stays_unformed() -> None:
     from smore_ext.compat.mmrec.lazy_gram import LazyGram
 
-    with tree(), mmrec.patch(("products", "knn"), ROOT), Step(RULES, set(), True):
+    with tree(), mmrec.patch(("products", "knn"), ROOT), Step(RULES, set(), OWN):
         x = table().float().detach().requires_grad_()
         unit = x.div(torch.norm(x, p=2, dim=-1, keepdim=True))
         assert isinstance(torch.mm(unit, unit.transpose(1, 0)), LazyGram)
@@ -356,7 +358,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
     found, swaps = Report(), Swaps(Tree(ROOT))
     module = ModuleType(__name__)
     vars(module).update(Model=Model, Named=Named, Failing=Failing)
-    Rows(found, swaps, True).visit(module)
+    Rows(found, swaps, OWN).visit(module)
     yield found
     swaps.undo()
 
@@ -446,7 +448,7 @@ def test_where_rounding_is_all_there_is(report: Report) -> None:
     vars(module).update(Cancelling=Cancelling)
     with tree():
         swaps = Swaps(Tree(ROOT))
-        Rows(report, swaps, True).visit(module)
+        Rows(report, swaps, OWN).visit(module)
         Cancelling().calculate_loss(torch.stack([INDEX % 40, INDEX % 40]))
         swaps.undo()
     assert "Cancelling.calculate_loss" in report.replaced

@@ -87,12 +87,12 @@ class Step(TorchFunctionMode):
 
     rules: by the name of a function, what puts it off.
     whole_before: which of the matrices, counted as they are met, were made whole in an earlier pass: made at once now.
-    drops: whether dropout may be drawn by `ops.dropout`.
+    own: of the pieces, those whose functions may stand for torch's: "dropout", "normalize".
     """
 
-    def __init__(self, rules: Mapping[str, Rule], whole_before: set[int], drops: bool) -> None:
+    def __init__(self, rules: Mapping[str, Rule], whole_before: set[int], own: frozenset[str]) -> None:
         super().__init__()
-        self.rules, self.whole_before, self.drops = rules, whole_before, drops
+        self.rules, self.whole_before, self.own = rules, whole_before, own
         self.open, self.asked = True, 0
         self._count, self._closing = 0, False
         self._number: dict[Node, int] = {}

@@ -23,6 +23,7 @@ from smore_ext.compat.mmrec.scatter import Scatter
 from smore_ext.compat.mmrec.sparse_left import SparseLeft
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.compat.mmrec.tree import ImportWatch, Tree
+from smore_ext.compat.mmrec.unit_rows import UnitRows
 
 PIECES = (
     "evaluation",
@@ -31,6 +32,7 @@ PIECES = (
     "products",
     "layers",
     "dropout",
+    "normalize",
     "messages",
     "scatter",
     "knn",
@@ -73,6 +75,8 @@ class Patch(Report):
             Layers(self, swaps).install()
         if "dropout" in pieces:
             Dropout(self, swaps).install()
+        if "normalize" in pieces:
+            UnitRows(self, swaps).install()
         if products.takers:
             products.install(swaps)
         for name, visitor in (
@@ -88,7 +92,7 @@ class Patch(Report):
             if name in pieces:
                 self._visitors.append(visitor(self, swaps))
         if "rows" in pieces:
-            self._visitors.append(Rows(self, swaps, "dropout" in pieces))
+            self._visitors.append(Rows(self, swaps, pieces))
         for module in tree.modules():
             self._visit(module)
         self._watch = ImportWatch(tree, self._visit)

@@ -13,6 +13,7 @@ from smore_ext.compat.mmrec.deferred import PRODUCTS, Deferred, Rule, Step
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.row_nodes import MeanOfLayers
+from smore_ext.compat.mmrec.unit_rows import of_rows, unit_rows
 
 ALL = slice(None)
 
@@ -121,6 +122,12 @@ def _along(place: int, usual: int | None) -> Rule:
     return rule
 
 
+def _normalize(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if "normalize" in step.own and len(args) == 1 and of_rows(args[0], **kwargs) and args[0].requires_grad:
+        return _applied(step, unit_rows, (args[0], kwargs.get("eps", 1e-12)), {})
+    return _along(2, 1)(step, func, args, kwargs)
+
+
 def _product(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A matrix times a small one, and a bias."""
     left, *others = args
@@ -181,7 +188,7 @@ def _dropout(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return NotImplemented
     if named.get("training", True) is False or p == 0:
         return _applied(step, func, args, kwargs)
-    if x.ndim != 2 or not step.drops or not 0 < p < 1:
+    if x.ndim != 2 or "dropout" not in step.own or not 0 < p < 1:
         return NotImplemented
     return _applied(step, ops.dropout, (x, p, int(torch.randint(1 << 62, ()).item())), {})
 
@@ -276,7 +283,7 @@ _ELEMENTWISE = (
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), elementwise),
     **dict.fromkeys(("softmax", "log_softmax", "sum", "mean", "logsumexp"), _along(1, None)),
-    "normalize": _along(2, 1),
+    "normalize": _normalize,
     "norm": _along(2, None),
     **dict.fromkeys(PRODUCTS, _product),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),

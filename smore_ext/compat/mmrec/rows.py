@@ -33,8 +33,8 @@ class Rows:
 
     piece = "rows"
 
-    def __init__(self, report: Report, swaps: Swaps, drops: bool) -> None:
-        self.report, self.swaps, self.drops = report, swaps, drops
+    def __init__(self, report: Report, swaps: Swaps, pieces: frozenset[str]) -> None:
+        self.report, self.swaps, self.pieces = report, swaps, pieces
         self._known: weakref.WeakKeyDictionary[nn.Module, set[int] | None] = weakref.WeakKeyDictionary()
         self._trying = False
 
@@ -64,7 +64,7 @@ class Rows:
 
     def _run(self, run: _Loss, whole_before: set[int]) -> tuple[Any, int]:
         """What the loss is, and how often it asked for rows."""
-        with Step(RULES, whole_before, self.drops) as step:
+        with Step(RULES, whole_before, self.pieces) as step:
             value = tree_map(formed, run())
         return value, step.asked
 
