@@ -5,7 +5,9 @@ take turns in processes of their own, one thread each; `--pairs` of them. Every 
 (the trees keep graphs there) and runs in a copy of the tree; `--fix-environment`'s fixes are in both. A step is the
 time from one batch to the next: drawing, loss, backward, optimizer. An epoch is what comes once (drawing edges,
 relearning graphs, shuffling) + the median step times the number of steps + both evaluations.
-With `--profile MODEL`: the ops of steps under the patch, by their own time.
+With `--widths image_feat=4096 text_feat=384`: features of these widths, the data's own times random numbers (seed 0):
+what a step takes depends on widths, not on values. With `--profile MODEL`: the ops of steps under the patch, by their
+own time.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # What papers have for Baby, where a file of the tree leaves a choice.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -149,7 +153,13 @@ def run(tree: Path, data: Path, model: str, patched: bool, options: argparse.Nam
         shutil.copytree(tree, own / "src")
         (own / "data" / options.dataset).mkdir(parents=True)
         for file in source.iterdir():
-            (own / "data" / options.dataset / file.name).symlink_to(file.resolve())
+            ours = own / "data" / options.dataset / file.name
+            if width := dict(options.widths).get(file.stem):
+                features = np.load(file)
+                factor = np.random.default_rng(0).normal(size=(features.shape[1], int(width)))
+                np.save(ours, (features @ factor / features.shape[1] ** 0.5).astype(features.dtype))
+            else:
+                ours.symlink_to(file.resolve())
         command = [sys.executable, "-m", "benchmarks.drop_in", str(own / "src"), "--child", "--models", model]
         command += ["--data", str(own / "data"), "-d", options.dataset, "--steps", str(options.steps)]
         command += ["--patched"] * patched + ["--profile", model] * (options.profile is not None)
@@ -184,6 +194,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=TEN_WITHOUT_LATTICE)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument(
+        "--widths", nargs="*", default=[], type=lambda text: tuple(text.split("=")), metavar="FILE=COLUMNS"
+    )
     parser.add_argument("--profile", metavar="MODEL", help="the ops of this model's steps under the patch, then end")
     parser.add_argument("-o", "--output-dir", type=Path, help="raw seconds (drop-in.json) and the table")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

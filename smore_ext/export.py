@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+import torch
 from torch import Tensor
 
 from smore_ext import runs, serving
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
+from smore_ext.data.arrays import read_features
 from smore_ext.data.dataset import DatasetError
-from smore_ext.recommend import one_run
+from smore_ext.recommend import ids_of, one_run
 from smore_ext.runs.exports import NPY, PARQUET, check_place, write_tensors
 from smore_ext.serving import SUFFIX, Factors, QuestionError, Served, forms
 from smore_ext.serving.lists import lists_of_run, write_lists
@@ -37,6 +39,13 @@ folder of .npy or, with --format parquet, of tables of embeddings."""
 @click.option(
     "--placing/--no-placing", default=True, help="with --served: also what places new items; default yes, if it can"
 )
+@click.option(
+    "--new",
+    multiple=True,
+    metavar="MODALITY=FILE",
+    help="with --served: features of items that the model does not know, .npy, a row each; once a modality",
+)
+@click.option("--new-ids", type=Path, metavar="FILE", help="their raw ids, one a line, where the data has raw ids")
 @click.option("--lists", is_flag=True, help="ranked lists also where there are embeddings")
 @click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="places a ranked list")
 @click.option(
@@ -55,6 +64,8 @@ def command(
     output: Path,
     served: bool,
     placing: bool,
+    new: tuple[str, ...],
+    new_ids: Path | None,
     lists: bool,
     k: int,
     mask: str,
@@ -63,11 +74,17 @@ def command(
 ) -> int:
     file = run_dir.suffix == SUFFIX
     _check(output, served, lists, form)
+    if (new or new_ids) and not served:
+        raise click.UsageError("--new, --new-ids: expected --served")
+    files = _named_files(new)
     if file and mask == "train":
         raise click.UsageError("--mask train: expected a run, got a file that --served wrote")
     tensors: Mapping[str, Tensor]
     if served or output.suffix in forms.FORMS:
         model = serving.load(run_dir if file else one_run(run_dir), data_path)
+        if new or new_ids:
+            features = {name: _rows(place) for name, place in files.items()}
+            model = model.with_items(features, None if new_ids is None else ids_of(new_ids))
         tensors = _write_served(model, output, placing) if served else forms.write_form(model, output)
     else:
         source = serving.load(run_dir) if file else runs.load_run(one_run(run_dir), data_path)
@@ -104,6 +121,23 @@ def _check(output: Path, served: bool, lists: bool, form: str) -> None:
     runs.check_output(output)
     if output.suffix not in ENDINGS:
         runs.check_output_folder(output)
+
+
+def _named_files(new: Sequence[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for text in new:
+        name, equals, place = text.partition("=")
+        if not (name and equals and place) or name in files:
+            raise click.UsageError(f"--new: expected MODALITY=FILE, each modality once, got {text!r}")
+        files[name] = Path(place)
+    return files
+
+
+def _rows(place: Path) -> Tensor:
+    table = read_features(place)
+    if table.ndim != 2 or table.dtype.kind not in "fiu":
+        raise ValueError(f"{place}: expected numbers of shape [items, columns], got {table.dtype} of {table.shape}")
+    return torch.from_numpy(table)
 
 
 def _write_served(model: Served, output: Path, placing: bool) -> dict[str, Tensor]:

@@ -104,6 +104,42 @@ def test_a_file_places_too(tmp_path: Path) -> None:
         smore_ext.load(tmp_path / "z.safetensors").with_items(features, NAMES)
 
 
+def test_the_command_adds_items_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, features, _ = planted()
+    model_file, ids, grown_file = tmp_path / "x.safetensors", tmp_path / "ids.txt", tmp_path / "y.safetensors"
+    serving.write(model, model_file)
+    ids.write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    new = []
+    for name, table in features.items():
+        np.save(tmp_path / f"{name}.npy", table.numpy())
+        new += ["--new", f"{name}={tmp_path / name}.npy"]
+    np.save(tmp_path / "words.npy", np.array([["a"]] * NEW))
+    np.save(tmp_path / "one.npy", np.array(1.0))
+    add = [str(model_file), "-o", str(grown_file), "--served", *new]
+    named = [*add[:4], "--new-ids", str(ids), "--new"]
+    assert export.main([*add, "--new-ids", str(ids)]) == 0
+    grown = smore_ext.load(grown_file)
+    assert grown.recommend(["u1"], 30) == model.with_items(features, NAMES).recommend(["u1"], 30)
+    capsys.readouterr()
+    before = grown_file.read_bytes()
+    for arguments, message in (
+        (add, "ids: expected 30, as there are features, got none"),
+        ([*add, "--new-ids", str(tmp_path / "none.txt")], "none.txt"),
+        ([*add[:4], "--new-ids", str(ids)], "ids: expected 0, as there are features, got 30"),
+        ([*named, "text"], "--new: expected MODALITY=FILE, each modality once, got 'text'"),
+        ([*add, *new[:2]], "--new: expected MODALITY=FILE, each modality once, got 'image="),
+        ([*named, f"smell={tmp_path}/text.npy"], "expected image, text, got 'smell'"),
+        ([*named, f"text={tmp_path}/none.npy"], "none.npy"),
+        ([*named, f"text={tmp_path}/words.npy"], "words.npy: expected numbers of shape"),
+        ([*named, f"text={tmp_path}/one.npy"], "one.npy: expected numbers of shape"),
+        ([str(model_file), "-o", str(tmp_path / "out"), *new], "--new, --new-ids: expected --served"),
+    ):
+        assert export.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and "Traceback" not in error
+    assert grown_file.read_bytes() == before and not (tmp_path / "out").exists()
+
+
 def test_numbers_go_on_where_there_are_no_raw_ids() -> None:
     model, features, _ = planted(ids=False)
     grown = model.with_items(features)
@@ -117,6 +153,8 @@ def test_numbers_go_on_where_there_are_no_raw_ids() -> None:
         ({}, [*NAMES[:-1], NAMES[0]], "ids: expected new ones, each once, got 'new0'"),
         ({}, NAMES[:-1], "ids: expected 30, as there are features, got 29"),
         ({}, None, "ids: expected 30, as there are features, got none"),
+        ({"text": torch.ones(NEW, 16, dtype=torch.complex64)}, NAMES, "features of text: expected real numbers, got "),
+        ({"image": torch.tensor(1.0)}, [], r"of shape \(0, 24\), got shape \(\)"),
         ({"smell": torch.ones(NEW, 3)}, NAMES, "features: expected image, text, got 'smell'"),
         (
             {"text": torch.ones(NEW, 15)},

@@ -110,7 +110,7 @@ class Factors(Served):
 
         Raises `QuestionError` for ids that are there or missing, and features that do not fit.
         """
-        count = len(next(iter(features.values()), ()))
+        count = next((len(table) if table.ndim else 0 for table in features.values()), 0)
         if (ids is None) != (self.item_ids is None) or len(ids or range(count)) != count:
             wanted = "none, as items go by numbers" if self.item_ids is None else f"{count}, as there are features"
             raise QuestionError(f"ids: expected {wanted}, got {'none' if ids is None else len(ids)}")

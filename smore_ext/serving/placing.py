@@ -46,6 +46,8 @@ class Placing:
             expected = self.weights.get(name)
             if expected is None:
                 raise ValueError(f"features: expected {listed(self.weights)}, got {name!r}")
+            if table.is_complex():
+                raise ValueError(f"features of {name}: expected real numbers, got {table.dtype}")
             if table.shape != (count, len(expected)) or not bool(torch.isfinite(table).all()):
                 raise ValueError(
                     f"features of {name}: expected finite numbers of shape {(count, len(expected))}, got shape "
