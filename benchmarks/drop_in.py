@@ -140,7 +140,8 @@ def child(options: argparse.Namespace) -> None:
 
     mmrec.fix_environment()
     sys.path.insert(0, os.getcwd())
-    report = mmrec.patch(root=os.getcwd()) if options.patched else None
+    pieces = [piece for piece in mmrec.PIECES if piece not in options.without]
+    report = mmrec.patch(pieces, os.getcwd()) if options.patched else None
     found = measured(options.models[0], options.dataset, options.data, options.steps, options.profile is not None)
     if report is not None:
         print(report, file=sys.stderr)
@@ -162,7 +163,9 @@ def run(tree: Path, data: Path, model: str, patched: bool, options: argparse.Nam
                 ours.symlink_to(file.resolve())
         command = [sys.executable, "-m", "benchmarks.drop_in", str(own / "src"), "--child", "--models", model]
         command += ["--data", str(own / "data"), "-d", options.dataset, "--steps", str(options.steps)]
-        command += ["--patched"] * patched + ["--profile", model] * (options.profile is not None)
+        command += ["--without", *options.without, "--patched"] * patched + ["--profile", model] * (
+            options.profile is not None
+        )
         here = str(Path(__file__).parents[1])
         places = os.environ | {"PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=own / "src", env=places, capture_output=True, text=True, check=False)
@@ -193,6 +196,9 @@ def main() -> None:
     parser.add_argument("-d", "--dataset", default="baby", help="one that the tree has settings for")
     parser.add_argument("--models", nargs="+", default=TEN_WITHOUT_LATTICE)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="PIECE", help="of the patch; for the same draws, sampler dropout"
+    )
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument(
         "--widths", nargs="*", default=[], type=lambda text: tuple(text.split("=")), metavar="FILE=COLUMNS"
@@ -215,7 +221,9 @@ def main() -> None:
             was, now = (run(options.tree, options.data, model, patched, options) for patched in (False, True))
             seconds.setdefault(model, []).append({"as is": was, "patched": now})
             ratios.setdefault(model, []).append({what: was[what] / now[what] for what in was if what != "loss"})
-            print(model, {what: round(value, 2) for what, value in ratios[model][-1].items()}, flush=True)
+            apart = abs(was["loss"] - now["loss"]) / abs(was["loss"])
+            shown = {what: round(value, 2) for what, value in ratios[model][-1].items()}
+            print(model, shown, f"losses of {options.steps} steps apart by {apart:.1e}", flush=True)
     print(table(ratios))
     if options.output_dir is not None:
         options.output_dir.mkdir(parents=True, exist_ok=True)

@@ -428,6 +428,39 @@ def test_nothing_of_a_step_outlives_it(report: Report) -> None:
     assert steps and not any(ref() for ref in steps)
 
 
+class Writing(Model):
+    def calculate_loss(self, batch: Tensor) -> Any:
+        batch[1] += 1
+        return super().calculate_loss(batch)
+
+
+def test_a_batch_that_the_loss_writes_into(report: Report) -> None:
+    module = ModuleType(__name__)
+    vars(module).update(Writing=Writing)
+    swaps = Swaps(Tree(ROOT))
+    Rows(report, swaps, OWN).visit(module)
+    model, theirs = Writing().eval(), BATCH.clone()
+    own = theirs.clone()
+    value = model.calculate_loss(own)
+    swaps.undo()
+    torch.testing.assert_close(value, Writing.calculate_loss(model, theirs))
+    assert torch.equal(own, theirs) and "Writing.calculate_loss" in report.replaced
+
+
+def test_under_autocast_and_transforms() -> None:
+    x, weight = table().float().detach().requires_grad_(), WEIGHT.float()
+    with Step(RULES, set(), OWN) as step:
+        h = F.linear(x, weight)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert F.linear(x, weight).dtype == torch.bfloat16  # as without a step
+            assert formed(h[INDEX]).dtype == torch.float32  # what was before autocast is of before it
+        asked = step.asked
+        grad = torch.func.grad(lambda x: (x * 2)[INDEX].sum())(x)
+        assert step.asked == asked
+    expected = torch.zeros(N, D).index_add(0, INDEX, torch.full((len(INDEX), D), 2.0))
+    torch.testing.assert_close(grad, expected)
+
+
 def test_no_gradients_no_step(report: Report) -> None:
     with torch.no_grad():
         Model().calculate_loss(BATCH)

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.row_nodes import Applied, Given, Joined, Node, Piece, Request, Spread, origin
+from smore_ext.ops.modes import is_plain
 
 Rule = Callable[["Step", Any, tuple[Any, ...], dict[str, Any]], Any]
 LEAST = 1 << 12  # rows of a matrix; below, nothing is put off
@@ -182,6 +183,8 @@ class Step(TorchFunctionMode):
         """Whether something that is put off is made from this tensor's memory."""
         if not isinstance(value, Tensor):
             return False
+        if not is_plain(value):
+            return True  # who knows
         if value.layout != torch.strided:
             return bool(self._values)
         made = [node for node in (*self._number, *self._given.values()) if node.made]
@@ -248,7 +251,7 @@ def writes(func: Any) -> bool:
     name = getattr(func, "__name__", "")
     if name.startswith("__"):
         return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__")
-    return bool(name.endswith("_"))
+    return bool(name.endswith("_")) and name != "requires_grad_"
 
 
 def _name(func: Any) -> str:
@@ -275,4 +278,4 @@ def _starts(value: Any) -> bool:
 
 
 def _is_long(value: Any) -> bool:
-    return is_matrix(value) and value.shape[0] >= LEAST and value.device.type == "cpu"
+    return is_matrix(value) and value.shape[0] >= LEAST and value.device.type == "cpu" and is_plain(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,13 @@ from smore_ext import ops
 
 _SAMPLE = 2  # rows that tell what shape and kind the others have
 _MOST = 0.75  # of all rows: if a batch names more, all are made
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """By torch's own functions, in a state that does not depend on who asks first."""
+    with torch._C.DisableTorchFunction(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        yield
 
 
 class RowSet:
@@ -64,7 +72,7 @@ class Node:
 
     def whole(self) -> Tensor:
         if self._whole is None:
-            with torch._C.DisableTorchFunction(), torch.enable_grad():  # who asks first decides nothing
+            with _plainly():
                 self._whole = self._make()
         return self._whole
 
@@ -78,7 +86,7 @@ class Node:
 
     def answer(self, index: Tensor) -> Tensor:
         """whole()[index]; all that wait for rows of this node are answered together."""
-        with torch._C.DisableTorchFunction(), torch.enable_grad():
+        with _plainly():
             for known, value in self._known if self._whole is None else ():
                 if (places := known.places(index)) is not None:
                     return gathered(value, places)

@@ -24,7 +24,7 @@ from smore_ext.models import TableLinear
 
 _Loss = Callable[..., Any]
 _ROUNDINGS = 8  # times what one bit in the parameters does: sums in another order may differ by so much
-_NONE = f"it takes no rows from a matrix that has {LEAST:,} or more, and gradients, on the CPU"
+_NONE = f"it takes no rows from a matrix that has {LEAST:,} or more, and is trained, on the CPU"
 
 
 class Rows:
@@ -50,9 +50,14 @@ class Rows:
                 return original(model, *args, **kwargs)
             run = functools.partial(original, model, *args, **kwargs)
             if model not in self._known:
+
+                def on_copies() -> Any:  # some write into their batch
+                    own, named = tree_map(lambda v: v.clone() if type(v) is Tensor else v, (args, kwargs))
+                    return original(model, *own, **named)
+
                 self._trying = True
                 try:
-                    why, whole = self._tried(model, run)
+                    why, whole = self._tried(model, on_copies)
                 finally:
                     self._trying = False
                 self._known[model] = whole if why is None else None
@@ -72,6 +77,8 @@ class Rows:
         """Why the loss cannot be taken by rows, and what of it was made whole in a pass."""
         whole: set[int] = set()
         asked = 0
+        if any(p.device.type != "cpu" for p in model.parameters()):
+            return _NONE, whole
 
         def by_rows() -> Any:
             nonlocal asked
