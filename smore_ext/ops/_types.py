@@ -16,9 +16,14 @@ T = TypeVar("T")
 
 _SINGLE = {"Tensor": False, "Tensor | None": True}  # annotation -> whether None will do
 _SEVERAL = ("Sequence[Tensor]", "Tensor | Sequence[Tensor]")
+_OTHER = (str, list, tuple, type(None))
 _NUMBERS: dict[str, tuple[tuple[type, ...], str]] = {  # annotation -> what is none, and what one is called
-    "int": ((float, str, list, tuple), "a whole number"),
-    "float": ((str, list, tuple), "a number"),
+    "int": ((*_OTHER, float), "a whole number"),
+    "int | Tensor": ((*_OTHER, float), "a whole number"),
+    "Tensor | int | None": ((str, list, tuple, float), "a tensor, or a whole number behind one"),
+    "float": (_OTHER, "a number"),
+    "float | Tensor": (_OTHER, "a number, or a tensor of one"),
+    "bool": ((*_OTHER, float), "True or False"),
 }
 _INSTEAD: dict[str, Callable[..., Any]] = {}  # what an op is under the transforms of torch.func
 

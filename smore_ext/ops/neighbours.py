@@ -52,6 +52,8 @@ def knn(
         TypeError, ValueError: wrong dtype, shape or device, k out of range, NaN or infinity (with the row's number).
     """
     number, table = (base, k) if isinstance(k, Tensor) else (k, base)
+    if number is None or isinstance(number, Tensor):
+        raise TypeError(f"smore_ext::knn: k must be a whole number, got {number!r}")
     return _ops.knn(features, number, table, exclude_self)
 
 
