@@ -310,12 +310,20 @@ def bpr_loss(
 
 
 def info_nce(
-    x: Tensor, y: Tensor, temperature: float | Tensor, keys: Tensor | None = None, reduction: str = "mean"
+    x: Tensor,
+    y: Tensor,
+    temperature: float | Tensor,
+    keys: Tensor | None = None,
+    reduction: str = "mean",
+    counts: Tensor | None = None,
 ) -> Tensor:
     """mean_i(log sum_j exp(u_i.w_j / t) - u_i.v_i / t) for unit rows u, v, w of x, y, keys; 0 for no rows.
 
-    Without keys w = v. reduction: "mean", "sum", or "none" for the terms of the rows [B].
+    Without keys w = v. reduction: "mean", "sum", or "none" for the terms of the rows [B]. counts: of rows that are
+    repeated so often [B].
     """
+    if counts is not None:
+        x, y = x.repeat_interleave(counts, dim=0), y.repeat_interleave(counts, dim=0)
     if isinstance(temperature, Tensor):
         temperature = temperature.reshape(())
     u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)  # [B, d]

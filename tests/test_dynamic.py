@@ -132,6 +132,10 @@ EXPORTED: dict[str, tuple[Callable[..., object], Callable[[int], tuple[Tensor, .
     "masked_topk": (lambda x: ops.masked_topk(x, ITEMS, 3), lambda n: (torch.randn(n, 8),)),
     "poly_filter": (lambda x: ops.poly_filter(GRAPH, x, [1.0, 0.5]), lambda n: (torch.randn(4, n),)),
     "propagate": (lambda x: ops.propagate(GRAPH, x, 2), lambda n: (torch.randn(4, n),)),
+    "info_nce with counts": (
+        lambda x, y, c: ops.info_nce(x, y, 0.2, counts=c),
+        lambda n: (torch.randn(n, 8), torch.randn(n, 8), torch.randint(1, 4, (n,))),
+    ),
     "info_nce with keys": (lambda x: ops.info_nce(x, 2 * x, 0.2, ITEMS, "none"), lambda n: (torch.randn(n, 8),)),
     "row_logsumexp": (lambda x: ops.row_logsumexp(x, ITEMS), lambda n: (torch.randn(n, 8),)),
     "sample_negatives": (lambda u: ops.sample_negatives(u, GRAPH, torch.arange(4), 1), lambda n: (ids(n),)),

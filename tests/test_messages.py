@@ -79,6 +79,7 @@ OPS = {
     "bpr_loss": (lambda x: ops.bpr_loss(F, F, T, x, T), "positives"),
     "bpr_loss rows": (lambda x: ops.bpr_loss(F, F, x), "users"),
     "info_nce": (lambda x: ops.info_nce(x, F, 0.2), "x"),
+    "info_nce counts": (lambda x: ops.info_nce(F, F, 0.2, counts=x), "counts"),
     "info_nce keys": (lambda x: ops.info_nce(F, F, 0.2, x), "keys"),
     "row_logsumexp": (lambda x: ops.row_logsumexp(F, x), "b"),
     "table_linear": (lambda x: ops.table_linear(x, F, None), "table"),

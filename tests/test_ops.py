@@ -156,6 +156,26 @@ def test_factored_adam_takes_its_rate_as_a_tensor(device: torch.device) -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, tensor, strict=True))
 
 
+def test_info_nce_of_counts_names_the_row(device: torch.device) -> None:
+    if device.type == "cpu":
+        x = torch.ones(3, 2)
+        with pytest.raises(ValueError, match="counts must be at least 1, got 0 at position 1"):
+            ops.info_nce(x, x, 0.2, counts=torch.tensor([1, 0, -1]))
+
+
+def test_info_nce_of_counts_composed_is_that_of_the_kernel() -> None:
+    """What a GPU computes, on the CPU."""
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(40, 9, generator=g, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    counts = torch.randint(1, 5, (40,), generator=g)
+    u, v, often = torch.nn.functional.normalize(x) / 0.2, torch.nn.functional.normalize(y), counts.double()
+    columns = torch.cat([u, torch.ones(40, 1).double()], 1), torch.cat([v, often.log()[:, None]], 1)
+    composed = (often * (ops.row_logsumexp(*columns) - (u * v).sum(1))).sum() / often.sum()
+    kernel = ops.info_nce(x, y, 0.2, counts=counts)
+    torch.testing.assert_close(composed, kernel)
+    torch.testing.assert_close(torch.autograd.grad(composed, (x, y)), torch.autograd.grad(kernel, (x, y)))
+
+
 def test_info_nce_of_a_single_row_is_zero(device: torch.device) -> None:
     x, y = (torch.randn(1, 8, device=device, requires_grad=True) for _ in range(2))
     loss = ops.info_nce(x, y, 0.5)

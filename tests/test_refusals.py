@@ -64,6 +64,16 @@ MIXED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: torch.ops.smore_ext.info_nce_backward(torch.ones(()), ROWS.to(META), ROWS, torch.ones(4), 0.2),
         "x must be on the device of grad",
     ),
+    "info_nce_backward-counted": (
+        lambda: torch.ops.smore_ext.info_nce_backward.counted(
+            torch.ones(()), ROWS, ROWS, torch.ones(4).long().to(META), torch.ones(4), 0.2
+        ),
+        "counts must be on the device of grad",
+    ),
+    "info_nce-counts": (
+        lambda: ops.info_nce(ROWS, ROWS, 0.2, counts=torch.ones(4).long().to(META)),
+        "counts must be on the device of x",
+    ),
     "bpr_loss": (lambda: ops.bpr_loss(ROWS, ROWS.to(META), IDS, IDS, IDS), "item_embeddings must be on the device"),
     "knn": (lambda: ops.knn(ROWS, 2, ROWS.to(META)), "base must be on the device of features"),
     "cosine_at": (lambda: ops.cosine_at(ROWS, IDS[:, None].to(META)), "index must be on the device of features"),

@@ -84,8 +84,8 @@ def test_amp_narrows_graph_products_and_not_the_losses(dataset: Dataset, device:
     def spy(name: str):
         function = getattr(native, name)
 
-        def call(*args):
-            result = function(*args)
+        def call(*args, **named):
+            result = function(*args, **named)
             seen[name].add(result.dtype if name == "propagate" else args[0].dtype)
             return result
 

@@ -2,7 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/ones_like.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -39,6 +41,25 @@ std::tuple<Tensor, Tensor> info_nce_autograd(const Tensor& x, const Tensor& y, d
   const variable_list outputs = InfoNce::apply(x, y, temperature);
   return {outputs[0], outputs[1]};
 }
+
+struct InfoNceCounted : torch::autograd::Function<InfoNceCounted> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& y, const Tensor& counts,
+                               double temperature) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto [loss, lse] = info_nce_counted_op::call(x, y, counts, temperature);
+    ctx->save_for_backward({x, y, counts, lse});
+    ctx->saved_data["temperature"] = temperature;
+    ctx->mark_non_differentiable({lse});
+    return {loss, lse};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto [grad_x, grad_y] = info_nce_backward_counted_op::call(grads[0], saved[0], saved[1], saved[2], saved[3],
+                                                               ctx->saved_data["temperature"].toDouble());
+    return {grad_x, grad_y, Tensor(), Tensor()};
+  }
+};
 
 // Rows of length one, as the fused op divides them. Copied first, for torch sums in the order of the memory. By hand,
 // as torch's own backward holds three more tables of the rows' size.
@@ -78,10 +99,33 @@ Tensor info_nce_rows(const Tensor& x, const Tensor& y, const std::optional<Tenso
   return row_logsumexp_op::call(scaled, keys ? Normalised::apply(*keys) : v) - (scaled * v).sum(1);
 }
 
+// Each key weighs as often as it occurs: the logarithm of that is one more column of a product.
+std::tuple<Tensor, Tensor> info_nce_counted_composed(const Tensor& x, const Tensor& y, const Tensor& counts,
+                                                     double temperature) {
+  check_info_nce_counted("info_nce", x, y, counts, temperature);
+  const Tensor u = Normalised::apply(x) / temperature, v = Normalised::apply(y);
+  const Tensor often = counts.to(x.scalar_type()), weight = often.unsqueeze(1);
+  const Tensor lse = row_logsumexp_op::call(at::cat({u, at::ones_like(weight)}, 1), at::cat({v, weight.log()}, 1));
+  const Tensor total = (often * (lse - (u * v).sum(1))).sum();
+  return {total / often.sum().clamp_min(1), lse.detach()};
+}
+
+std::tuple<Tensor, Tensor> info_nce_counted_autograd(const Tensor& x, const Tensor& y, const Tensor& counts,
+                                                     double temperature) {
+  check_info_nce_counted("info_nce", x, y, counts, temperature);
+  if (x.device().is_cuda()) return info_nce_counted_composed(x, y, counts, temperature);
+  const variable_list outputs = InfoNceCounted::apply(x, y, counts, temperature);
+  return {outputs[0], outputs[1]};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
   m.def("info_nce(Tensor x, Tensor y, float temperature) -> (Tensor, Tensor)");
+  m.def("info_nce.counted(Tensor x, Tensor y, Tensor counts, float temperature) -> (Tensor, Tensor)");
+  m.def(
+      "info_nce_backward.counted(Tensor grad, Tensor x, Tensor y, Tensor counts, Tensor log_sum, float temperature) -> "
+      "(Tensor, Tensor)");
   m.def("info_nce.rows(Tensor x, Tensor y, Tensor? keys, Tensor temperature) -> Tensor", &info_nce_rows);
   m.def(
       "info_nce_backward(Tensor grad, Tensor x, Tensor y, Tensor log_sum, float temperature) -> (Tensor, "
@@ -90,7 +134,11 @@ TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
 
 TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
   info_nce_op::bind(m, &info_nce_autograd);
+  info_nce_counted_op::bind(m, &info_nce_counted_autograd);
   m.impl("info_nce_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("info_nce_backward.counted", torch::autograd::autogradNotImplementedFallback());
 }
+
+TORCH_LIBRARY_IMPL(smore_ext, CUDA, m) { info_nce_counted_op::bind(m, &info_nce_counted_composed); }
 
 }  // namespace smore

@@ -8,6 +8,10 @@
 // info_nce.rows is the general form, composed of row_logsumexp and torch's ops: log sum_j exp(u_i . w_j / temperature)
 // - u_i . v_i / temperature for each row, [B], with w the unit rows of keys [M, d] (y where there are none), M >= 1,
 // and a temperature of one element that may receive a gradient.
+//
+// info_nce.counted takes each pair of rows once, with how often the batch has it, counts [B] >= 1: with n = sum of
+// counts, loss = 1/n sum_i counts_i (log sum_j counts_j exp(u_i . v_j / temperature) - u_i . v_i / temperature), what
+// info_nce gives for the rows repeated. A kernel of its own on the CPU; composed like info_nce.rows elsewhere.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,6 +26,14 @@ SMORE_OP(info_nce_backward,
          std::tuple<at::Tensor, at::Tensor>(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
                                             const at::Tensor& log_sum, double temperature));
 
+SMORE_OVERLOAD(info_nce, counted,
+               std::tuple<at::Tensor, at::Tensor>(const at::Tensor& x, const at::Tensor& y, const at::Tensor& counts,
+                                                  double temperature));
+SMORE_OVERLOAD(info_nce_backward, counted,
+               std::tuple<at::Tensor, at::Tensor>(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                                  const at::Tensor& counts, const at::Tensor& log_sum,
+                                                  double temperature));
+
 inline void check_info_nce_sides(const char* op, const at::Tensor& x, const at::Tensor& y) {
   check_floating(op, "x", x);
   check_dim(op, "x", x, 2);
@@ -33,6 +45,14 @@ inline void check_info_nce_sides(const char* op, const at::Tensor& x, const at::
 inline void check_info_nce(const char* op, const at::Tensor& x, const at::Tensor& y, double temperature) {
   check_info_nce_sides(op, x, y);
   SMORE_CHECK_VALUE(temperature > 0, op, "temperature must be greater than 0, got ", temperature);
+}
+
+inline void check_info_nce_counted(const char* op, const at::Tensor& x, const at::Tensor& y, const at::Tensor& counts,
+                                   double temperature) {
+  check_info_nce(op, x, y, temperature);
+  check_int64(op, "counts", counts);
+  check_same_device(op, "counts", counts, "x", x);
+  check_shape(op, "counts", counts, {x.sym_size(0)});
 }
 
 inline void check_info_nce_rows(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& keys,

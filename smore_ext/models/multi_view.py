@@ -231,13 +231,26 @@ class MultiView(BuildsItemGraphs, IdEmbeddings):
         self.loss_parts = {"bpr": bpr.detach(), "reg": reg.detach()}
         if config.cl_weight == 0:
             return bpr + reg
-        pairs = (t.split(len(users)) for t in f.gather_rows([side, behaviour], place[: 2 * len(users)], check=False))
-        contrast = sum(f.info_nce(x, y, config.temperature) for x, y in zip(*pairs, strict=True))  # of users, positives
-        contrast = config.cl_weight * contrast
+        contrast = config.cl_weight * self._contrast(side, behaviour, user, positive)
         if config.cl_warmup:
             contrast = contrast * self.cl_share
         self.loss_parts["cl"] = contrast.detach()
         return bpr + reg + contrast
+
+    def _contrast(self, side: Tensor, behaviour: Tensor, user: Tensor, positive: Tensor) -> Tensor:
+        """InfoNCE between side information and behaviour view [R, d], of users and of positives, rows [B] of these."""
+        f, t = BACKENDS[self.config.backend], self.config.temperature
+        rows = [user, positive]
+        counts: list[Tensor | None] = [None, None]
+        # A batch of Baby's names 1,461 items as positives, 2,048 times; a GPU would have to tell the host how many.
+        if self.config.backend == "native" and side.is_cpu and not torch.compiler.is_compiling():
+            often = [torch.bincount(named, minlength=side.shape[0]) for named in rows]
+            rows = [of_part.nonzero().squeeze(1) for of_part in often]
+            counts = [of_part[named] for of_part, named in zip(often, rows, strict=True)]
+        sizes = [len(named) for named in rows]
+        views = (view.split(sizes) for view in f.gather_rows([side, behaviour], torch.cat(rows), check=False))
+        of_users, of_positives = (f.info_nce(x, y, t, counts=c) for x, y, c in zip(*views, counts, strict=True))
+        return of_users + of_positives
 
     def notices(self, occasion: Occasion) -> list[str]:
         if isinstance(occasion, RunBegins):

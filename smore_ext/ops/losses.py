@@ -124,6 +124,7 @@ def info_nce(
     temperature: float | Tensor,
     keys: Tensor | None = None,
     reduction: Literal["mean", "sum", "none"] = "mean",
+    counts: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE between rows of the same index, against all rows of the batch or against `keys`.
 
@@ -136,6 +137,9 @@ def info_nce(
         temperature: t > 0. A tensor of one element that requires grad is learned; its value is not looked at.
         keys: [M, d], same dtype, M >= 1. Duplicate rows count as often as they occur.
         reduction: "mean" (0 for an empty batch), "sum", or "none" for the rows' losses [B].
+        counts: [B] int64, at least 1: how often the batch has each pair of rows, which x and y then hold once. The
+            value is that of the rows repeated, for the work of the distinct ones. Only with `reduction="mean"`, a
+            number as temperature, and no keys. On a GPU its values are not looked at.
 
     Returns:
         Scalar, or [B]. Differentiable once in x, y, keys and a learned temperature; neither B x B nor B x M numbers
@@ -147,6 +151,12 @@ def info_nce(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'smore_ext::info_nce: reduction must be "mean", "sum" or "none", got {reduction!r}')
     learned = isinstance(temperature, Tensor) and temperature.requires_grad
+    if counts is not None:
+        if keys is not None or reduction != "mean" or learned:
+            raise ValueError(
+                'smore_ext::info_nce: counts go with reduction="mean", a temperature that is not learned, and no keys'
+            )
+        return _ops.info_nce.counted(x, y, counts, temperature)[0]
     if keys is None and reduction == "mean" and not learned:
         return _ops.info_nce(x, y, temperature)[0]
     if not learned:
@@ -245,6 +255,16 @@ def _(grad: Tensor, x: Tensor, y: Tensor, log_sum: Tensor, temperature: float) -
     return x.new_empty(x.shape), y.new_empty(y.shape)
 
 
+@fake("info_nce.counted")
+def _(x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(()), x.new_empty(x.shape[0])
+
+
+@fake("info_nce_backward.counted")
+def _(grad: Tensor, x: Tensor, y: Tensor, counts: Tensor, log_sum: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), y.new_empty(y.shape)
+
+
 @fake("row_logsumexp")
 def _(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.shape[0])
@@ -255,4 +275,4 @@ def _(grad: Tensor, a: Tensor, b: Tensor, log_sum: Tensor) -> tuple[Tensor, Tens
     return a.new_empty(a.shape), b.new_empty(b.shape)
 
 
-autocast_float32("bpr_loss", "bpr_loss.apart", "info_nce", "info_nce.rows", "row_logsumexp")
+autocast_float32("bpr_loss", "bpr_loss.apart", "info_nce", "info_nce.counted", "info_nce.rows", "row_logsumexp")

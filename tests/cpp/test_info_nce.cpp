@@ -30,19 +30,22 @@ struct Result {
 
 // Every row's loss, and the gradients of their sum.
 template <typename T>
-Result<T> evaluate(const std::vector<T>& x, const std::vector<T>& y, int64_t n, int64_t d, int threads) {
+Result<T> evaluate(const std::vector<T>& x, const std::vector<T>& y, int64_t n, int64_t d, int threads,
+                   std::vector<T> counts = {}) {
+  if (!counts.empty()) counts.resize(smore::nce_padded(n));
+  const T* often = counts.empty() ? nullptr : counts.data();
   const Side<T> left(x, n, d, threads), right(y, n, d, threads);
   const int64_t blocks = smore::nce_padded(n) / smore::kNceBlock;
   std::vector<T> lse(smore::nce_padded(n));
   Result<T> out{std::vector<T>(n), std::vector<T>(n * d), std::vector<T>(n * d)};
-  const smore::NceForward<T> forward{left.unit.get(), right.unit.get(), right.panels.get(), n, d,
-                                     kTemperature,    lse.data(),       out.loss.data()};
+  const smore::NceForward<T> forward{left.unit.get(), right.unit.get(), right.panels.get(), n,    d,
+                                     kTemperature,    lse.data(),       out.loss.data(),    often};
   harness::run_ranges(blocks, threads, [&](int64_t begin, int64_t end) { smore::nce_forward(forward, begin, end); });
   const double scale = 1 / kTemperature;
   std::vector<T> partial(smore::nce_stripes(n) * smore::nce_padded(n) * smore::nce_padded(d), T(1e9));
   const smore::NceBackward<T> backward{
       left.unit.get(), left.norm.get(), right.unit.get(),  right.panels.get(), lse.data(), n, d,
-      kTemperature,    scale,           out.grad_x.data(), partial.data()};
+      kTemperature,    scale,           out.grad_x.data(), partial.data(),     often};
   harness::run_ranges(smore::nce_stripes(n), threads,
                       [&](int64_t begin, int64_t end) { smore::nce_backward(backward, begin, end); });
   const smore::NceFinish<T> finish{partial.data(), right.unit.get(), right.norm.get(), n, d, scale, out.grad_y.data()};
@@ -102,7 +105,40 @@ void compare(int64_t n, int64_t d) {
   }
 }
 
+// Rows that occur several times, once with their counts and once repeated.
+template <typename T>
+void compare_counted(int64_t n, int64_t d) {
+  const std::vector<T> x = harness::random_values<T>(n * d, 1), y = harness::random_values<T>(n * d, 2);
+  std::vector<T> counts(n), many_x, many_y;
+  for (int64_t i = 0; i < n; ++i) {
+    counts[i] = T(1 + i % 3);
+    for (int64_t c = 0; c < 1 + i % 3; ++c) {
+      many_x.insert(many_x.end(), x.begin() + i * d, x.begin() + (i + 1) * d);
+      many_y.insert(many_y.end(), y.begin() + i * d, y.begin() + (i + 1) * d);
+    }
+  }
+  const Result<T> got = evaluate(x, y, n, d, 1, counts);
+  CHECK(got == evaluate(x, y, n, d, 3, counts));
+  const Result<T> all = evaluate(many_x, many_y, int64_t(many_x.size()) / d, d, 1);
+  const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-11;
+  for (int64_t i = 0, first = 0; i < n; first += 1 + i % 3, ++i) {
+    const int64_t often = 1 + i % 3;
+    CHECK_NEAR(got.loss[i], double(often) * all.loss[first], tolerance);
+    for (int64_t e = 0; e < d; ++e) {
+      CHECK_NEAR(got.grad_x[i * d + e], double(often) * all.grad_x[first * d + e], tolerance);
+      CHECK_NEAR(got.grad_y[i * d + e], double(often) * all.grad_y[first * d + e], tolerance);
+    }
+  }
+}
+
 }  // namespace
+
+TEST(rows_that_occur_several_times) {
+  for (const int64_t n : {1, 2, 63, 64, 65, 300}) {
+    compare_counted<float>(n, 19);
+    compare_counted<double>(n, 64);
+  }
+}
 
 TEST(loss_and_gradients) {
   for (const int64_t n : {1, 2, 63, 64, 65, 130, 700}) {

@@ -30,8 +30,9 @@ struct NceForward {
   const T* y_panels;  // y, as written by nce_pack
   int64_t n, d;
   double temperature;
-  T* lse;   // [nce_padded(n)]: log sum_j exp(s_ij)
-  T* loss;  // [n]
+  T* lse;                     // [nce_padded(n)]: log sum_j exp(s_ij)
+  T* loss;                    // [n]
+  const T* counts = nullptr;  // [nce_padded(n)], zeros behind, or null: exp(s_ij) times counts_j, loss_i times counts_i
 };
 
 template <typename T>
@@ -48,8 +49,9 @@ struct NceBackward {
   const T* lse;       // [nce_padded(n)], of nce_forward
   int64_t n, d;
   double temperature, scale;
-  T* grad_x;   // [n, d]
-  T* partial;  // [nce_stripes(n)][nce_padded(n)][nce_padded(d)]
+  T* grad_x;                  // [n, d]
+  T* partial;                 // [nce_stripes(n)][nce_padded(n)][nce_padded(d)]
+  const T* counts = nullptr;  // as in NceForward
 };
 
 // Stripes of x, the unit in which the work is shared out. Their number does not depend on the threads.

@@ -28,11 +28,18 @@ void nce_forward_at(const NceForward<T>& job, int64_t begin, int64_t end) {
   for (int64_t i0 = begin * kNceBlock; i0 < std::min(job.n, end * kNceBlock); i0 += kTileRows) {
     T shift[kTileRows], log_sum[kTileRows];
     for (int r = 0; r < kTileRows; ++r) shift[r] = inverse;
-    log_sums<T>(job.x + i0 * stride, stride, job.y_panels, job.n, job.d, inverse, fixed_shift, shift, log_sum);
+    const T* rows = job.x + i0 * stride;
+    if (job.counts == nullptr) {
+      log_sums<T>(rows, stride, job.y_panels, job.n, job.d, inverse, fixed_shift, shift, log_sum);
+    } else {
+      log_sums<T, true>(rows, stride, job.y_panels, job.n, job.d, inverse, fixed_shift, shift, log_sum, job.counts);
+    }
     for (int r = 0; r < kTileRows; ++r) {
       const int64_t i = i0 + r;
       job.lse[i] = i < job.n ? log_sum[r] : T(0);
-      if (i < job.n) job.loss[i] = job.lse[i] - dot(job.x + i * stride, job.y + i * stride, job.d) * inverse;
+      if (i >= job.n) continue;
+      job.loss[i] = job.lse[i] - dot(job.x + i * stride, job.y + i * stride, job.d) * inverse;
+      if (job.counts != nullptr) job.loss[i] *= job.counts[i];
     }
   }
 }
@@ -50,10 +57,16 @@ template <typename T>
 void nce_backward_at(const NceBackward<T>& job, int64_t begin, int64_t end) {
   const int64_t stride = nce_padded(job.d), d = job.d;
   const T scale = static_cast<T>(job.scale), inverse = static_cast<T>(1.0 / job.temperature);
-  const ScoreGradient<T> tiles{job.x, job.x, job.y_panels, job.y, job.lse, job.n, job.n, d, inverse, job.partial};
-  gradient_stripes<LogSums::own_and_diagonal>(tiles, begin, end, [&](int64_t i, const T* sum) {
+  const ScoreGradient<T> tiles{job.x, job.x, job.y_panels, job.y,       job.lse,   job.n,
+                               job.n, d,     inverse,      job.partial, job.counts};
+  const auto finish = [&](int64_t i, const T* sum) {
     nce_unnormalise(sum, job.x + i * stride, job.x_norm[i], scale, d, job.grad_x + i * d);
-  });
+  };
+  if (job.counts == nullptr) {
+    gradient_stripes<LogSums::own_and_diagonal>(tiles, begin, end, finish);
+  } else {
+    gradient_stripes<LogSums::own_counted>(tiles, begin, end, finish);
+  }
 }
 
 template <typename T>

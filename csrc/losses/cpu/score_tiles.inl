@@ -46,10 +46,12 @@ SMORE_INLINE typename VecOf<T>::mask inside(int64_t first, int64_t n) {
 }
 
 // log sum_j exp(s_ij) of kTileRows rows over n columns. `shift` is one that is safe: sums of exp(s_ij - shift) neither
-// leave the range of T nor vanish in it. If none is known, each row's largest score is found first.
-template <typename T>
+// leave the range of T nor vanish in it. If none is known, each row's largest score is found first. If counted, columns
+// weigh counts [padded(n)], zeros behind.
+template <typename T, bool kCounted = false>
 SMORE_INLINE void log_sums(const T* rows, int64_t stride, const T* panels, int64_t n, int64_t d, T inverse,
-                           bool shift_known, T (&shift)[kTileRows], T (&log_sum)[kTileRows]) {
+                           bool shift_known, T (&shift)[kTileRows], T (&log_sum)[kTileRows],
+                           const T* counts = nullptr) {
   constexpr int64_t C = kTileColumns<T>;
   constexpr int W = kWidth<T>;
   const int64_t n_panels = (n + C - 1) / C;
@@ -78,6 +80,7 @@ SMORE_INLINE void log_sums(const T* rows, int64_t stride, const T* panels, int64
       for (int r = 0; r < kTileRows; ++r) {
         Vec<T> e = exponential(s[r][v] - broadcast(shift[r]));
         if (!whole) e = inside<T>(p * C + v * W, n) ? e : Vec<T>{};
+        if constexpr (kCounted) e *= load(counts + p * C + v * W);
         sum[r] += e;
       }
     }
@@ -107,11 +110,13 @@ struct ScoreGradient {
   const T* log_sum;       // padded: of the own rows, or of the others
   int64_t n_own, n_other, d;
   T inverse;
-  T* partial;  // [nce_stripes(n_own)][padded(n_other)][padded(d)]
+  T* partial;                 // [nce_stripes(n_own)][padded(n_other)][padded(d)]
+  const T* counts = nullptr;  // [padded(n)], zeros behind: how often own and other rows occur, where it is asked for
 };
 
-// Which of the two has the log sums, and whether 1 is subtracted from the probability of a row with its like.
-enum class LogSums { own, own_and_diagonal, others };
+// Which of the two has the log sums, and whether 1 is subtracted from the probability of a row with its like; all that
+// for rows that occur several times.
+enum class LogSums { own, own_and_diagonal, own_counted, others };
 
 // Of kTileRows own rows from i0 on and of the others [j0, j0 + columns); zero outside.
 template <LogSums kLogSums, typename T>
@@ -129,6 +134,7 @@ void probabilities(const ScoreGradient<T>& job, int64_t i0, int64_t j0, int64_t 
         const Vec<T> log_sum = kLogSums == LogSums::others ? load(job.log_sum + first) : broadcast(job.log_sum[i0 + r]);
         Vec<T> e = exponential(s[r][v] - log_sum);
         if (!whole) e = inside<T>(first, job.n_other) ? e : Vec<T>{};
+        if constexpr (kLogSums == LogSums::own_counted) e *= load(job.counts + first) * broadcast(job.counts[i0 + r]);
         store(probability + r * kNceColumns + c + v * W, e);
       }
     }
@@ -139,9 +145,9 @@ void probabilities(const ScoreGradient<T>& job, int64_t i0, int64_t j0, int64_t 
       continue;
     }
     const int64_t like = i0 + r - j0;
-    if (kLogSums == LogSums::own_and_diagonal && like >= 0 && like < columns) {
-      probability[r * kNceColumns + like] -= T(1);
-    }
+    if (like < 0 || like >= columns) continue;
+    if (kLogSums == LogSums::own_and_diagonal) probability[r * kNceColumns + like] -= T(1);
+    if (kLogSums == LogSums::own_counted) probability[r * kNceColumns + like] -= job.counts[i0 + r];
   }
 }
 

@@ -48,6 +48,16 @@ def nce_case(size: int, d: int, temperature: float) -> OpCase:
     return OpCase("info_nce", f"{size}x{d}-{temperature}", make, (0, 1), small=size <= 5, autocast="float32")
 
 
+def counted_case(size: int, d: int, temperature: float, most: int = 4) -> OpCase:
+    """InfoNCE of rows that a batch has up to `most` times."""
+
+    def make(dtype: torch.dtype, g: torch.Generator) -> Args:
+        counts = torch.randint(1, most + 1, (size,), generator=g)
+        return [rand(g, dtype, size, d), rand(g, dtype, size, d), temperature, None, "mean", counts]
+
+    return OpCase("info_nce", f"{size}x{d}-{temperature}-{most}", make, (0, 1), small=size <= 5, autocast="float32")
+
+
 def keys_case(size: int, keys: int, d: int, temperature: float, reduction: str) -> OpCase:
     """InfoNCE against other keys (0: the batch) with a learned temperature."""
 
@@ -83,6 +93,7 @@ CASES = [
     bpr_rows_case(130, 33),
     *(nce_case(*size) for size in ((5, 3, 0.2), (2, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01))),
     nce_case(130, 100, 1.0),
+    *(counted_case(*size) for size in ((5, 3, 0.2), (1, 2, 0.5), (0, 3, 0.2), (300, 64, 0.2), (65, 63, 0.01, 90))),
     *(
         keys_case(*case)
         for case in (
@@ -185,6 +196,27 @@ ERRORS = [
         lambda: [X, X, 0.2, None, "max"],
         ValueError,
         'reduction must be "mean", "sum" or "none", got \'max\'',
+    ),
+    OpError(
+        "info_nce",
+        "counts",
+        lambda: [X, X, 0.2, None, "mean", IDS],
+        ValueError,
+        r"counts must have shape \[4\], got \[2\]",
+    ),
+    OpError(
+        "info_nce",
+        "counts' dtype",
+        lambda: [X, X, 0.2, None, "mean", X[:, 0]],
+        TypeError,
+        "counts must be int64, got Float",
+    ),
+    OpError(
+        "info_nce",
+        "counts and keys",
+        lambda: [X, X, 0.2, X, "mean", torch.ones(4).long()],
+        ValueError,
+        'counts go with reduction="mean", a temperature that is not learned, and no keys',
     ),
     OpError("info_nce", "cold", lambda: [X, X, -0.5, X], ValueError, "temperature must be greater than 0, got -0.5"),
     OpError(

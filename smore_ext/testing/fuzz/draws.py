@@ -129,9 +129,11 @@ def _bpr(rng: random.Random) -> OpCase:
 def _nce(rng: random.Random) -> OpCase:
     if flag(rng, 0.4):
         return _keys(rng)
-    return losses.nce_case(
-        rng.choice((0, size(rng, 2), size(rng, 2))), width(rng), rng.choice((0.01, 0.2, 0.5, 1.0, rng.uniform(0.02, 2)))
-    )
+    shape = rng.choice((0, size(rng, 2), size(rng, 2))), width(rng)
+    temperature = rng.choice((0.01, 0.2, 0.5, 1.0, rng.uniform(0.02, 2)))
+    if flag(rng, 0.4):
+        return losses.counted_case(*shape, temperature, rng.choice((1, 3, 1000)))
+    return losses.nce_case(*shape, temperature)
 
 
 def _keys(rng: random.Random) -> OpCase:
