@@ -224,6 +224,37 @@ def test_rows_that_are_asked_for_together_are_made_once() -> None:
     assert calls == [len({*(INDEX % 20).tolist(), *(INDEX % 40 + 20).tolist(), *(INDEX % 7 + 20).tolist()})]
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_contrast_of_rows_that_come_several_times(reduction: str) -> None:
+    from smore_ext.compat.mmrec.contrast import Contrast
+
+    class Contrasting(nn.Module):
+        def InfoNCE(self, x: Tensor, y: Tensor, temperature: float) -> Tensor:  # noqa: N802
+            x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
+            own, every = (x * y).sum(1) / temperature, (x @ y.T / temperature).exp().sum(1)
+            return getattr(every.log() - own, reduction)()
+
+    with tree():
+        swaps, found = Swaps(Tree(ROOT)), Report()
+        module = ModuleType(__name__)
+        vars(module).update(Contrasting=Contrasting)
+        model, theirs = Contrasting(), Contrasting.InfoNCE
+        Contrast(found, swaps).visit(module)
+        index = torch.tensor([3, 17, 3, 59, 3, 0, 17])
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            side, content = x * 2, x + y
+            contrast = model.InfoNCE if deferred.in_step() else lambda *a: theirs(model, *a)
+            return contrast(side[:40][index % 40], content[:40][index % 40], 0.5) + contrast(
+                side[index], content[index * 2 % 60], 0.5
+            )
+
+        with torch.profiler.profile() as profile:
+            both(lambda x, y: loss(x, y), table(), table(1))
+        swaps.undo()
+    assert sum(event.name == "smore_ext::info_nce" for event in profile.events()) and found.replaced
+
+
 def test_dropout_drops_the_same_of_a_row_wherever_it_is_named() -> None:
     x = torch.ones(N, 64).requires_grad_()
     with Step(RULES, set(), OWN):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smore_ext import ops
+from smore_ext.compat.mmrec.deferred import each_once
 from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import bare, classes_of, differs, proved
@@ -53,11 +54,12 @@ class Contrast:
         scale: list[Callable[[int], float]] = []
 
         def ours(model: Any, x: Any, y: Any, tau: Any) -> Any:
-            x, y = formed(x), formed(y)
-            takes = is_matrix_of_loss(x) and is_matrix_of_loss(y) and x.shape == y.shape and x.dtype == y.dtype
-            if not takes or not isinstance(tau, int | float) or not tau > 0:
+            if not isinstance(tau, int | float) or not tau > 0:
                 return original(model, x, y, tau)
-            loss = ops.info_nce(x, y, float(tau))
+            u, v, counts = each_once(x, y) or (formed(x), formed(y), None)
+            if not (is_matrix_of_loss(u) and is_matrix_of_loss(v) and u.shape == v.shape and u.dtype == v.dtype):
+                return original(model, x, y, tau)
+            loss = ops.info_nce(u, v, float(tau), counts=counts)
             return loss if scale[0] is reductions[0][1] else loss * scale[0](x.shape[0])
 
         def doubt() -> str | None:

@@ -23,6 +23,7 @@ from smore_ext.ops.modes import is_plain
 Rule = Callable[["Step", Any, tuple[Any, ...], dict[str, Any]], Any]
 LEAST = 1 << 12  # rows of a matrix; below, nothing is put off
 WIDEST = 512  # columns: rows of a wider one, and of its gradient, cost more to copy than they save
+FEW = 0.98  # of a batch's rows: if more are distinct, all are as good
 PRODUCTS = ("linear", "mm", "matmul")
 
 
@@ -81,6 +82,20 @@ class Asked(Lazy):
     def _make(self) -> Tensor:
         rows = self.request.get()
         return rows if self.tracked else rows.detach()
+
+
+def each_once(x: Any, y: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Of rows that were asked for by the same index: those of both that are distinct, and how often each is meant.
+    None for anything else, and where hardly any comes twice."""
+    if type(x) is not Asked or type(y) is not Asked or not (x.tracked and y.tracked):
+        return None
+    index = x.request.index
+    if not torch.equal(index, y.request.index):
+        return None
+    distinct, counts = torch.unique(index, return_counts=True)
+    if distinct.shape[0] > FEW * index.shape[0]:
+        return None
+    return x.request.node.answer(distinct), y.request.node.answer(distinct), counts
 
 
 class Step(TorchFunctionMode):
