@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import floors
 from benchmarks.ceilings import Floor
@@ -21,6 +21,7 @@ from smore_ext.testing.cases import (
     Args,
     OpCase,
     bpr_case,
+    counted_case,
     dropout_case,
     filter_case,
     fusion_case,
@@ -116,6 +117,21 @@ def loss(row: str, batch: int, op_case: Callable[[int, int], OpCase], floor: Cal
 
 def info_nce(batch: int) -> Case:
     return loss("info_nce", batch, lambda n, _: nce_case(n, WIDTH, 0.2), lambda _, n: floors.info_nce(n, WIDTH))
+
+
+def info_nce_counted(batch: int) -> Case:
+    """A batch that has each pair of rows once or twice, 1.5 times in the mean."""
+
+    def repeated(x: Tensor, y: Tensor, temperature: float, keys: None, reduction: str, counts: Tensor) -> Tensor:
+        return ops.info_nce(x.repeat_interleave(counts, 0), y.repeat_interleave(counts, 0), temperature)
+
+    def make(setting: Setting) -> Comparison:
+        n = 2 * shrunk(batch, setting.shrink) // 3
+        peers = {"eager torch": reference, "own, rows repeated": SimpleNamespace(info_nce=repeated)}
+        case = counted_case(n, WIDTH, 0.2, most=2)
+        return op_comparison(case, peers, lambda _: floors.info_nce(n, WIDTH), True, setting.device)
+
+    return Case("info_nce of counts, forward + backward", f"batch {batch:,}", make, quick=batch == 2048)
 
 
 def items_as_keys(batch: int) -> Case:
@@ -224,6 +240,7 @@ CASES = [
     *(filter_batch(rows) for rows in (1000, 7050)),
     *(fused_only(SIZES[name].items) for name in ("baby", "clothing")),
     *(info_nce(batch) for batch in (2048, 8192)),
+    *(info_nce_counted(batch) for batch in (2048, 8192)),
     *(items_as_keys(batch) for batch in (512, 2048)),
     *(full_softmax(batch) for batch in (512, 2048)),
     *(dropout(sum(SIZES[name][:2])) for name in ("baby", "clothing")),

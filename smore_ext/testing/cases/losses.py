@@ -6,7 +6,7 @@ import torch
 
 from smore_ext.testing.case import Args, OpCase, OpError, rand, randint
 
-__all__ = ["bpr_case", "bpr_rows_case", "keys_case", "nce_case", "row_logsumexp_case"]
+__all__ = ["bpr_case", "bpr_rows_case", "counted_case", "keys_case", "nce_case", "row_logsumexp_case"]
 
 
 def bpr_case(
