@@ -94,17 +94,18 @@ class Against:
         self.tried = False
 
     def __call__(self, model: Any, x: Any, y: Any, keys: Any) -> Any:
-        x, y, keys = formed(x), formed(y), formed(keys)
-        fits = is_matrix_of_loss(x) and is_matrix_of_loss(y) and is_matrix_of_loss(keys) and x.shape == y.shape
-        if not fits or x.shape[1] != keys.shape[1] or not x.dtype == y.dtype == keys.dtype:
+        keys = formed(keys)
+        u, v, counts = each_once(x, y) or (formed(x), formed(y), None)
+        fits = is_matrix_of_loss(u) and is_matrix_of_loss(v) and is_matrix_of_loss(keys) and u.shape == v.shape
+        if not fits or u.shape[1] != keys.shape[1] or not u.dtype == v.dtype == keys.dtype:
             return self.original(model, x, y, keys)
         if not self.tried:
             self.tried = True
-            self.chosen = self._choice(model, [x[:7], y[:7], keys[:9]])
+            self.chosen = self._choice(model, [u[:7], v[:7], keys[:9]])
             self.tell(None if self.chosen else _NO_KEYED)
         if self.chosen is None:
             return self.original(model, x, y, keys)
-        return _against(model, *self.chosen, x, y, keys)
+        return _against(model, *self.chosen, u, v, keys, counts)
 
     def _choice(self, model: Any, sample: list[Tensor]) -> tuple[str, Reduction] | None:
         read = {name: getattr(model, name, None) for name in self.original.__code__.co_names}
@@ -117,8 +118,14 @@ class Against:
         return None
 
 
-def _against(model: Any, attribute: str, reduction: Reduction, x: Tensor, y: Tensor, keys: Tensor) -> Tensor:
-    return ops.info_nce(x, y, float(getattr(model, attribute)), keys, reduction)
+def _against(
+    model: Any, attribute: str, reduction: Reduction, x: Tensor, y: Tensor, keys: Tensor, counts: Tensor | None = None
+) -> Tensor:
+    temperature = float(getattr(model, attribute))
+    if counts is None:
+        return ops.info_nce(x, y, temperature, keys, reduction)
+    total = (ops.info_nce(x, y, temperature, keys, "none") * counts).sum()
+    return total if reduction == "sum" else total / counts.sum()
 
 
 def is_matrix_of_loss(value: Any) -> bool:
