@@ -157,6 +157,19 @@ def test_errors_are_torchs() -> None:
             formed(wrong(x))
 
 
+def test_results_that_go_into_a_given_place() -> None:
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        h = x * 2
+        before, place, product = h + 1, y.detach().clone(), torch.empty(N, 4).double()
+        other = x + place
+        torch.add(y.detach(), 5.0, out=place)
+        F.leaky_relu(h, 0.3, inplace=True)
+        torch.mm(y.detach(), WEIGHT.T, out=product)
+        return torch.cat([before[INDEX], h[INDEX], other[INDEX], product[INDEX] @ WEIGHT], 1)
+
+    both(loss, table(), table(1))
+
+
 def test_a_batch_of_most_rows_makes_all() -> None:
     both(lambda x: (x * 2).exp()[torch.arange(50)], table())
 

@@ -57,7 +57,7 @@ class Deferred(Lazy):
             found = step.put_off(func, args, kwargs or {})
             if found is not NotImplemented:
                 return found
-            if writes(func):
+            if writes(func, kwargs or {}):
                 step.settle()
         return super().__torch_function__(func, types, args, kwargs)
 
@@ -119,8 +119,8 @@ class Step(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.open and not any(issubclass(t, Lazy) for t in types):
-            if writes(func):
-                if any(self._holds(value) for value in _flat(args)):
+            if writes(func, kwargs):
+                if any(self._holds(value) for value in (*_flat(args), kwargs.get("out"))):
                     self.settle()
             elif torch.is_grad_enabled() and _name(func) in self.rules and _begins(func, _flat(args)):
                 found = self.put_off(func, args, kwargs)
@@ -261,8 +261,10 @@ def above(node: Node) -> set[Node]:
     return found
 
 
-def writes(func: Any) -> bool:
+def writes(func: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether a function of torch changes an argument."""
+    if kwargs.get("inplace") or kwargs.get("out") is not None:
+        return True
     name = getattr(func, "__name__", "")
     if name.startswith("__"):
         return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__")

@@ -131,6 +131,8 @@ def _normalize(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 def _product(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A matrix times a small one, and a bias."""
     left, *others = args
+    if kwargs.keys() - {"mat2", "other", "weight", "bias"}:
+        return NotImplemented
     others += kwargs.values()
     if not (isinstance(left, Deferred) or is_matrix(left)) or left.ndim != 2:
         return NotImplemented
@@ -187,7 +189,7 @@ def _dropout(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if not isinstance(x, Deferred) or named.get("inplace") or not isinstance(p, int | float):
         return NotImplemented
     if named.get("training", True) is False or p == 0:
-        return _applied(step, func, args, kwargs)
+        return _shared(x, _applied(step, func, args, kwargs))
     if x.ndim != 2 or "dropout" not in step.own or not 0 < p < 1:
         return NotImplemented
     return _applied(step, ops.dropout, (x, p, int(torch.randint(1 << 62, ()).item())), {})
