@@ -15,8 +15,10 @@ import pytest
 import torch
 from mmrec_tools import ROOT, load, names, run, tree
 
+from smore_ext import ops
 from smore_ext.compat import mmrec
-from smore_ext.compat.mmrec import deferred
+from smore_ext.compat.mmrec import deferred, evaluate
+from smore_ext.graph import Graph
 
 MODELS = [
     "propagating.Propagating",
@@ -121,6 +123,35 @@ def test_names_copied_before_are_rebound() -> None:
         assert load("models.propagating").matmul is torch.matmul
         _, ours = run("frozen.Frozen", negatives=True)
     assert ours
+
+
+def test_users_are_ranked_once_for_validation_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[int] = []
+    whole = ops.masked_topk
+
+    def watched(users: Any, *more: Any) -> Any:
+        ranked.append(len(users))
+        return whole(users, *more)
+
+    monkeypatch.setattr(ops, "masked_topk", watched)
+    with mmrec.patch("evaluation", ROOT):
+        trainer, _ = run("frozen.Frozen", epochs=3)
+    _, valid, test = load("utils.dataset").make_loaders(trainer.config)
+    only_in_test = len({*test.eval_u.tolist()} - {*valid.eval_u.tolist()})
+    assert only_in_test < len(test.eval_u)
+    expected = [len(valid.eval_u), only_in_test] if only_in_test else [len(valid.eval_u)]
+    assert ranked[-3 * len(expected) :] == expected * 3
+
+
+def test_whose_list_is_known() -> None:
+    def lists(users: list[int], seen: list[tuple[int, int]]) -> Any:
+        rows, cols = torch.tensor(seen).T
+        return evaluate._Lists(torch.tensor(users), Graph.from_edges(rows, cols, None, (len(users), 9)))
+
+    known = lists([4, 7, 2, 5], [(0, 1), (0, 3), (1, 2), (3, 8), (3, 0)])
+    asked = lists([5, 4, 7, 2, 9, 1], [(0, 0), (0, 8), (1, 1), (1, 4), (2, 2), (2, 3), (4, 2)])
+    assert evaluate._rows_of(known, asked).tolist() == [3, -1, -1, 2, -1, -1]
+    assert evaluate._rows_of(known, known).tolist() == [0, 1, 2, 3]
 
 
 def test_every_product_is_found() -> None:

@@ -18,6 +18,7 @@ from smore_ext import ops
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import bare, classes_of, difference, draws, own_functions, undisturbed
+from smore_ext.compat.mmrec.recent import Recent
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.evaluation.metrics import user_metrics
@@ -43,6 +44,15 @@ class _Factors(NamedTuple):
     state: tuple[Any, ...]
     users: Tensor  # [U, d]
     items: Tensor  # [I, d]
+
+
+class _Ranking(NamedTuple):
+    """What was ranked last for a model."""
+
+    factors: _Factors
+    lists: _Lists
+    k: int
+    items: Tensor  # [V, k]
 
 
 class _LazyScores(Lazy):
@@ -84,6 +94,8 @@ class Evaluation:
         self._lists: WeakKeyDictionary[Any, _Lists] = WeakKeyDictionary()
         self._relevant: WeakKeyDictionary[Any, Graph | None] = WeakKeyDictionary()
         self._factors: WeakKeyDictionary[nn.Module, _Factors] = WeakKeyDictionary()
+        self._rankings: WeakKeyDictionary[nn.Module, _Ranking] = WeakKeyDictionary()
+        self._same: Recent[tuple[_Lists, _Lists, Tensor]] = Recent()
         self._trainers: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
         self._evaluators: dict[Evaluate, bool] = {}
 
@@ -93,6 +105,7 @@ class Evaluation:
     def stop(self) -> None:
         self._hook.remove()
         self._factors.clear()
+        self._rankings.clear()
 
     def visit(self, module: ModuleType) -> None:
         for cls in classes_of(module):
@@ -110,7 +123,7 @@ class Evaluation:
             if trainer.model not in self._trainers:
                 why = self._doubt(trainer, eval_data, original)
                 name = f"{type(trainer).__name__}.evaluate of {type(trainer.model).__name__}"
-                told = why or "one forward pass for validation and test"
+                told = why or "one forward pass, and one list a user, for validation and test"
                 self.report.add(self.piece, name, why is None, told)
                 self._trainers[trainer.model] = why is None
             ranked = self._ranked(trainer, eval_data, fresh) if self._trainers[trainer.model] else None
@@ -142,6 +155,7 @@ class Evaluation:
             return f"{type(error).__name__}: {str(error)[:120]}"
         finally:
             self._factors.pop(model, None)
+            self._rankings.pop(model, None)
         if theirs.keys() != ours.keys():
             return "it reports other metrics"
         worst = max(theirs, key=lambda name: abs(theirs[name] - ours[name]), default=None)
@@ -162,8 +176,30 @@ class Evaluation:
         k = max([ks] if isinstance(ks, int) else ks)
         if k > lists.seen.n_cols:
             return None
-        index = ops.masked_topk(factors.users[lists.users], factors.items, k, lists.seen)[1]
+        index = self._index(model, factors, lists, k)
         return None if bool((index < 0).any()) else index
+
+    def _index(self, model: Any, factors: _Factors, lists: _Lists, k: int) -> Tensor:
+        """[V, k]. Who was ranked before, for validation, with the same items masked, has the same list in test."""
+        known = self._rankings.get(model)
+        if known is None or known.factors is not factors or known.k != k:
+            index = ops.masked_topk(factors.users[lists.users], factors.items, k, lists.seen)[1]
+            self._rankings[model] = _Ranking(factors, lists, k, index)
+            return index
+        before = self._rows_of(known.lists, lists)
+        index, new = known.index[before], (before < 0).nonzero().squeeze(1)
+        if len(new):
+            users = factors.users[lists.users[new]]
+            index[new] = ops.masked_topk(users, factors.items, k, lists.seen.rows(new))[1]
+        return index
+
+    def _rows_of(self, known: _Lists, lists: _Lists) -> Tensor:
+        """For each row of `lists` the row of `known` with the same user and the same items masked, or -1."""
+        found = self._same.find(lambda pair: pair[0] is known and pair[1] is lists)
+        if found is None:
+            found = known, lists, _rows_of(known, lists)
+            self._same.add(found)
+        return found[2]
 
     def _factors_of(self, model: Any, fresh: bool) -> _Factors | None:
         tensors = [*model.parameters(), *model.buffers()]
@@ -268,6 +304,20 @@ class Evaluation:
         except Exception as error:  # whatever a tree's code may raise
             return f"{type(error).__name__}: {str(error)[:120]}"
         return difference("a metric", theirs, ours)
+
+
+def _rows_of(known: _Lists, lists: _Lists) -> Tensor:
+    most = int(torch.cat([known.users, lists.users]).max()) + 1
+    place = torch.full((most,), -1, device=known.users.device)
+    place[known.users] = torch.arange(len(known.users), device=known.users.device)
+    row = place[lists.users]
+    lengths, others = lists.seen.rowptr.diff(), known.seen.rowptr.diff()[row]
+    row = torch.where((row >= 0) & (lengths == others), row, -1)
+    there = (row >= 0).nonzero().squeeze(1)
+    ours, theirs = lists.seen.rows(there), known.seen.rows(row[there])
+    apart = (ours.col != theirs.col).nonzero().squeeze(1)
+    row[there[ours.row[apart]]] = -1
+    return row
 
 
 class _Sample:
