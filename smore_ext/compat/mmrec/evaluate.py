@@ -187,7 +187,7 @@ class Evaluation:
             self._rankings[model] = _Ranking(factors, lists, k, index)
             return index
         before = self._rows_of(known.lists, lists)
-        index, new = known.index[before], (before < 0).nonzero().squeeze(1)
+        index, new = known.items[before], (before < 0).nonzero().squeeze(1)
         if len(new):
             users = factors.users[lists.users[new]]
             index[new] = ops.masked_topk(users, factors.items, k, lists.seen.rows(new))[1]
