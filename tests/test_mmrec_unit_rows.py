@@ -50,6 +50,16 @@ def test_values_and_gradients(dtype: torch.dtype, eps: float) -> None:
     torch.testing.assert_close(grad, own)
 
 
+def test_what_it_gives_may_be_written_into() -> None:
+    x = rows()
+    F.normalize(x).mul_(2).sum().backward()
+    theirs, x.grad = x.grad, None
+    with mmrec.patch("normalize", ROOT):
+        F.normalize(x).mul_(2).sum().backward()
+        torch.func.grad(lambda x: F.normalize(x).sum())(x.detach())
+    torch.testing.assert_close(x.grad, theirs)
+
+
 def test_gradients_of_gradients() -> None:
     x = rows().detach()[4:].requires_grad_()
     torch.autograd.gradcheck(unit_rows, x)

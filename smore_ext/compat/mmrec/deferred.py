@@ -6,6 +6,8 @@ asks for rows, and what comes before it is made for those. Any other use makes a
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,10 +29,18 @@ FEW = 0.98  # of a batch's rows: if more are distinct, all are as good
 PRODUCTS = ("linear", "mm", "matmul")
 
 
-class Deferred(Lazy):
-    """A matrix that a `Step` put off."""
+class PutOff(Lazy):
+    """What a `Step` makes later, or when it closes."""
 
     is_put_off = True
+
+    def forget(self) -> None:
+        """Drops what it was made from: the step is over."""
+        raise NotImplementedError
+
+
+class Deferred(PutOff):
+    """A matrix that a `Step` put off."""
 
     node: Node
     step: Step
@@ -46,26 +56,28 @@ class Deferred(Lazy):
         step.made(lazy)
         return lazy
 
+    def forget(self) -> None:
+        del self.node
+
     def _make(self) -> Tensor:
         self.step.whole(self)
         return self.node.whole()
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        step = next((v.step for v in _flat(args) if isinstance(v, Deferred)), None)
-        if step is not None and step.open:
-            found = step.put_off(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        step = next((v.step for v in _flat(args) if isinstance(v, Deferred) and v.step.open), None)
+        if step is not None:
+            if any(isinstance(v, Deferred) and v.step is not step for v in _flat([*args, *kwargs.values()])):
+                args, kwargs = tree_map(lambda v: _of_step(v, step), (args, kwargs))  # kept from an earlier pass
+            found = step.put_off(func, args, kwargs)
             if found is not NotImplemented:
                 return found
-            if writes(func, kwargs or {}):
-                step.settle()
         return super().__torch_function__(func, types, args, kwargs)
 
 
-class Asked(Lazy):
+class Asked(PutOff):
     """Rows of a `Deferred`, [B, ...]."""
-
-    is_put_off = True
 
     request: Request
     tracked: bool  # was asked for while gradients are recorded
@@ -75,9 +87,12 @@ class Asked(Lazy):
         at, start = origin(node)
         grad = torch.is_grad_enabled()
         lazy = cls._of((index.shape[0], *node.sample.shape[1:]), node.sample, grad and node.live)
-        lazy.request, lazy.tracked = Request(at, index + start if start else index), grad
+        lazy.request, lazy.tracked = Request(at, index + start), grad  # a copy: an index may be written into
         step.made(lazy)
         return lazy
+
+    def forget(self) -> None:
+        del self.request
 
     def _make(self) -> Tensor:
         rows = self.request.get()
@@ -88,6 +103,8 @@ def each_once(x: Any, y: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     """Of rows that were asked for by the same index: those of both that are distinct, and how often each is meant.
     None for anything else, and where hardly any comes twice."""
     if type(x) is not Asked or type(y) is not Asked or not (x.tracked and y.tracked):
+        return None
+    if x._dense is not None or y._dense is not None:  # somebody has looked at them, and may have changed them
         return None
     index = x.request.index
     if not torch.equal(index, y.request.index):
@@ -111,18 +128,22 @@ class Step(TorchFunctionMode):
         self.rules, self.whole_before, self.own = rules, whole_before, own
         self.open, self.asked = True, 0
         self._count, self._closing = 0, False
-        self._number: dict[Node, int] = {}
-        self._given: dict[int, Given] = {}
-        self._values: set[int] = set()  # memory of what sparse matrices hold
-        self._all: list[weakref.ref[Deferred | Asked]] = []
+        self._nodes: weakref.WeakSet[Node] = weakref.WeakSet()
+        self._given: weakref.WeakValueDictionary[int, Given] = weakref.WeakValueDictionary()
+        self._memories: set[int] = set()  # of other tensors that functions which are put off were given
+        self._all: list[weakref.ref[PutOff]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.open and not any(issubclass(t, Lazy) for t in types):
+        if self.open:
             if writes(func, kwargs):
-                if any(self._holds(value) for value in (*_flat(args), kwargs.get("out"))):
+                if args and isinstance(args[0], Deferred) and args[0].step is self:
+                    found = self.put_off(func, args, kwargs)
+                    if found is not NotImplemented:
+                        return found
+                if any(self._holds(value) for value in _flat([*args, *kwargs.values()])):
                     self.settle()
-            elif torch.is_grad_enabled() and _name(func) in self.rules and _begins(func, _flat(args)):
+            elif _name(func) in self.rules and not any(issubclass(t, Lazy) for t in types) and _begins(func, args):
                 found = self.put_off(func, args, kwargs)
                 if found is not NotImplemented:
                     return found
@@ -137,12 +158,19 @@ class Step(TorchFunctionMode):
 
     def put(self, node: Node) -> Deferred:
         """A new matrix, made at once if it was in the pass before."""
-        self._number[node] = self._count
+        node.number = self._count
         self._count += 1
+        self._nodes.add(node)
+        if isinstance(node, Applied):
+            tree_map(self._remember, (node.args, node.kwargs))
         lazy = Deferred.of(node, self)
-        if self._number[node] in self.whole_before:
+        if node.number in self.whole_before:
             node.whole()
         return lazy
+
+    def _remember(self, value: Any) -> None:
+        if isinstance(value, Tensor):
+            self._memories.add(_memory(value))
 
     def apply(self, n: int, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A function of rows; NotImplemented where two rows show that it is none."""
@@ -160,9 +188,9 @@ class Step(TorchFunctionMode):
     def spread(self, left: Tensor, x: Tensor) -> Deferred:
         """A sparse matrix times x, of which all rows are needed then: the next pass makes them at once."""
         of = self.node_of(x)
-        self._values.add(_memory(left._values() if left.layout == torch.sparse_coo else left.values()))
+        self._remember(left._values() if left.layout == torch.sparse_coo else left.values())
         if not isinstance(of, Spread):  # several in a row may become one
-            self._needed(of)
+            self.needed(of)
         return self.put(Spread(left, of))
 
     def ask(self, node: Node, index: Tensor) -> Asked:
@@ -172,77 +200,88 @@ class Step(TorchFunctionMode):
     def node_of(self, value: Tensor) -> Node:
         if isinstance(value, Deferred):
             return value.node
-        if id(value) not in self._given:
-            self._given[id(value)] = Given(value)
-        return self._given[id(value)]
+        found = self._given.get(id(value))
+        if found is None:
+            self._given[id(value)] = found = Given(value)
+            self._nodes.add(found)
+        return found
 
-    def made(self, lazy: Deferred | Asked) -> None:
+    def made(self, lazy: PutOff) -> None:
         self._all.append(weakref.ref(lazy))
 
     def whole(self, lazy: Deferred) -> None:
         """Told before all rows are made."""
         if not self._closing:
-            self._needed(lazy.node)
+            self.needed(lazy.node)
 
-    def _needed(self, node: Node) -> None:
-        self.whole_before.update(self._number[one] for one in above(node) if one in self._number)
+    def needed(self, node: Node) -> None:
+        """All rows of it, and of what it is made from: the next pass makes them at once."""
+        self.whole_before.update(one.number for one in above(node) if one.number >= 0)
 
     def settle(self) -> None:
         """Makes all that somebody can still see: what they are made from is about to change, or the pass is over."""
-        for kind in (Asked, Deferred):
-            for lazy in [ref() for ref in self._all]:
-                if type(lazy) is kind:
-                    lazy.dense()
+        seen = [lazy for ref in self._all if (lazy := ref()) is not None]
+        for lazy in sorted(seen, key=lambda lazy: type(lazy) is not Asked):
+            lazy.dense()
 
     def _holds(self, value: Any) -> bool:
         """Whether something that is put off is made from this tensor's memory."""
-        if not isinstance(value, Tensor):
+        if isinstance(value, Deferred):
+            return True
+        if not isinstance(value, Tensor) or isinstance(value, Lazy):
             return False
         if not is_plain(value):
             return True  # who knows
         if value.layout != torch.strided:
-            return bool(self._values)
-        made = [node for node in (*self._number, *self._given.values()) if node.made]
-        return _memory(value) in self._values or any(_memory(node.whole()) == _memory(value) for node in made)
+            return bool(self._memories)
+        made = [node for node in self._nodes if node.made]
+        return _memory(value) in self._memories or any(_memory(node.whole()) == _memory(value) for node in made)
 
     def close(self) -> None:
         """What outlives the pass is made, as a later change of the parameters would show in it."""
         self._closing = True
-        self.settle()
-        self.open = False
-        for lazy in [ref() for ref in self._all]:
-            if isinstance(lazy, Deferred):
-                del lazy.node
-        self._number.clear()
-        self._given.clear()
-        self._values.clear()
-        self._all.clear()
+        try:
+            self.settle()
+        finally:
+            self.open = False
+            for lazy in [ref() for ref in self._all]:
+                if isinstance(lazy, PutOff):
+                    lazy.forget()
+            self._memories.clear()
+            self._all.clear()
 
     def __enter__(self) -> Step:
-        _running.append(self)
+        _running.steps = [*_steps(), self]
         super().__enter__()
         return self
 
     def __exit__(self, *about: Any) -> None:
         super().__exit__(*about)
-        _running.remove(self)
-        if about[0] is None:
+        _running.steps = [step for step in _steps() if step is not self]
+        with contextlib.nullcontext() if about[0] is None else contextlib.suppress(Exception):
             self.close()
-        self.open = False
 
 
-_running: list[Step] = []
+_running = threading.local()  # as modes are
+
+
+def _steps() -> list[Step]:
+    return getattr(_running, "steps", [])
 
 
 def in_step() -> bool:
-    return bool(_running)
+    return bool(_steps())
+
+
+def _of_step(value: Any, step: Step) -> Any:
+    return value.dense() if isinstance(value, Deferred) and value.step is not step else value
 
 
 def step_for(x: Any) -> Step | None:
     """The step that can put off what is made of x."""
     if isinstance(x, Deferred):
         return x.step if x.step.open and x.ndim == 2 else None
-    return _running[-1] if _running and torch.is_grad_enabled() and _starts(x) else None
+    return _steps()[-1] if _steps() and torch.is_grad_enabled() and _starts(x) else None
 
 
 def above(node: Node) -> set[Node]:
@@ -261,13 +300,17 @@ def above(node: Node) -> set[Node]:
     return found
 
 
+_OPERATORS = ("add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+_WRITES = {"__setitem__", "__set__", *(f"__i{name}__" for name in _OPERATORS)}
+
+
 def writes(func: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether a function of torch changes an argument."""
     if kwargs.get("inplace") or kwargs.get("out") is not None:
         return True
     name = getattr(func, "__name__", "")
     if name.startswith("__"):
-        return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__")
+        return name in _WRITES
     return bool(name.endswith("_")) and name != "requires_grad_"
 
 
@@ -280,12 +323,15 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _flat(args: Any) -> list[Any]:
-    first = list(args[0]) if args and isinstance(args[0], list | tuple) else []
-    return [*first, *args]
+    """Arguments, and what is in those that are lists."""
+    return [one for value in args for one in ([*value, value] if isinstance(value, list | tuple) else [value])]
 
 
-def _begins(func: Any, values: list[Any]) -> bool:
+def _begins(func: Any, args: Any) -> bool:
     """Whether what a function makes of tensors is put off: of a trained matrix, or of a frozen one times one."""
+    values = _flat(args)
+    if not torch.is_grad_enabled():
+        return False
     trained = any(isinstance(value, Tensor) and value.requires_grad for value in values[1:])
     return any(map(_starts, values)) or (_name(func) in PRODUCTS and trained and _is_long(values[0]))
 

@@ -20,7 +20,8 @@ _MOST = 0.75  # of all rows: if a batch names more, all are made
 @contextmanager
 def _plainly() -> Iterator[None]:
     """By torch's own functions, in a state that does not depend on who asks first."""
-    with torch._C.DisableTorchFunction(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    calmly = torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False)
+    with torch._C.DisableTorchFunction(), calmly[0], calmly[1], calmly[2]:
         yield
 
 
@@ -56,6 +57,7 @@ class Node:
 
     def __init__(self, n: int, sample: Tensor, live: bool) -> None:
         self.n, self.sample, self.live = n, sample, live
+        self.number = -1  # in its pass
         self.waiting: list[weakref.ref[Request]] = []
         self._whole: Tensor | None = None
         self._known: list[tuple[RowSet, Tensor]] = []
@@ -92,7 +94,9 @@ class Node:
                     return gathered(value, places)
             found = (ref() for ref in self.waiting)
             requests, self.waiting = [r for r in found if r is not None and r.value is None], []
-            indices = [index, *(r.index for r in requests if r.index is not index)]
+            indices = [r.index for r in requests]
+            if all(own is not index for own in indices):
+                indices.append(index)
             together = torch.cat(indices)
             if self._whole is None:
                 rows = RowSet(torch.unique(together), self.n)
@@ -104,7 +108,10 @@ class Node:
                     values = gathered(self.whole(), together)
             else:
                 values = gathered(self._whole, together)
-            parts = dict(zip(map(id, indices), values.split([len(i) for i in indices]), strict=True))
+            parts, start = {}, 0
+            for own in indices:  # not by split, whose results nobody may write into
+                parts[id(own)] = values if len(indices) == 1 else values[start : start + len(own)]
+                start += len(own)
             for request in requests:
                 request.value = parts[id(request.index)]
             return parts[id(index)]
@@ -162,6 +169,40 @@ class Applied(Node):
 
     def _rows(self, rows: RowSet) -> Tensor:
         return self._call(lambda node: node.at(rows))
+
+
+class Dropped(Node):
+    """Dropout of a matrix. A row has one mask in a pass, whoever asks for it, and with whichever others."""
+
+    def __init__(self, of: Node, p: float, seed: int) -> None:
+        super().__init__(of.n, of.sample, of.live and torch.is_grad_enabled())
+        self.of, self.p, self.seed = of, p, seed
+        self.grad = torch.is_grad_enabled()
+        self._drawn: list[tuple[RowSet, Tensor]] = []
+        self._count = 0
+
+    def _mask(self, rows: RowSet) -> Tensor:
+        ones = torch.ones(rows.rows.shape[0], *self.sample.shape[1:], dtype=self.sample.dtype)
+        mask = ops.dropout(ones, self.p, self.seed, self._count)
+        self._count += mask.numel()
+        for known, drawn in self._drawn:
+            known.places(rows.rows[:0])  # makes its table of places
+            assert known._place is not None
+            place = known._place[rows.rows]
+            there = (place >= 0).nonzero().squeeze(1)
+            mask[there] = drawn[place[there]]
+        self._drawn.append((rows, mask))
+        return mask
+
+    def _times(self, x: Tensor, rows: RowSet) -> Tensor:
+        with torch.set_grad_enabled(self.grad):
+            return x * self._mask(rows)
+
+    def _make(self) -> Tensor:
+        return self._times(self.of.whole(), RowSet(torch.arange(self.n), self.n))
+
+    def _rows(self, rows: RowSet) -> Tensor:
+        return self._times(self.of.at(rows), rows)
 
 
 class Joined(Node):

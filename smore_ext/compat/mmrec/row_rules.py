@@ -8,20 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smore_ext import ops
-from smore_ext.compat.mmrec.deferred import PRODUCTS, Deferred, Rule, Step
-from smore_ext.compat.mmrec.lazy import Lazy
+from smore_ext.compat.mmrec.deferred import PRODUCTS, Deferred, PutOff, Rule, Step
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.row_nodes import MeanOfLayers
+from smore_ext.compat.mmrec.row_nodes import Dropped, MeanOfLayers, Node
 from smore_ext.compat.mmrec.unit_rows import of_rows, unit_rows
 
 ALL = slice(None)
 
 
-class Stack(Lazy):
-    """`torch.stack(parts)`, of which mostly the mean over parts is wanted."""
+class Stack(PutOff):
+    """`torch.stack(parts)`, of which mostly the mean over parts is wanted. What a part is later does not show in it."""
 
-    parts: list[Any]
+    nodes: list[Node]
     along: int
     step: Step
 
@@ -31,12 +29,18 @@ class Stack(Lazy):
         shape.insert(along, len(parts))
         live = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
         stack = cls._of(tuple(shape), parts[0], live)
-        stack.step, stack.parts, stack.along = step, parts, along
+        stack.step, stack.nodes, stack.along = step, [step.node_of(part) for part in parts], along
+        step.made(stack)
         return stack
 
+    def forget(self) -> None:
+        self.nodes = []
+
     def _make(self) -> Tensor:
-        parts = [part.dense() if isinstance(part, Lazy) else part for part in self.parts]
-        return torch.cat([part.unsqueeze(self.along) for part in parts], dim=self.along)
+        for node in self.nodes:
+            self.step.needed(node)
+        with torch._C.DisableTorchFunction():
+            return torch.stack([node.whole() for node in self.nodes], dim=self.along)
 
 
 def _over_parts(mean: bool) -> Callable[..., Any]:
@@ -44,10 +48,12 @@ def _over_parts(mean: bool) -> Callable[..., Any]:
         dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
         if more or keepdim or type(dim) is not int or dim % stack.ndim != stack.along or not stack.step.open:
             return NotImplemented
-        layers = MeanOfLayers.of_parts([stack.step.node_of(part) for part in stack.parts]) if mean else None
+        if stack._dense is not None:
+            return NotImplemented
+        layers = MeanOfLayers.of_parts(stack.nodes) if mean else None
         if layers is not None:
             return stack.step.put(layers)
-        return _applied(stack.step, _mean if mean else _sum, tuple(stack.parts), {})
+        return stack.step.apply(stack.nodes[0].n, _mean if mean else _sum, tuple(stack.nodes), {})
 
     return rule
 
@@ -136,16 +142,18 @@ def _product(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     others += kwargs.values()
     if not (isinstance(left, Deferred) or is_matrix(left)) or left.ndim != 2:
         return NotImplemented
-    if any(v is not None and not _is_plain(v) for v in others):
+    if any(v is not None and not (_is_plain(v) and v.ndim <= 2) for v in others):
         return NotImplemented
     return step.apply(left.shape[0], func, (step.node_of(left), *args[1:]), kwargs)
 
 
 def _cat(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     parts, dim = args[0], args[1] if len(args) == 2 else kwargs.get("dim", 0)
-    if len(args) + len(kwargs) > 2 or not isinstance(parts, list | tuple) or type(dim) is not int or not parts:
+    if kwargs.keys() - {"dim"} or len(args) > 2 or not isinstance(parts, list | tuple) or not parts:
         return NotImplemented
     if any(not (isinstance(part, Deferred) or is_matrix(part)) for part in parts):
+        return NotImplemented
+    if type(dim) is not int or not -parts[0].ndim <= dim < parts[0].ndim:
         return NotImplemented
     if dim % parts[0].ndim:
         return _applied(step, func, (list(parts), dim), {})
@@ -159,7 +167,9 @@ def _cat(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def _stack(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     parts, dim = args[0], args[1] if len(args) == 2 else kwargs.get("dim", 0)
-    if len(args) + len(kwargs) > 2 or not isinstance(parts, list | tuple) or dim not in (0, 1) or len(parts) < 2:
+    if kwargs.keys() - {"dim"} or len(args) > 2 or not isinstance(parts, list | tuple) or len(parts) < 2:
+        return NotImplemented
+    if type(dim) is not int or dim not in (0, 1):
         return NotImplemented
     if any(not (isinstance(part, Deferred) or is_matrix(part)) for part in parts):
         return NotImplemented
@@ -188,11 +198,13 @@ def _dropout(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     x, p = named.get("input"), named.get("p", 0.5)
     if not isinstance(x, Deferred) or named.get("inplace") or not isinstance(p, int | float):
         return NotImplemented
+    if "train" in named or named.get("training", True) not in (True, False):
+        return NotImplemented  # torch.dropout, by name
     if named.get("training", True) is False or p == 0:
         return _shared(x, _applied(step, func, args, kwargs))
     if x.ndim != 2 or "dropout" not in step.own or not 0 < p < 1:
         return NotImplemented
-    return _applied(step, ops.dropout, (x, p, int(torch.randint(1 << 62, ()).item())), {})
+    return step.put(Dropped(x.node, float(p), int(torch.randint(1 << 62, ()).item())))
 
 
 def _split(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -265,7 +277,7 @@ def _in_place(function: Any) -> Rule:
 
     def rule(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         a = args[0]
-        if not isinstance(a, Deferred) or a.shared or a._dense is not None:
+        if not isinstance(a, Deferred) or a.shared or a._dense is not None or not torch.is_grad_enabled():
             return NotImplemented
         new = _applied(step, function, args, kwargs)
         if new is NotImplemented or new.shape != a.shape or new.dtype != a.dtype:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
@@ -37,6 +38,12 @@ class Rows:
         self.report, self.swaps, self.pieces = report, swaps, pieces
         self._known: weakref.WeakKeyDictionary[nn.Module, set[int] | None] = weakref.WeakKeyDictionary()
         self._trying = False
+        original = torch.autograd.Function.apply
+
+        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:  # asks no subclass of tensors what it stands for
+            return original.__func__(cls, *tree_map(formed, args), **tree_map(formed, kwargs))  # type: ignore[attr-defined]
+
+        swaps.set(torch.autograd.Function, "apply", classmethod(apply))
 
     def visit(self, module: ModuleType) -> None:
         for cls in classes_of(module):
@@ -86,9 +93,12 @@ class Rows:
             return value
 
         try:
-            with undisturbed(), _as_before(model), _without_dropout(), _plain_tables(model):
+            with undisturbed(), _as_before(model) as before, _without_dropout(), _plain_tables(model):
                 state = torch.get_rng_state()
-                theirs, ours = _outcome(model, run, state), _outcome(model, by_rows, state)
+                theirs = _outcome(model, run, state)
+                before.restore()
+                ours = _outcome(model, by_rows, state)
+                before.restore()
                 if _differ(theirs, ours, [TOLERANCE] * len(theirs)):  # by more than rounding moves the tree's own?
                     with _rounded(model):
                         moved = _outcome(model, run, state)
@@ -123,20 +133,39 @@ def _differ(theirs: list[Tensor], ours: list[Tensor], allowed: list[float]) -> s
     return None
 
 
+class _Before:
+    """What a pass may change in a model: attributes, and the values of its parameters, buffers and other tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.owners: list[tuple[Any, dict[str, Any]]] = []
+        for module in model.modules():
+            self.owners.append((vars(module), {name: _shallow(value) for name, value in vars(module).items()}))
+        held = [value for _, names in self.owners for value in names.values() if type(value) is Tensor]
+        tensors = {id(t): t for t in (*model.parameters(), *model.buffers(), *held)}
+        self.tensors = [(t, t.detach().clone()) for t in tensors.values() if t.layout == torch.strided]
+
+    def restore(self) -> None:
+        for names, before in self.owners:
+            names.clear()
+            names.update({name: _shallow(value) for name, value in before.items()})
+        changed = [(t, value) for t, value in self.tensors if not torch.equal(t, value)]
+        with torch.no_grad(), _unsafe_preserve_version_counter(tuple(t for t, _ in changed)):
+            for tensor, value in changed:
+                tensor.detach().copy_(value)
+
+
+def _shallow(value: Any) -> Any:
+    """Containers that are written into are copied: those of a module's parameters and buffers too."""
+    return type(value)(value) if type(value) in (dict, list, set) else value
+
+
 @contextmanager
-def _as_before(model: nn.Module) -> Iterator[None]:
-    """What a pass leaves in a model: attributes and buffers."""
-    attributes = [(m, dict(vars(m))) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers() if b.layout == torch.strided]
+def _as_before(model: nn.Module) -> Iterator[_Before]:
+    before = _Before(model)
     try:
-        yield
+        yield before
     finally:
-        for module, names in attributes:
-            vars(module).clear()
-            vars(module).update(names)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        before.restore()
 
 
 @contextmanager
@@ -177,12 +206,12 @@ def _rounded(model: nn.Module) -> Iterator[None]:
     before = [p.detach().clone() for p in params]
     draws = torch.Generator(device="cpu").manual_seed(1)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _unsafe_preserve_version_counter(tuple(params)):
             for p in params:
                 signs = torch.randint(2, p.shape, generator=draws).to(p.device, p.dtype) * 2 - 1
                 p.mul_(1 + signs * torch.finfo(torch.float32).eps)
         yield
     finally:
-        with torch.no_grad():
+        with torch.no_grad(), _unsafe_preserve_version_counter(tuple(params)):
             for p, value in zip(params, before, strict=True):
                 p.copy_(value)

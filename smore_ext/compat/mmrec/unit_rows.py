@@ -14,29 +14,31 @@ from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import differs
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
+from smore_ext.ops.modes import is_plain
 
 _normalize = F.normalize
 
 
 class _UnitRows(torch.autograd.Function):
-    """y = x / max(|x|, eps); its gradient is (g - y (y g)) / |x|, or g / eps where eps is larger."""
+    """x / max(|x|, eps); its gradient is (g - x (x g) / |x|^2) / |x|, or g / eps where eps is larger. The result is not
+    kept: like torch's it may be written into."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        y = x / length.clamp_min(eps)
-        ctx.save_for_backward(x, y, length)
+        ctx.save_for_backward(x, length)
         ctx.eps = eps
-        return y
+        return x / length.clamp_min(eps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, y, length = ctx.saved_tensors
+        x, length = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
             (of_x,) = torch.autograd.grad(_normalize(x, eps=ctx.eps), x, grad, create_graph=True)
             return of_x, None
-        along = torch.linalg.vecdot(grad, y).unsqueeze(1).masked_fill_(length < ctx.eps, 0.0)
-        return torch.addcmul(grad, y, along, value=-1.0).div_(length.clamp_min(ctx.eps)), None
+        divisor = length.clamp_min(ctx.eps)
+        along = (torch.linalg.vecdot(grad, x).unsqueeze(1) / divisor / divisor).masked_fill_(length < ctx.eps, 0.0)
+        return torch.addcmul(grad, x, along, value=-1.0).div_(divisor), None
 
 
 def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
@@ -63,7 +65,9 @@ class UnitRows:
         @functools.wraps(original)
         def normalize(input: Any, *args: Any, **kwargs: Any) -> Any:
             takes = is_matrix(input) and input.requires_grad and torch.is_grad_enabled() and not in_step()
-            if not takes or torch.compiler.is_compiling() or not of_rows(input, *args, **kwargs):
+            if not takes or torch.compiler.is_compiling() or not is_plain(input):
+                return original(input, *args, **kwargs)
+            if not of_rows(input, *args, **kwargs):
                 return original(input, *args, **kwargs)
             return unit_rows(input, args[2] if len(args) > 2 else kwargs.get("eps", 1e-12))
 
