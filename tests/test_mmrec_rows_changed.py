@@ -112,7 +112,8 @@ def test_an_index_and_small_tensors_that_are_written_into() -> None:
     def loss(x: Tensor, y: Tensor) -> Tensor:
         index, scale, bank = INDEX.clone() % 40, torch.ones(D).double(), y.detach().clone()
         h = x + scale
-        u = h[index]
+        with torch.no_grad():
+            u = h[index]
         index += 7
         similar = h + bank
         scale += 2
