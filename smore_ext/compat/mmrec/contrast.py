@@ -121,10 +121,10 @@ class Against:
 def _against(
     model: Any, attribute: str, reduction: Reduction, x: Tensor, y: Tensor, keys: Tensor, counts: Tensor | None = None
 ) -> Tensor:
-    temperature = float(getattr(model, attribute))
+    tau = float(getattr(model, attribute))
     if counts is None:
-        return ops.info_nce(x, y, temperature, keys, reduction)
-    total = (ops.info_nce(x, y, temperature, keys, "none") * counts).sum()
+        return ops.info_nce(x, y, tau, keys, reduction)
+    total = (ops.info_nce(x, y, tau, keys, "none") * counts).sum()
     return total if reduction == "sum" else total / counts.sum()
 
 
