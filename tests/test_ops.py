@@ -163,6 +163,13 @@ def test_info_nce_of_counts_names_the_row(device: torch.device) -> None:
             ops.info_nce(x, x, 0.2, counts=torch.tensor([1, 0, -1]))
 
 
+def test_info_nce_of_one_pair_that_comes_several_times() -> None:
+    x, y = torch.rand(2, 1, 5, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(
+        ops.info_nce(x, y, 0.5, counts=torch.tensor([7])), torch.tensor(7.0, dtype=torch.float64).log()
+    )
+
+
 def test_info_nce_of_counts_composed_is_that_of_the_kernel() -> None:
     """What a GPU computes, on the CPU."""
     g = torch.Generator().manual_seed(0)

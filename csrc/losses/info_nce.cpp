@@ -99,26 +99,59 @@ Tensor info_nce_rows(const Tensor& x, const Tensor& y, const std::optional<Tenso
   return row_logsumexp_op::call(scaled, keys ? Normalised::apply(*keys) : v) - (scaled * v).sum(1);
 }
 
-// Each key weighs as often as it occurs: the logarithm of that is one more column of a product.
-std::tuple<Tensor, Tensor> info_nce_counted_composed(const Tensor& x, const Tensor& y, const Tensor& counts,
-                                                     double temperature) {
-  check_info_nce_counted("info_nce", x, y, counts, temperature);
-  const Tensor u = Normalised::apply(x) / temperature, v = Normalised::apply(y);
-  const Tensor often = counts.to(x.scalar_type()), weight = often.unsqueeze(1);
-  const Tensor lse = row_logsumexp_op::call(at::cat({u, at::ones_like(weight)}, 1), at::cat({v, weight.log()}, 1));
-  const Tensor total = (often * (lse - (u * v).sum(1))).sum();
-  return {total / often.sum().clamp_min(1), lse.detach()};
-}
-
 std::tuple<Tensor, Tensor> info_nce_counted_autograd(const Tensor& x, const Tensor& y, const Tensor& counts,
                                                      double temperature) {
   check_info_nce_counted("info_nce", x, y, counts, temperature);
-  if (x.device().is_cuda()) return info_nce_counted_composed(x, y, counts, temperature);
   const variable_list outputs = InfoNceCounted::apply(x, y, counts, temperature);
   return {outputs[0], outputs[1]};
 }
 
+// What both directions of the composed op are made of: unit rows, and the sides of a product whose last column is the
+// logarithm of how often a key occurs.
+struct Counted {
+  Tensor often, u, v, x_norm, y_norm, left, right;
+
+  Counted(const Tensor& x, const Tensor& y, const Tensor& counts, double temperature)
+      : often(counts.to(x.scalar_type())), x_norm(length(x)), y_norm(length(y)) {
+    u = x / x_norm.clamp_min(Normalised::kShortest);
+    v = y / y_norm.clamp_min(Normalised::kShortest);
+    left = at::cat({u / temperature, at::ones_like(x_norm)}, 1);
+    right = at::cat({v, often.unsqueeze(1).log()}, 1);
+  }
+
+  static Tensor length(const Tensor& x) { return at::linalg_vector_norm(x, 2, at::IntArrayRef{1}, true); }
+
+  // (g - (g . u) u) / |x|, as Normalised has it.
+  static Tensor back(const Tensor& g, const Tensor& unit, const Tensor& norm) {
+    const Tensor along = (g * unit).sum(1, true).masked_fill(norm < Normalised::kShortest, 0);
+    return at::addcmul(g, along, unit, -1) / norm.clamp_min(Normalised::kShortest);
+  }
+};
+
 }  // namespace
+
+std::tuple<Tensor, Tensor> info_nce_counted_composed(const Tensor& x, const Tensor& y, const Tensor& counts,
+                                                     double temperature) {
+  check_info_nce_counted("info_nce", x, y, counts, temperature);
+  const Counted of(x, y, counts, temperature);
+  const Tensor lse = row_logsumexp_op::call(of.left, of.right);
+  const Tensor total = (of.often * (lse - (of.u * of.v).sum(1) / temperature)).sum();
+  return {total / of.often.sum().clamp_min(1), lse};
+}
+
+std::tuple<Tensor, Tensor> info_nce_backward_counted_composed(const Tensor& grad, const Tensor& x, const Tensor& y,
+                                                              const Tensor& counts, const Tensor& log_sum,
+                                                              double temperature) {
+  check_info_nce_backward(grad, x, y, log_sum, temperature);
+  check_info_nce_counted("info_nce_backward", x, y, counts, temperature);
+  const Counted of(x, y, counts, temperature);
+  const Tensor each = of.often * (grad / of.often.sum().clamp_min(1)), weight = each.unsqueeze(1) / temperature;
+  const auto [of_left, of_right] = row_logsumexp_backward_op::call(each, of.left, of.right, log_sum);
+  const int64_t d = x.size(1);
+  const Tensor of_u = of_left.narrow(1, 0, d) / temperature - weight * of.v;
+  const Tensor of_v = of_right.narrow(1, 0, d) - weight * of.u;
+  return {Counted::back(of_u, of.u, of.x_norm), Counted::back(of_v, of.v, of.y_norm)};
+}
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
   m.def("info_nce(Tensor x, Tensor y, float temperature) -> (Tensor, Tensor)");
@@ -138,7 +171,5 @@ TORCH_LIBRARY_IMPL(smore_ext, Autograd, m) {
   m.impl("info_nce_backward", torch::autograd::autogradNotImplementedFallback());
   m.impl("info_nce_backward.counted", torch::autograd::autogradNotImplementedFallback());
 }
-
-TORCH_LIBRARY_IMPL(smore_ext, CUDA, m) { info_nce_counted_op::bind(m, &info_nce_counted_composed); }
 
 }  // namespace smore

@@ -34,6 +34,13 @@ SMORE_OVERLOAD(info_nce_backward, counted,
                                                   const at::Tensor& counts, const at::Tensor& log_sum,
                                                   double temperature));
 
+// Both directions of info_nce.counted by torch's ops and row_logsumexp: what a GPU computes.
+std::tuple<at::Tensor, at::Tensor> info_nce_counted_composed(const at::Tensor& x, const at::Tensor& y,
+                                                             const at::Tensor& counts, double temperature);
+std::tuple<at::Tensor, at::Tensor> info_nce_backward_counted_composed(const at::Tensor& grad, const at::Tensor& x,
+                                                                      const at::Tensor& y, const at::Tensor& counts,
+                                                                      const at::Tensor& log_sum, double temperature);
+
 inline void check_info_nce_sides(const char* op, const at::Tensor& x, const at::Tensor& y) {
   check_floating(op, "x", x);
   check_dim(op, "x", x, 2);

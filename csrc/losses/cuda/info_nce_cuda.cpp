@@ -60,6 +60,8 @@ std::tuple<Tensor, Tensor> info_nce_backward_cuda(const Tensor& grad, const Tens
 TORCH_LIBRARY_IMPL(smore_ext, CUDA, m) {
   info_nce_op::bind(m, &info_nce_cuda);
   info_nce_backward_op::bind(m, &info_nce_backward_cuda);
+  info_nce_counted_op::bind(m, &info_nce_counted_composed);
+  info_nce_backward_counted_op::bind(m, &info_nce_backward_counted_composed);
 }
 
 }  // namespace smore
