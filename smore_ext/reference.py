@@ -322,11 +322,14 @@ def info_nce(
     Without keys w = v. reduction: "mean", "sum", or "none" for the terms of the rows [B]. counts: of rows that are
     repeated so often [B].
     """
-    if counts is not None:
-        x, y = x.repeat_interleave(counts, dim=0), y.repeat_interleave(counts, dim=0)
     if isinstance(temperature, Tensor):
         temperature = temperature.reshape(())
     u, v = F.normalize(x, dim=1), F.normalize(y, dim=1)  # [B, d]
+    if counts is not None:
+        often = counts.to(x.dtype)
+        scores = u @ v.T / temperature  # [B, B]
+        rows = often * ((scores + often.log()).logsumexp(dim=1) - scores.diagonal())
+        return rows.sum() / often.sum().clamp_min(1)
     if keys is None:
         scores = u @ v.T / temperature  # [B, B]
         rows = scores.logsumexp(dim=1) - scores.diagonal()

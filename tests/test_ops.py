@@ -163,6 +163,15 @@ def test_info_nce_of_counts_names_the_row(device: torch.device) -> None:
             ops.info_nce(x, x, 0.2, counts=torch.tensor([1, 0, -1]))
 
 
+def test_info_nce_of_counts_is_that_of_rows_repeated() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 20, 7, generator=g).double()
+    counts = torch.randint(1, 5, (20,), generator=g)
+    repeated = [t.repeat_interleave(counts, dim=0) for t in (x, y)]
+    for module in (ops, reference):
+        torch.testing.assert_close(module.info_nce(x, y, 0.3, counts=counts), module.info_nce(*repeated, 0.3))
+
+
 def test_info_nce_of_one_pair_that_comes_several_times() -> None:
     x, y = torch.rand(2, 1, 5, generator=torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(
