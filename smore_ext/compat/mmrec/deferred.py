@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.row_nodes import Applied, Given, Joined, Node, Piece, Request, Spread, origin
+from smore_ext.compat.mmrec.row_nodes import Applied, Given, Node, Request, Spread, origin
 from smore_ext.ops.modes import is_plain
 
 Rule = Callable[["Step", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -179,12 +179,6 @@ class Step(TorchFunctionMode):
         except (TypeError, ValueError, RuntimeError, IndexError):
             return NotImplemented  # torch says what is wrong
 
-    def join(self, parts: list[Node]) -> Deferred:
-        return self.put(Joined(parts))
-
-    def piece(self, of: Node, start: int, n: int) -> Deferred:
-        return self.put(Piece(of, start, n))
-
     def spread(self, left: Tensor, x: Tensor) -> Deferred:
         """A sparse matrix times x, of which all rows are needed then: the next pass makes them at once."""
         of = self.node_of(x)
@@ -292,11 +286,7 @@ def above(node: Node) -> set[Node]:
         if one in found or one.made or (isinstance(one, Spread) and one is not node):
             continue
         found.add(one)
-        parts: list[Any] = []
-        if isinstance(one, Applied):
-            tree_map(parts.append, (one.args, one.kwargs))
-        parts += one.parts if isinstance(one, Joined) else [one.of] if isinstance(one, Piece) else []
-        left += [part for part in parts if isinstance(part, Node)]
+        left += one.made_of()
     return found
 
 

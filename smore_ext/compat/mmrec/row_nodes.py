@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,13 +33,12 @@ class RowSet:
         self._place: Tensor | None = None
         self._others: dict[tuple[int, int], RowSet] = {}
 
-    def places(self, rows: Tensor) -> Tensor | None:
-        """Where in the set these stand, or None if one does not."""
+    def places(self, rows: Tensor) -> Tensor:
+        """Where in the set these stand; -1 for those that do not."""
         if self._place is None:
             self._place = torch.full((self.n,), -1)
             self._place[self.rows] = torch.arange(self.rows.shape[0])
-        found = self._place[rows]
-        return None if bool((found < 0).any()) else found
+        return self._place[rows]
 
     def within(self, start: int, n: int) -> RowSet:
         """Those that lie in a piece of the matrix, as rows of it; of a whole that has it as a piece if start < 0."""
@@ -68,6 +67,9 @@ class Node:
     def _rows(self, rows: RowSet) -> Tensor:
         raise NotImplementedError
 
+    def made_of(self) -> list[Node]:
+        return []
+
     @property
     def made(self) -> bool:
         return self._whole is not None
@@ -90,7 +92,8 @@ class Node:
         """whole()[index]; all that wait for rows of this node are answered together."""
         with _plainly():
             for known, value in self._known if self._whole is None else ():
-                if (places := known.places(index)) is not None:
+                places = known.places(index)
+                if bool((places >= 0).all()):
                     return gathered(value, places)
             found = (ref() for ref in self.waiting)
             requests, self.waiting = [r for r in found if r is not None and r.value is None], []
@@ -101,9 +104,7 @@ class Node:
             if self._whole is None:
                 rows = RowSet(torch.unique(together), self.n)
                 if rows.rows.shape[0] <= _MOST * self.n:
-                    places = rows.places(together)
-                    assert places is not None
-                    values = gathered(self.at(rows), places)
+                    values = gathered(self.at(rows), rows.places(together))
                 else:
                     values = gathered(self.whole(), together)
             else:
@@ -156,6 +157,11 @@ class Applied(Node):
             tree_map(lambda v: found.append(v.live if isinstance(v, Node) else _requires(v)), (args, kwargs))
             super().__init__(n, sample.detach(), self.grad and any(found) and sample.is_floating_point())
 
+    def made_of(self) -> list[Node]:
+        found: list[Any] = []
+        tree_map(found.append, (self.args, self.kwargs))
+        return [value for value in found if isinstance(value, Node)]
+
     def _call(self, of: Callable[[Node], Tensor]) -> Tensor:
         def value(v: Any) -> Any:
             return of(v) if isinstance(v, Node) else v
@@ -181,14 +187,15 @@ class Dropped(Node):
         self._drawn: list[tuple[RowSet, Tensor]] = []
         self._count = 0
 
+    def made_of(self) -> list[Node]:
+        return [self.of]
+
     def _mask(self, rows: RowSet) -> Tensor:
         ones = torch.ones(rows.rows.shape[0], *self.sample.shape[1:], dtype=self.sample.dtype)
         mask = ops.dropout(ones, self.p, self.seed, self._count)
         self._count += mask.numel()
         for known, drawn in self._drawn:
-            known.places(rows.rows[:0])  # makes its table of places
-            assert known._place is not None
-            place = known._place[rows.rows]
+            place = known.places(rows.rows)
             there = (place >= 0).nonzero().squeeze(1)
             mask[there] = drawn[place[there]]
         self._drawn.append((rows, mask))
@@ -212,6 +219,9 @@ class Joined(Node):
         super().__init__(sum(part.n for part in parts), parts[0].sample, any(part.live for part in parts))
         self.parts = parts
 
+    def made_of(self) -> list[Node]:
+        return self.parts
+
     def _make(self) -> Tensor:
         return torch.cat([part.whole() for part in self.parts])
 
@@ -231,6 +241,9 @@ class Piece(Node):
     def __init__(self, of: Node, start: int, n: int) -> None:
         super().__init__(n, of.sample, of.live)
         self.of, self.start = of, start
+
+    def made_of(self) -> list[Node]:
+        return [self.of]
 
     def _make(self) -> Tensor:
         return self.of.whole()[self.start : self.start + self.n]
@@ -275,18 +288,13 @@ class MeanOfLayers(Spread):
         return ops.propagate(self.left, self.of.whole(), self.n_layers)
 
 
-class Place(NamedTuple):
-    node: Node
-    start: int
-
-
-def origin(node: Node) -> Place:
+def origin(node: Node) -> tuple[Node, int]:
     """The node whose piece this is, and where in it."""
     start = 0
     while isinstance(node, Piece):
         start += node.start
         node = node.of
-    return Place(node, start)
+    return node, start
 
 
 def gathered(x: Tensor, index: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smore_ext.compat.mmrec.deferred import PRODUCTS, Deferred, PutOff, Rule, Step
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.row_nodes import Dropped, MeanOfLayers, Node
+from smore_ext.compat.mmrec.row_nodes import Dropped, Joined, MeanOfLayers, Node, Piece
 from smore_ext.compat.mmrec.unit_rows import of_rows, unit_rows
 
 ALL = slice(None)
@@ -109,7 +109,7 @@ def _is_plain(value: Any) -> bool:
     return type(value) in (Tensor, torch.nn.Parameter) and value.layout == torch.strided
 
 
-def elementwise(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _elementwise(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return NotImplemented if kwargs.get("inplace") else _applied(step, func, args, kwargs)
 
 
@@ -162,7 +162,7 @@ def _cat(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return NotImplemented
     if min(part.shape[0] for part in parts) < 2:  # a node has two rows to try functions on
         return NotImplemented
-    return step.join([step.node_of(part) for part in parts])
+    return step.put(Joined([step.node_of(part) for part in parts]))
 
 
 def _stack(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -219,7 +219,7 @@ def _split(step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def _piece(step: Step, of: Tensor, start: int, n: int) -> Deferred:
-    return _shared(of, step.piece(step.node_of(of), start, n))
+    return _shared(of, step.put(Piece(step.node_of(of), start, n)))
 
 
 def _shared(of: Any, view: Any) -> Any:
@@ -295,7 +295,7 @@ _ELEMENTWISE = (
 )
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), elementwise),
+    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(("softmax", "log_softmax", "sum", "mean", "logsumexp"), _along(1, None)),
     "normalize": _normalize,
     "norm": _along(2, None),
