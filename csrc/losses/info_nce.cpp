@@ -61,26 +61,31 @@ struct InfoNceCounted : torch::autograd::Function<InfoNceCounted> {
   }
 };
 
+constexpr double kShortest = 1e-12;  // a row shorter than that is divided by it
+
+Tensor lengths(const Tensor& rows) { return at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, true); }
+
+// Back through u = x / max(|x|, kShortest): (g - (g . u) u) / |x|; a shorter row was divided by a constant.
+Tensor through_lengths(const Tensor& g, const Tensor& unit, const Tensor& norm) {
+  const Tensor along = (g * unit).sum(1, true).masked_fill(norm < kShortest, 0);
+  return at::addcmul(g, along, unit, -1) / norm.clamp_min(kShortest);
+}
+
 // Rows of length one, as the fused op divides them. Copied first, for torch sums in the order of the memory. By hand,
 // as torch's own backward holds three more tables of the rows' size.
 struct Normalised : torch::autograd::Function<Normalised> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Tensor rows = x.contiguous(), norm = at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, true);
+    const Tensor rows = x.contiguous(), norm = lengths(rows);
     Tensor unit = rows / norm.clamp_min(kShortest);
     ctx->save_for_backward({unit, norm});
     return unit;
   }
 
-  // (g - (g . u) u) / |x|; a row shorter than kShortest was divided by a constant.
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &g = grads[0], &unit = saved[0], &norm = saved[1];
-    const Tensor along = (g * unit).sum(1, true).masked_fill(norm < kShortest, 0);
-    return {at::addcmul(g, along, unit, -1) / norm.clamp_min(kShortest)};
+    return {through_lengths(grads[0], saved[0], saved[1])};
   }
-
-  static constexpr double kShortest = 1e-12;
 };
 
 // 1 / temperature for each of n rows, [n, 1]. Expanded twice, so that the gradient is summed up in two steps, too short
@@ -112,19 +117,11 @@ struct Counted {
   Tensor often, u, v, x_norm, y_norm, left, right;
 
   Counted(const Tensor& x, const Tensor& y, const Tensor& counts, double temperature)
-      : often(counts.to(x.scalar_type())), x_norm(length(x)), y_norm(length(y)) {
-    u = x / x_norm.clamp_min(Normalised::kShortest);
-    v = y / y_norm.clamp_min(Normalised::kShortest);
+      : often(counts.to(x.scalar_type())), x_norm(lengths(x)), y_norm(lengths(y)) {
+    u = x / x_norm.clamp_min(kShortest);
+    v = y / y_norm.clamp_min(kShortest);
     left = at::cat({u / temperature, at::ones_like(x_norm)}, 1);
     right = at::cat({v, often.unsqueeze(1).log()}, 1);
-  }
-
-  static Tensor length(const Tensor& x) { return at::linalg_vector_norm(x, 2, at::IntArrayRef{1}, true); }
-
-  // (g - (g . u) u) / |x|, as Normalised has it.
-  static Tensor back(const Tensor& g, const Tensor& unit, const Tensor& norm) {
-    const Tensor along = (g * unit).sum(1, true).masked_fill(norm < Normalised::kShortest, 0);
-    return at::addcmul(g, along, unit, -1) / norm.clamp_min(Normalised::kShortest);
   }
 };
 
@@ -150,7 +147,7 @@ std::tuple<Tensor, Tensor> info_nce_backward_counted_composed(const Tensor& grad
   const int64_t d = x.size(1);
   const Tensor of_u = of_left.narrow(1, 0, d) / temperature - weight * of.v;
   const Tensor of_v = of_right.narrow(1, 0, d) - weight * of.u;
-  return {Counted::back(of_u, of.u, of.x_norm), Counted::back(of_v, of.v, of.y_norm)};
+  return {through_lengths(of_u, of.u, of.x_norm), through_lengths(of_v, of.v, of.y_norm)};
 }
 
 TORCH_LIBRARY_FRAGMENT(smore_ext, m) {
