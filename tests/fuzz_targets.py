@@ -45,7 +45,20 @@ def _read_behind() -> str:
     return "same"
 
 
+def _ask_for_much(guarded: str) -> str:
+    guard_pages(guarded)
+    try:
+        torch.empty(2**33, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise Fault(f"refused: {error}") from error
+    finally:
+        guard_pages("off")
+    return "accepted"
+
+
 differs, crashes, hangs, reads_behind = map(_sixth, (_differ, _crash, _hang, _read_behind))
+asks_for_much = _sixth(lambda: _ask_for_much("off"))
+asks_for_much_guarded = _sixth(lambda: _ask_for_much("behind"))
 
 
 def error(rng: random.Random) -> Call:

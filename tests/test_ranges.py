@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from smore_ext import ops, reference
 from smore_ext.testing.checks import assert_within
@@ -97,3 +100,23 @@ def test_neighbours_of_very_small_and_large_float32_rows(size: float, device: to
     scaled = rows * (1.4013e-45 if size < 1e-40 else size / 20)
     assert torch.equal(ops.knn(scaled, 6)[1], ops.knn(rows, 6)[1])
     torch.testing.assert_close(ops.knn(scaled, 6)[0], ops.knn(rows, 6)[0])
+
+
+@pytest.mark.parametrize("modalities", [0, 2])
+def test_what_dropout_takes_is_zero_also_of_nan(modalities: int, device: torch.device) -> None:
+    g = torch.Generator().manual_seed(1)
+    shapes = [(8, 16 * (modalities + 1)), (modalities, 8, 16), (8, 16 * (modalities + 1))]
+    gates, attention, views = (torch.randn(shape, generator=g).to(device) for shape in shapes)
+    gates[3] = torch.nan
+
+    def outcome(namespace: Any) -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in (gates, attention, views)]
+        side = namespace.modality_preference(*leaves, 0.5, 1)
+        return [side.detach(), *torch.autograd.grad(side.sum(), leaves)]
+
+    sides, wanted = outcome(ops), outcome(reference)
+    assert 0 < int(wanted[0][3].isnan().sum()) and int(wanted[3][3].isfinite().sum()) > 0
+    for got, expected in zip(sides, wanted, strict=True):
+        sure = expected.isfinite()
+        torch.testing.assert_close(got[sure], expected[sure])
+    assert torch.equal(sides[0].isnan(), wanted[0].isnan())

@@ -31,9 +31,12 @@ class GuardPages final : public c10::Allocator {
     const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::size_t inside = (bytes + page - 1) / page * page;
     void* map = mmap(nullptr, inside + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    TORCH_CHECK(map != MAP_FAILED, "no guarded memory for ", bytes, " bytes");
     char* first = static_cast<char*>(map) + page;
-    TORCH_CHECK(map != MAP_FAILED && mprotect(first, inside, PROT_READ | PROT_WRITE) == 0, "no guarded memory for ",
-                bytes, " bytes");
+    if (mprotect(first, inside, PROT_READ | PROT_WRITE) != 0) {
+      munmap(map, inside + 2 * page);
+      TORCH_CHECK(false, "no guarded memory for ", bytes, " bytes");
+    }
     void* data = side == Guard::behind ? first + inside - bytes : first;
     const std::lock_guard<std::mutex> lock(mutex_);
     live_[data] = {map, inside + 2 * page};

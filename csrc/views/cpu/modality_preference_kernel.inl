@@ -87,7 +87,9 @@ void preference_at(const PreferenceForward<T>& job, T* factors, T* e, T* sum, Ra
     if (drops) fill_factors(of, r, factors);
     const auto gate = [&](int64_t m, int64_t i) {
       const Vec<T> s = sigmoid<T>(load_row(g + m * d, i, d, T(0)));
-      return drops ? s * load_row<T>(factors + m * d, i, d, T(0)) : s;
+      if (!drops) return s;
+      const Vec<T> factor = load_row<T>(factors + m * d, i, d, T(0));
+      return factor > Vec<T>{} ? s * factor : Vec<T>{};  // a dropped gate is 0, be it NaN
     };
     for (int64_t i = 0; i < d; i += W) store(sum + i, gate(M, i) * load_row(v + M * d, i, d, T(0)));
     for (int64_t m = 0; m < M; ++m) {
@@ -116,7 +118,11 @@ void preference_backward_at(const PreferenceBackward<T>& job, T* factors, T* e, 
       const Vec<T> G = load_row(job.grad + r * d, i, d, T(0)) * share;
       return drops ? G * load_row<T>(factors + m * d, i, d, T(0)) : G;
     };
-    const auto gate = [&](int64_t m, int64_t i) { return sigmoid<T>(load_row(of.gates + row + m * d, i, d, T(0))); };
+    const auto gate = [&](int64_t m, int64_t i) {
+      const Vec<T> s = sigmoid<T>(load_row(of.gates + row + m * d, i, d, T(0)));
+      if (!drops) return s;
+      return load_row<T>(factors + m * d, i, d, T(0)) > Vec<T>{} ? s : Vec<T>{};
+    };
     const auto view = [&](int64_t m, int64_t i) { return load_row(of.views + row + m * d, i, d, T(0)); };
     for (int64_t i = 0; i < d; i += W) {
       const Vec<T> G = incoming(M, i), s = gate(M, i);

@@ -62,7 +62,10 @@ struct Row {
   __device__ T factor(int64_t m, int64_t i) const {
     return of.dropout.threshold > 0 ? of.dropout.factor(place(m, i), offset) : T(1);
   }
-  __device__ T gate(int64_t m, int64_t i) const { return sigmoid(of.gates[place(m, i)]); }
+  // Before the factor is on it; a dropped one is 0, be it NaN.
+  __device__ T gate(int64_t m, int64_t i, T factor) const {
+    return factor > 0 ? sigmoid(of.gates[place(m, i)]) : T(0);
+  }
   __device__ T view(int64_t m, int64_t i) const { return of.views[place(m, i)]; }
 };
 
@@ -78,12 +81,16 @@ __global__ void __launch_bounds__(kThreads, 2) preference_kernel(const Preferenc
   if (r >= job.of.n) return;
   const Row<T> row = row_of(job.of, r);
   T* const side = job.side + r * d;  // each lane reads and writes its own elements only
-  for (int64_t i = lane; i < d; i += kWarp) side[i] = row.gate(M, i) * row.factor(M, i) * row.view(M, i);
+  for (int64_t i = lane; i < d; i += kWarp) {
+    const T factor = row.factor(M, i);
+    side[i] = row.gate(M, i, factor) * factor * row.view(M, i);
+  }
   for (int64_t m = 0; m < M; ++m) {
     const T* const logits = row.attention(m);
     const Softmax<T> weight = softmax_of(logits, d, lane);
     for (int64_t i = lane; i < d; i += kWarp) {
-      side[i] += row.gate(m, i) * row.factor(m, i) * weight(logits[i]) * row.view(m, i);
+      const T factor = row.factor(m, i);
+      side[i] += row.gate(m, i, factor) * factor * weight(logits[i]) * row.view(m, i);
     }
   }
   for (int64_t i = lane; i < d; i += kWarp) side[i] *= job.of.share();
@@ -98,7 +105,7 @@ __global__ void __launch_bounds__(kThreads, 2) preference_backward_kernel(const 
   const T* const grad = job.grad + r * d;
   const T share = job.of.share();
   for (int64_t i = lane; i < d; i += kWarp) {
-    const T G = grad[i] * share * row.factor(M, i), s = row.gate(M, i);
+    const T factor = row.factor(M, i), G = grad[i] * share * factor, s = row.gate(M, i, factor);
     job.grad_gates[row.place(M, i)] = G * row.view(M, i) * (s * (T(1) - s));
     job.grad_views[row.place(M, i)] = G * s;
   }
@@ -108,7 +115,8 @@ __global__ void __launch_bounds__(kThreads, 2) preference_backward_kernel(const 
     const Softmax<T> weight = softmax_of(logits, d, lane);
     T sum = 0;
     for (int64_t i = lane; i < d; i += kWarp) {
-      const T G = grad[i] * share * row.factor(m, i), s = row.gate(m, i), p = weight(logits[i]), v = row.view(m, i);
+      const T factor = row.factor(m, i), G = grad[i] * share * factor, s = row.gate(m, i, factor);
+      const T p = weight(logits[i]), v = row.view(m, i);
       const T along = G * s * v;  // gradient of the attention's weights
       sum += p * along;
       grad_logits[i] = along;  // until the row's mean is known

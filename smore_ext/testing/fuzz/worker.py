@@ -5,11 +5,14 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
 import sys
 import traceback
 from typing import Any
 
 from smore_ext.testing.fuzz.target import Fault, Target, generator_of, load_target
+
+MEMORY = 4 << 30  # bytes: a size that makes no sense is refused by the allocator, before the machine runs out of memory
 
 
 def attempt(target: Target, seed: int, number: int, announce: int | None = None) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def main() -> None:
     name, *numbers = sys.argv[1:]
     seed, first, end, results, announce = map(int, numbers)
     faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     target = load_target(name)
     for number in range(first, end):
         line = json.dumps({"number": number, **attempt(target, seed, number, announce)}) + "\n"
