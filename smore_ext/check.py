@@ -14,9 +14,9 @@ from smore_ext import runs
 from smore_ext.cli import run_command
 from smore_ext.console import make_console
 from smore_ext.data import ReadOptions, load_dataset
+from smore_ext.data.files import MISSING, TEXTS
 from smore_ext.data.options import Ids, Split
 from smore_ext.prepare.check import check_folder, words
-from smore_ext.prepare.folder import TEXTS
 
 PROG = "python -m smore_ext.check"
 
@@ -32,7 +32,9 @@ def command(folder: Path, ids: Ids, split: Split, json_file: Path | None) -> int
             f"{folder}: expected a folder of data, got {'a file' if folder.exists() else 'nothing there'}"
         )
     dataset = load_dataset(folder, options=ReadOptions(ids=ids, split=split, overlap="earliest"))
-    remarks = check_folder(dataset, folder / TEXTS)
+    files = {name: folder / f"{name}{MISSING}" for name in dataset.features}
+    filled = {name: path.read_text(encoding="utf-8").splitlines() for name, path in files.items() if path.is_file()}
+    remarks = check_folder(dataset, folder / TEXTS, filled)
     make_console().print(words(remarks), soft_wrap=True)
     if json_file is not None:
         runs.write_json(json_file, [asdict(remark) for remark in remarks])

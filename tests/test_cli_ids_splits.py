@@ -50,7 +50,8 @@ def test_raw_ids_come_back(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "split: leave_one_out, order time" in out and "columns separated by ','" in out
     result = json.loads((run / "result.json").read_text())
-    assert result["data"]["split"] == {"rule": "leave_one_out", "order": "time"} and result["data"]["ids"] == "raw"
+    assert result["data"]["split"] == {"rule": "leave_one_out", "order": "time", "seed": 0}
+    assert result["data"]["ids"] == "raw"
     kept = json.loads((run / "ids.json").read_text())
     data = load_dataset(raw, options=ReadOptions(ids="raw", split="leave_one_out"))
     assert kept == {"users": list(data.user_ids or ()), "items": list(data.item_ids or ())}

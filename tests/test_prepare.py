@@ -27,9 +27,9 @@ from dumps import (
 )
 
 from smore_ext.data import DatasetError
+from smore_ext.data.files import MANIFEST, TEXTS
 from smore_ext.data.missing import fill
 from smore_ext.prepare import Rules, encoders, prepare
-from smore_ext.prepare.folder import MANIFEST, TEXTS
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -24,9 +24,9 @@ from dumps import (
 
 from smore_ext import check, train
 from smore_ext.data import Dataset, DatasetError
+from smore_ext.data.files import TEXTS
 from smore_ext.prepare import Rules, check_folder, prepare
 from smore_ext.prepare.__main__ import main
-from smore_ext.prepare.folder import TEXTS
 
 # Bad input: one clear error, nothing left.
 
@@ -79,10 +79,11 @@ def test_bad_sources(name: str, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_mixed_ids_are_texts(tmp_path: Path) -> None:
-    lines = [json.dumps({"user_id": u, "item_id": i}) for u in ("a", 7, "007") for i in (1, "x", "01")]
-    (tmp_path / "x.jsonl").write_text("\n".join(lines) + "\n")
-    data = read(prepare(tmp_path / "x.jsonl", tmp_path / "x", Rules(k_core=1)).folder)
+def test_ids_of_a_table_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(
+        "user_id,item_id\n" + "".join(f"{u},{i}\n" for u in ("a", 7, "007") for i in (1, "x", "01"))
+    )
+    data = read(prepare(tmp_path / "x.csv", tmp_path / "x", Rules(k_core=1)).folder)
     assert data.user_ids == ("007", "7", "a") and data.item_ids == ("01", "1", "x")
 
 

@@ -18,10 +18,10 @@ from dumps import ITEMS, ROWS, TITLES, amazon_2023_csv, core, raw_pairs, read, r
 import smore_ext.prepare as package
 from smore_ext import check
 from smore_ext.data import DatasetError
+from smore_ext.data.files import TEXTS
 from smore_ext.prepare import Rules, database, json_lines, prepare
 from smore_ext.prepare.__main__ import main
 from smore_ext.prepare.database import Database
-from smore_ext.prepare.folder import TEXTS
 
 
 def written(path: Path, table: Sequence[dict[str, Any]]) -> Path:

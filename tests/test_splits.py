@@ -9,6 +9,7 @@ import pytest
 from data_folder import fails, pairs, write_features
 
 from smore_ext.data import Dataset, DatasetError, ReadOptions, load_dataset
+from smore_ext.data.splits import split_labels
 
 RNG = np.random.default_rng(0)
 TABLE = [
@@ -51,7 +52,49 @@ def test_random_by_user_follows_its_seed_alone(tmp_path: Path) -> None:
     counts = np.bincount([user for user, _, _ in TABLE], minlength=20)
     for split in (data.valid, data.test):
         got = np.bincount(split.users.numpy(), minlength=20)
-        np.testing.assert_array_equal(got, np.floor(counts * 0.2 + 0.5))
+        np.testing.assert_array_equal(
+            got, np.floor(counts * 0.4 / 2) if split is data.valid else np.ceil(np.floor(counts * 0.4) / 2)
+        )
+
+
+def test_the_counts_of_the_fields_folders(tmp_path: Path) -> None:
+    """Of n interactions 20 % rounded down are held out, the smaller half for validation; of fewer than ten, two."""
+    rows = [(n, item) for n in range(5, 60) for item in range(n)]
+    data = load(write(tmp_path / "toy", rows, "userID\titemID"), split="random")
+    for n in range(5, 60):
+        held = n // 5 if n >= 10 else 2
+        got = [int((split.users == n).sum()) for split in (data.train, data.valid, data.test)]
+        assert got == [n - held, held // 2, held - held // 2]
+
+
+@pytest.mark.parametrize("name", ["baby", "clothing"])
+def test_every_user_of_real_folders_has_as_many_held_out(name: str, shared_data: Path) -> None:
+    data = load_dataset(shared_data / name)
+    sizes = [np.bincount(split.users.numpy(), minlength=data.n_users) for split in (data.train, data.valid, data.test)]
+    users = np.repeat(np.arange(data.n_users), sum(sizes))
+    labels = split_labels(users, None, ReadOptions(split="random"))
+    for label, wanted in enumerate(sizes):
+        np.testing.assert_array_equal(np.bincount(users[labels == label], minlength=data.n_users), wanted)
+
+
+@pytest.mark.parametrize("rule", ["leave_one_out", "user_time"])
+def test_equal_times_favour_no_item(tmp_path: Path, rule: str) -> None:
+    """As whole days are: a table ordered by item must not give a user's last items away."""
+    rows = [(user, item, 86_400 * (item % 2)) for user in range(400) for item in range(20)]
+    data = load(write(tmp_path / "toy", rows), split=rule)
+    held = np.array([item for part in parts(data)[1:] for _, item in part])
+    assert set(held % 2) == {1}  # the later day
+    assert abs(held.mean() - 10) < 1  # of 1, 3, ... 19, whose deviation is 5.7; the last of all would be 18 and more
+    assert data.fingerprint != load(tmp_path / "toy", split=rule, split_seed=1).fingerprint
+
+
+def test_two_moments_divide_what_is_of_one_day(tmp_path: Path) -> None:
+    rows = [(user, item, 86_400 * (item // 4)) for user in range(30) for item in range(22)]
+    data = load(write(tmp_path / "toy", rows), split="time")
+    train, valid, test = ({item // 4 for _, item in part} for part in parts(data))
+    assert (train, valid, test) == ({0, 1, 2, 3}, {4}, {5})
+    alike = load(write(tmp_path / "one", [(*row[:2], 5) for row in rows]), split="time")
+    assert [len(part) for part in parts(alike)] == [len(rows), 0, 0]
 
 
 def test_by_time_the_latest_are_held_out(tmp_path: Path) -> None:
@@ -65,7 +108,7 @@ def test_by_time_the_latest_are_held_out(tmp_path: Path) -> None:
     for user in range(20):
         train, valid, test = ([moment[pair] for pair in part if pair[0] == user] for part in parts(data))
         assert max(train) < min(valid) and max(valid) < min(test)
-    assert data.split == {"rule": "user_time", "ratios": [0.8, 0.1, 0.1]}
+    assert data.split == {"rule": "user_time", "ratios": [0.8, 0.1, 0.1], "seed": 0}
 
 
 def test_leave_one_out(tmp_path: Path) -> None:
@@ -74,7 +117,7 @@ def test_leave_one_out(tmp_path: Path) -> None:
         times = {(user, item): time for who, item, time in TABLE if who == user}
         last = sorted(times, key=times.__getitem__)[-2:]
         assert [[pair for pair in part if pair[0] == user] for part in parts(data)[1:]] == [[last[0]], [last[1]]]
-    assert data.split == {"rule": "leave_one_out", "order": "time"}
+    assert data.split == {"rule": "leave_one_out", "order": "time", "seed": 0}
     folder = write(tmp_path / "untimed", [row[:2] for row in TABLE], "userID\titemID")
     first, other = load(folder, split="leave_one_out"), load(folder, split="leave_one_out", split_seed=1)
     assert first.split == {"rule": "leave_one_out", "order": "random", "seed": 0}

@@ -21,6 +21,10 @@ FEATURES = "_feat.npy"  # <modality>_feat.npy
 GRAPH = "_graph.npz"  # <modality>_graph.npz
 OF_USERS = "user"
 ID_MAPS = {"user": "u_id_mapping.csv", "item": "i_id_mapping.csv"}  # raw ids and their numbers
+# What `prepare` writes beside them.
+MANIFEST = "manifest.json"
+TEXTS = "item_texts.jsonl"
+MISSING = "_missing.txt"  # <modality>_missing.txt, raw ids of the items whose features were filled in
 
 
 class Tables(NamedTuple):

@@ -7,6 +7,7 @@ them), or else the order in which the ids occur first in the tables.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def read_map(path: Path) -> tuple[str, ...]:
                     f"{path}, line {record.number}: expected a raw id and its number, got "
                     f"{shown(separator.join(record.fields))}"
                 )
-            raw, number = record.fields[0], int(record.fields[1][:20])
+            raw, number = _unquoted(record.fields[0]), int(record.fields[1][:20])
             if raw in numbers:
                 raise DatasetError(f"{path}, line {record.number}: expected each raw id once, got {shown(raw)} again")
             numbers[raw] = number
@@ -48,6 +49,12 @@ def read_map(path: Path) -> tuple[str, ...]:
     if [numbers[raw] for raw in ids] != list(range(len(ids))) or not ids:
         raise DatasetError(f"{path}: expected the numbers from 0 to {max(len(ids) - 1, 0)}, each once")
     return tuple(ids)
+
+
+def _unquoted(field: str) -> str:
+    """A field that a writer of csv put in quotes, as pandas and `smore_ext.prepare` do where the id has one in it."""
+    inner = field[1:-1].replace('""', "")
+    return field[1:-1].replace('""', '"') if re.fullmatch(r'".*"', field, re.DOTALL) and '"' not in inner else field
 
 
 def first_seen(columns: Iterable[np.ndarray]) -> tuple[str, ...]:

@@ -45,9 +45,16 @@ def plot(found: Search, file: Path) -> None:
     figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
+        tried = {row.settings[name] for row in found.rows if name in row.settings}
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
+        order = sorted(map(str, tried))
         for state, colour in (("pruned", "0.75"), ("done", "#0072B2")):
             rows = [row for row in found.rows if row.state == state and row.value is not None and name in row.settings]
-            axes.plot([row.settings[name] for row in rows], [row.value for row in rows], "o", color=colour, label=state)
+            values = [row.settings[name] for row in rows]
+            places = values if numeric else [order.index(str(value)) for value in values]
+            axes.plot(places, [row.value for row in rows], "o", color=colour, label=state)
+        if not numeric:
+            axes.set_xticks(range(len(order)), order)
         numbers = [row.settings[name] for row in found.rows if isinstance(row.settings.get(name), float)]
         if numbers and min(numbers) > 0 and max(numbers) > 50 * min(numbers):
             axes.set_xscale("log")

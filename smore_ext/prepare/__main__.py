@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import get_args
 
 import click
@@ -66,6 +67,9 @@ def command(
     for pair in vectors:
         if "=" not in pair:
             raise click.UsageError(f"--vectors: expected NAME=FILE, got {pair}")
+    tables = [(name, Path(path)) for name, _, path in (pair.partition("=") for pair in vectors)]
+    if len(dict(tables)) < len(tables):
+        raise click.UsageError(f"--vectors: expected each name once, got {', '.join(name for name, _ in tables)}")
     names = tuple(name.strip() for name in columns.split(",")) if columns else ()
     rules = Rules(
         k_core, min_rating, split, (first, second, third), seed, user_column, item_column, rating_column, time_column,
@@ -75,12 +79,13 @@ def command(
     prepared = prepare(
         source, output, rules, items=items, text_columns=[name for name in text_columns.split(",") if name],
         text_encoder=text_encoder, images=images, image_encoder=image_encoder,
-        vectors={name: Path(path) for name, _, path in (p.partition("=") for p in vectors)},
+        vectors=dict(tables),
         filled=filled, memory=memory, overwrite=overwrite,
         tell=lambda line: console.print(line, soft_wrap=True, markup=False),
     )  # fmt: skip
-    name, place = prepared.folder.name, prepared.folder.parent
-    console.print(f"next: smore check {output}; smore train -d {name} --data-path {place} --ids mapped", soft_wrap=True)
+    folder, name, place = map(quote, (str(output), prepared.folder.name, str(prepared.folder.parent)))
+    line = f"next: smore check {folder} --ids mapped; smore train -d {name} --data-path {place} --ids mapped"
+    console.print(line, soft_wrap=True, markup=False)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ POPULAR = 0.5  # share of the interactions that the most popular 1 % of the item
 LONG = 100  # times the median length of a row of features
 ALIKE = 0.9  # mean cosine of two items, of so many
 SOME = 512
+FILLED = 0.2  # share of the items without features of their own from which on it is odd
 
 COUNTED = {  # what reading counts; these are odd, but for those of `_HARMLESS`
     "train_duplicates": "repeated pairs in train",
@@ -53,12 +55,15 @@ class _Remarks:
         self.made.append(Remark(True, text))
 
 
-def check_folder(dataset: Dataset, texts: Path | None = None) -> list[Remark]:
+def check_folder(
+    dataset: Dataset, texts: Path | None = None, filled: Mapping[str, Sequence[str]] | None = None
+) -> list[Remark]:
     """Remarks on a data set that could be read: reading has refused what is broken. What is odd comes first.
 
     Args:
         dataset: as `smore_ext.data.load_dataset` gives it.
         texts: a file of a line of JSON an item with its "text", as `prepare` writes it.
+        filled: by modality, raw ids of the items whose features were filled in, which are alike for that reason.
     """
     out = _Remarks()
     _interactions(dataset, out)
@@ -68,8 +73,17 @@ def check_folder(dataset: Dataset, texts: Path | None = None) -> list[Remark]:
             say(f"{number:,} {COUNTED.get(name, name.replace('_', ' '))}")
     if not dataset.features:
         out.note("no features: models of interactions alone can be trained")
+    row_of = {raw: row for row, raw in enumerate(dataset.item_ids or map(str, range(dataset.n_items)))}
     for name, rows in dataset.features.items():
-        _features(f"features {name}", rows, out)
+        of_others = [row_of[raw] for raw in (filled or {}).get(name, ()) if raw in row_of]
+        given = torch.ones(len(rows), dtype=torch.bool)
+        given[of_others] = False
+        if of_others:
+            share = len(of_others) / len(rows)
+            say = out.odd if share > FILLED else out.note
+            say(f"features {name}: {len(of_others):,} items ({share:.1%}) have none of their own: they were filled in")
+        if given.any():
+            _features(f"features {name}", rows[given], out)
     if texts is not None and texts.is_file():
         _texts(texts, out)
     return sorted(out.made, key=lambda remark: not remark.odd)

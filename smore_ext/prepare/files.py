@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -29,13 +29,20 @@ def opened(path: Path, packed: bool) -> Iterator[TextIO]:
 
 def file_identity(path: Path) -> dict[str, Any]:
     """Name, size and SHA-256 of a file, or of the `.npy` files of a folder."""
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    if path.is_dir():
+        return files_identity(path, sorted(path.glob("*.npy")))
     digest = hashlib.sha256()
-    for one in files:
-        if path.is_dir():
-            digest.update(one.name.encode() + b"\0")
+    _hash(digest, path)
+    return {"name": path.name, "bytes": _bytes([path]), "sha256": digest.hexdigest()}
+
+
+def files_identity(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """Name, size and SHA-256 of some files of a folder, names and contents."""
+    digest = hashlib.sha256()
+    for one in sorted(files):
+        digest.update(one.name.encode() + b"\0")
         _hash(digest, one)
-    return {"name": path.name, "bytes": _bytes(files), "sha256": digest.hexdigest()}
+    return {"name": folder.name, "files": len(files), "bytes": _bytes(files), "sha256": digest.hexdigest()}
 
 
 def model_identity(folder: Path) -> dict[str, Any]:

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 
 from smore_ext.data.dataset import DatasetError
-from smore_ext.data.files import FEATURES, ID_MAPS, OF_USERS, TABLE
+from smore_ext.data.files import FEATURES, ID_MAPS, MANIFEST, MISSING, OF_USERS, TABLE, TEXTS
 from smore_ext.data.missing import Filled, fill
 from smore_ext.environment import versions
 from smore_ext.prepare.content import aligned, images_of, texts_of, vectors_of
 from smore_ext.prepare.database import Database
 from smore_ext.prepare.encoders import encode_images, encode_texts, find_image_encoder, find_text_encoder
-from smore_ext.prepare.files import file_identity
+from smore_ext.prepare.files import file_identity, files_identity
+from smore_ext.prepare.place import check_place, naming
 from smore_ext.prepare.rules import Interactions, Rules, select
 from smore_ext.prepare.sources import open_source
 
-MANIFEST, TEXTS = "manifest.json", "item_texts.jsonl"
 Told = Callable[[str], None]
 
 
@@ -73,7 +73,8 @@ def prepare(
         filled: what items without a text or vector get: "mean" or "neighbours" (`smore_ext.data.missing`). They are
             listed in `<name>_missing.txt`.
         memory: what DuckDB may use before it goes on on the disk.
-        overwrite: a folder that is there is replaced when the new one is complete.
+        overwrite: a folder that is there, with nothing in it but what `prepare` wrote, is replaced when the new one is
+            complete.
         tell: called with a line as each part is done.
 
     Raises `DatasetError`, `FileExistsError`, `ImportError` for what is not installed.
@@ -89,13 +90,12 @@ def prepare(
     for path in (source, items, images, *(vectors or {}).values()):
         if path is not None and path.resolve().is_relative_to(output.resolve()):
             raise DatasetError(f"{path}: expected to lie outside {output}, which is written as a whole")
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} is there: choose another folder, or --overwrite")
+    check_place(output, overwrite)
     of_texts = find_text_encoder(text_encoder) if text_encoder else None  # before anything that takes its time
     of_images = find_image_encoder(image_encoder) if image_encoder else None
     partial = output.parent / f".{output.name}.encoding"
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+    with naming(output), tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         place, scratch = Path(temporary) / "folder", Path(temporary) / "scratch"
         place.mkdir()
         scratch.mkdir()
@@ -126,14 +126,18 @@ def prepare(
                 files = images_of(images, data.item_ids)
                 ids, made_of = encode_images(files, of_images, partial, tell)
                 rows, absent = aligned(images, ids, made_of, data.item_ids)
-                sources["images"] = {"name": images.name, "files": len(files)}
+                sources["images"] = files_identity(images, list(files.values()))
                 written = write_features(place, "image", rows, absent, data, filled)
                 features["image"] = {**of_images.about(), **written}
             for name, path in (vectors or {}).items():
                 rows, absent = vectors_of(database, path, scratch, data.item_ids, rules.item)
                 sources[name] = file_identity(path)
                 features[name] = write_features(place, name, rows, absent, data, filled)
-                tell(f"{name}: {int((~absent).sum()):,} of {len(rows):,} items, {rows.shape[1]} wide")
+                zero = int((~rows.any(axis=1) & ~absent).sum())
+                tell(
+                    f"{name}: {int((~absent).sum()):,} of {len(rows):,} items, {rows.shape[1]} wide"
+                    + (f"; {zero:,} of them are all zero, which counts as given" if zero else "")
+                )
         manifest = {
             "format": "smore_ext prepared 1",
             "versions": {
@@ -209,5 +213,5 @@ def write_features(
     np.save(place / f"{name}{FEATURES}", table.numpy(), allow_pickle=False)
     if absent.any():
         lost = [data.item_ids[item] for item in np.flatnonzero(absent)]
-        (place / f"{name}_missing.txt").write_text("\n".join(lost) + "\n", encoding="utf-8")
+        (place / f"{name}{MISSING}").write_text("\n".join(lost) + "\n", encoding="utf-8")
     return {"shape": list(rows.shape), "missing": int(absent.sum()), "filled": filled if absent.any() else None}

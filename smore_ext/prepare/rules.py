@@ -11,11 +11,12 @@ from smore_ext.data.dataset import DatasetError
 from smore_ext.data.messages import listed, shown
 from smore_ext.data.options import ReadOptions
 from smore_ext.data.splits import split_labels
-from smore_ext.prepare.database import Database, quoted
+from smore_ext.prepare.database import Database, literal, quoted
 from smore_ext.prepare.ids import spelled_sql
 from smore_ext.prepare.sources import ITEM, RATING, TIME, USER, Source
 
 TIMES = "a number of seconds or milliseconds, or a date such as 2014-05-13 17:03:47,"
+SECONDS = 10**11  # times from here on are milliseconds: of 1973 and later, where seconds are of the year 5138
 Split = Literal["random", "leave_one_out", "user_time", "time", "item_cold"]
 
 
@@ -162,6 +163,16 @@ def _load(database: Database, source: Source, chosen: dict[str, str | None], rul
                 f"{source.path}: expected numbers or dates as times in column {chosen['t']}, got both: {shown(one)}, "
                 f"and in {dates:,} rows dates such as {shown(date)}"
             )
+        seconds, milliseconds, small, large = database.rows(
+            f"SELECT count(*) FILTER (t < {SECONDS}), count(*) FILTER (t >= {SECONDS}), min(t), max(t) FROM raw "
+            "WHERE NOT dated AND t > 0"
+        )[0]
+        if seconds and milliseconds:
+            raise DatasetError(
+                f"{source.path}: expected seconds or milliseconds as times in column {chosen['t']}, got both: "
+                f"{seconds:,} rows such as {small:.0f}, {milliseconds:,} such as {large:.0f}"
+            )
+    _check_ids(database, source, chosen)
     counts = {"read": database.value("SELECT count(*) FROM raw")}
     if not counts["read"]:
         raise DatasetError(f"{source.path}: expected interactions, got a table without rows")
@@ -176,6 +187,25 @@ def _load(database: Database, source: Source, chosen: dict[str, str | None], rul
     database.run("DROP TABLE raw")
     counts["distinct_pairs"] = database.value("SELECT count(*) FROM pairs")
     return counts
+
+
+def _check_ids(database: Database, source: Source, chosen: dict[str, str | None]) -> None:
+    """Raises `DatasetError` for ids of JSON that are numbers in some rows and texts in others, where 7 and "7" would be
+    one."""
+    if source.objects is None:
+        return
+    kinds = {}
+    for column in "ui":
+        name = str(chosen[column]).replace("~", "~0").replace("/", "~1")
+        kind = f"json_type(json, {literal('/' + name)})"
+        kinds[column] = f"count(*) FILTER ({kind} = 'VARCHAR'), count(*) FILTER ({kind} <> 'VARCHAR')"
+    found = database.rows(f"SELECT {kinds['u']}, {kinds['i']} FROM {source.objects}")[0]
+    for column, what, texts, numbers in (("u", "user", *found[:2]), ("i", "item", *found[2:])):
+        if texts and numbers:
+            raise DatasetError(
+                f"{source.path}: expected ids of one type as {what} in column {chosen[column]}, got texts in {texts:,} "
+                f"rows and numbers in {numbers:,}"
+            )
 
 
 def _core(database: Database, k: int) -> None:

@@ -45,12 +45,14 @@ NO_HEADER = "; a table without a header needs --columns, as --columns user,item,
 
 @dataclass(frozen=True)
 class Source:
-    """A table in a file: its path, what DuckDB selects from, its columns, and what may be why one is not found."""
+    """A table in a file: its path, what DuckDB selects from, its columns, what may be why one is not found, and for
+    JSON lines what it selects the objects from, whose values have types."""
 
     path: Path
     relation: str
     columns: list[str]
     hint: str = ""
+    objects: str | None = None
 
     def column(self, names: Sequence[str], chosen: str | None, what: str) -> str | None:
         """The table's column of a purpose: `chosen` by the user, with its type or without where one has that name, else
@@ -95,12 +97,14 @@ def open_source(database: Database, path: Path, temporary: Path, given: Sequence
         )
     used: set[str] | None = None
     hint = ""
+    objects: str | None = None
     if ending in PARQUET:
         relation = f"read_parquet({_pattern(path)}, hive_partitioning=false)"
     elif ending in JSON_LINES:
         read, keys = json_lines(database, path, packed, _pattern(path), temporary)
         _check_different(path, keys)
         form = "format='newline_delimited', records=true"
+        objects = f"read_json_objects({_pattern(read)}, format='newline_delimited')"
         relation = f"read_json({_pattern(read)}, {form}, columns={_texts(keys)})"
     elif ending in SEPARATED:
         separator, fields = _first_line(path, packed, SEPARATED[ending], len(given))
@@ -121,7 +125,7 @@ def open_source(database: Database, path: Path, temporary: Path, given: Sequence
                 "pip install -U duckdb, or put a tab in its place"
             ) from None
         raise
-    return Source(path, relation, [name for name in columns if used is None or name in used], hint)
+    return Source(path, relation, [name for name in columns if used is None or name in used], hint, objects)
 
 
 def _pattern(path: Path) -> str:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smore_ext.data.dataset import DatasetError
-from smore_ext.data.files import check_regular
+from smore_ext.data.files import TEXTS, check_regular
 from smore_ext.data.messages import shown
 from smore_ext.prepare.content import IMAGES
-from smore_ext.prepare.folder import TEXTS
 
 FOLDER = "images"  # beside the texts
 

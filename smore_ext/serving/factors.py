@@ -105,11 +105,13 @@ class Factors(Served):
         """The same model with n items more, placed by their features alone (`placing`), whom nobody has had.
 
         Args:
-            features: by modality, [n, D_m], as raw as those of the data; a modality may be missing.
+            features: by modality, [n, D_m], tensors or arrays of numpy, as raw as those of the data; a modality may be
+                missing.
             ids: their raw ids, where the data has raw ones; else they get the next numbers.
 
         Raises `QuestionError` for ids that are there or missing, and features that do not fit.
         """
+        features = {name: torch.as_tensor(table) for name, table in features.items()}
         count = next((len(table) if table.ndim else 0 for table in features.values()), 0)
         if (ids is None) != (self.item_ids is None) or len(ids or range(count)) != count:
             wanted = "none, as items go by numbers" if self.item_ids is None else f"{count}, as there are features"
@@ -181,6 +183,7 @@ class Factors(Served):
 
     def explain(self, user: Id, item: Id, k: int = 3) -> Explanation:
         """Contributions to a score, and which of the user's k items are nearest to the item, in each part."""
+        check_k(k)
         row, number = self.user_number(user), self.item_number(item)
         theirs = self.seen.rows(torch.tensor([row])).col.long()
         own = self.users[row].double()

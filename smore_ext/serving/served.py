@@ -141,7 +141,7 @@ class Served:
         k: int = 10,
         filter_seen: bool = True,
         allow: Sequence[Id] | None = None,
-        deny: Sequence[Id] = (),
+        deny: Sequence[Id] | None = None,
     ) -> dict[Id, list[Similar]]:
         """The items ranked first for each user, best first; fewer than k where no more are left.
 
@@ -162,7 +162,7 @@ class Served:
         k: int = 10,
         filter_seen: bool = True,
         allow: Sequence[Id] | None = None,
-        deny: Sequence[Id] = (),
+        deny: Sequence[Id] | None = None,
     ) -> list[Similar]:
         """The items ranked first for somebody who has had `items`, whom the model does not know.
 
@@ -174,7 +174,7 @@ class Served:
         return self.named(score[0], index[0])
 
     def all_lists(
-        self, k: int, filter_seen: bool = True, allow: Sequence[Id] | None = None, deny: Sequence[Id] = ()
+        self, k: int, filter_seen: bool = True, allow: Sequence[Id] | None = None, deny: Sequence[Id] | None = None
     ) -> Iterator[tuple[Id, list[Similar]]]:
         """Lists of all users with train interactions, streamed, by number."""
         yield from self._lists(self.trained.nonzero()[:, 0], k, filter_seen, self._candidates(allow, deny))
@@ -198,13 +198,13 @@ class Served:
         pairs = zip(items.tolist(), scores.tolist(), strict=True)
         return [Similar(self.item(item), value) for item, value in pairs if item >= 0]
 
-    def _candidates(self, allow: Sequence[Id] | None, deny: Sequence[Id]) -> Tensor | None:
+    def _candidates(self, allow: Sequence[Id] | None, deny: Sequence[Id] | None) -> Tensor | None:
         """What may be recommended, by number, ascending; None for all that there is."""
         if allow is None and not deny:
             return None
         keep = torch.zeros(self.seen.n_cols, dtype=torch.bool)
         keep[self.known if allow is None else [self.item_number(item) for item in allow]] = True
-        keep[[self.item_number(item) for item in deny]] = False
+        keep[[self.item_number(item) for item in deny or ()]] = False
         if not bool(keep.any()):
             raise QuestionError("allow, deny: expected to leave an item to recommend, got none")
         return keep.nonzero()[:, 0]

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -28,6 +30,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(mode)  # safetensors makes files that only their owner can read
         _sync(temporary)
         os.replace(temporary, path)
+    except SafetensorError as error:
+        if "I/O error" not in str(error):
+            raise
+        raise OSError(f"{path}: cannot be written: {error}") from error
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # as of a full disk
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         delete_temporary(path)
     _sync(path.parent)

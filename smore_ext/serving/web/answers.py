@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MOST_K = 1000  # places of a list
 MOST_USERS = 1000  # of a request
 MOST_ITEMS = 10_000  # named by a request
 BODY = 4 << 20  # bytes
 
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # which Python counts as 0 and 1
+        raise ValueError("expected a number, got true or false")
+    return value
+
+
 Id = Annotated[str, Field(min_length=1, max_length=512, description="raw id, as in the data")]
-K = Annotated[int, Field(ge=1, le=MOST_K, description="most items of a list")]
+K = Annotated[int, Field(ge=1, le=MOST_K, description="most items of a list"), BeforeValidator(_number)]
 Part = Annotated[str, Field(min_length=1, max_length=200, description="a part of the embeddings")]
 
 
@@ -20,6 +27,10 @@ class Question(BaseModel):
     """A field that is not known is an error, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class NoQuery(Question):
+    """Of routes without parameters."""
 
 
 class RecommendQuery(Question):
@@ -30,14 +41,14 @@ class RecommendQuery(Question):
     allow: list[Id] | None = Field(
         None, min_length=1, max_length=MOST_K, description="the items that may be recommended"
     )
-    deny: list[Id] = Field([], max_length=MOST_K, description="items that may not")
+    deny: list[Id] | None = Field(None, max_length=MOST_K, description="items that may not")
 
 
 class _Rules(Question):
     k: K = 10
     filter_seen: bool = True
     allow: list[Id] | None = Field(None, min_length=1, max_length=MOST_ITEMS)
-    deny: list[Id] = Field([], max_length=MOST_ITEMS)
+    deny: list[Id] | None = Field(None, max_length=MOST_ITEMS)
 
 
 class RecommendBody(_Rules):

@@ -42,6 +42,10 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 _REFUSED: dict[int | str, dict[str, Any]] = {  # in JSON where the answer itself is not
     401: {"description": "No token, or a wrong one", "content": {"application/json": {"schema": {"type": "object"}}}}
 }
+_NO_PARAMETERS: dict[str, Any] = {
+    "description": "A parameter",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
 _TOO_LONG: dict[int | str, dict[str, Any]] = {
     413: {"model": answers.Problem, "description": f"A body of more than {answers.BODY:,} bytes"}
 }
@@ -54,6 +58,7 @@ Recommend = Annotated[answers.RecommendQuery, Depends(query(answers.RecommendQue
 SimilarTo = Annotated[answers.SimilarQuery, Depends(query(answers.SimilarQuery))]
 Explain = Annotated[answers.ExplainQuery, Depends(query(answers.ExplainQuery))]
 OfUser = Annotated[answers.UserQuery, Depends(query(answers.UserQuery))]
+Nothing = Depends(query(answers.NoQuery))
 SomeUsers = Annotated[answers.UsersQuery, Depends(query(answers.UsersQuery))]
 
 
@@ -137,7 +142,7 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
             nearest={name: _entries(now, near, asked.describe) for name, near in found.nearest.items()},
         )
 
-    @app.get("/items/{item:path}", responses=_WRONG, dependencies=guarded)
+    @app.get("/items/{item:path}", responses=_WRONG, dependencies=[*guarded, Nothing])
     async def item_of(item: ItemPath) -> answers.ItemAnswer:
         """An item: how it is shown, and how many users have had it."""
         now = live.now
@@ -166,7 +171,7 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
         "/images/{item:path}",
         responses=_WRONG | {200: {"content": {form: {} for form in sorted(set(IMAGES.values()))}}},
         response_class=FileResponse,
-        dependencies=guarded,
+        dependencies=[*guarded, Nothing],
     )
     def image(item: ItemPath) -> FileResponse:
         """The image of an item."""
@@ -175,7 +180,7 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
             raise HTTPException(404, f"item: expected one with an image, got {item[:80]!r}")
         return FileResponse(path, media_type=IMAGES[path.suffix.lower()])
 
-    @app.get("/health")
+    @app.get("/health", responses={422: _WRONG[422]}, dependencies=[Nothing])
     async def health() -> answers.Health:
         """Which model answers."""
         now, about = live.now, live.now.model.about
@@ -192,7 +197,12 @@ def create_app(live: Live, token: str | None = None, hosts: Sequence[str] | None
             error=live.error,
         )
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses=_REFUSED, dependencies=guarded)
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses=_REFUSED | {422: _NO_PARAMETERS},
+        dependencies=[*guarded, Nothing],
+    )
     async def show_metrics() -> PlainTextResponse:
         """Counts and times, for Prometheus."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

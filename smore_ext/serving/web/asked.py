@@ -21,6 +21,9 @@ def query(model: type[Question]) -> Callable[[Request], Awaitable[Question]]:
         for name, value in request.query_params.multi_items():
             if name in several:
                 given.setdefault(name, []).append(value)
+            elif name in given:
+                told = {"type": "repeated", "loc": (name,), "msg": "expected this parameter once", "input": value}
+                raise RequestValidationError([told])
             else:
                 given[name] = value
         try:
@@ -43,7 +46,7 @@ def described(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _properties(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    return model.model_json_schema()["properties"]
+    return model.model_json_schema().get("properties", {})
 
 
 def _is_list(schema: dict[str, Any]) -> bool:
