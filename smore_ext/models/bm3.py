@@ -9,6 +9,7 @@ penalty takes norms of the batch's views that are not squared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ class BM3Config(LightGCNConfig):
     dropout: share of what is predicted that is dropped.
     freeze_features: keep the raw features as they are instead of training them.
     """
+
+    unread: ClassVar[tuple[str, ...]] = ("feat_embed_dim",)  # in published files; published code has embedding_size
 
     n_ui_layers: int = setting(1, aliases=("n_layers",))
     reg_weight: float = 0.1

@@ -8,6 +8,7 @@ of them. Projected features are ranked too, by a BPR term of their own, which is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,13 +44,16 @@ class FREEDOMConfig:
     cache_dir: where item graphs are kept between runs, none for nowhere.
     """
 
+    # In published files, and ignored by the published code.
+    unread: ClassVar[tuple[str, ...]] = ("weight_size", "lambda_coeff", "cf_model", "degree_ratio")
+
     embedding_dim: int = setting(64, aliases=("embedding_size", "feat_embed_dim"))
     n_ui_layers: int = 2
     n_mm_layers: int = 1
     knn_k: int = 10
     image_weight: float = setting(0.1, aliases=("mm_image_weight",))
-    edge_dropout: float = 0.8
-    feature_weight: float = 1e-5
+    edge_dropout: float = setting(0.8, aliases=("dropout",))
+    feature_weight: float = setting(1e-5, aliases=("reg_weight",))
     freeze_features: bool = False
     backend: str = "native"
     cache_dir: str | None = setting(None, changeable=True, run_default=default_cache_dir)

@@ -9,6 +9,7 @@ is on the batch's final embeddings; unlike there, raw features are not trained.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +38,14 @@ class LATTICEConfig(LightGCNConfig):
     initial_weight: share lambda of the initial graph, 0 to 1; the rest is the learned one's.
     """
 
-    n_ui_layers: int = setting(2, aliases=("n_layers",))
+    unread: ClassVar[tuple[str, ...]] = ("mess_dropout",)  # in published files, and of another cf_model
+    only: ClassVar[dict[str, str]] = {"cf_model": "lightgcn"}
+    translated: ClassVar[dict[str, Any]] = {"weight_size": ("n_ui_layers", len)}  # a layer a width
+
+    n_ui_layers: int = 2
     feature_dim: int = setting(64, aliases=("feat_embed_dim",))
     knn_k: int = 10
-    n_mm_layers: int = 1
+    n_mm_layers: int = setting(1, aliases=("n_layers",))
     initial_weight: float = setting(0.9, aliases=("lambda_coeff",))
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from smore_ext.registry import did_you_mean
 from smore_ext.runs.folder import RunFolder
 from smore_ext.settings.config import FLAGS, Layer, RunConfig, TrainConfig, config_class, loop_value, merge
 from smore_ext.settings.fields import ConfigError
-from smore_ext.settings.foreign import GRIDS, from_mmrec
+from smore_ext.settings.foreign import from_mmrec, is_mmrec
 from smore_ext.settings.text import parse_yaml
 from smore_ext.training.files import check_regular, write_text
 
@@ -52,7 +52,7 @@ def resolve(
 def _of_file(path: Path, below: list[Layer], flags: Mapping[str, Any]) -> Layer:
     """The settings of a file; one of MMRec's in our names."""
     layer = Layer(f"file {path}", read_yaml(path))
-    if GRIDS not in layer.values:
+    if not is_mmrec(layer.values):
         return layer
     model = loop_value([*below, Layer(FLAGS, flags)], "model") or TrainConfig().model
     return layer._replace(values=from_mmrec(layer.values, config_class(model), layer.source, flags))

@@ -15,7 +15,7 @@ from smore_ext import ops
 from smore_ext.compat.mmrec.deferred import each_once
 from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.matmul import is_matrix
-from smore_ext.compat.mmrec.proof import bare, classes_of, differs, proved
+from smore_ext.compat.mmrec.proof import bare, by_place, classes_of, differs, proved
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 
@@ -77,11 +77,10 @@ class Contrast:
         pairs = proved(original, ours, doubt, tell)
         against = Against(original, tell)
 
-        @functools.wraps(original)
         def either(model: Any, x: Any, y: Any, last: Any) -> Any:
             return (against if isinstance(last, Tensor) and last.ndim == 2 else pairs)(model, x, y, last)
 
-        self.swaps.set(cls, name, either)
+        self.swaps.set(cls, name, by_place(original, either))
 
 
 class Against:

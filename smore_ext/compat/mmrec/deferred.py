@@ -331,4 +331,4 @@ def _starts(value: Any) -> bool:
 
 
 def _is_long(value: Any) -> bool:
-    return is_matrix(value) and value.shape[0] >= LEAST and value.device.type == "cpu" and is_plain(value)
+    return is_matrix(value) and value.shape[0] >= LEAST and value.device.type == "cpu"

@@ -13,6 +13,7 @@ from smore_ext import ops
 from smore_ext.compat.mmrec.proof import undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
+from smore_ext.ops.modes import is_plain
 
 _LEAST = 1 << 12  # elements; below, torch's takes no longer
 
@@ -43,7 +44,7 @@ class Dropout:
 
 def _is_wide(value: Any) -> bool:
     plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout == torch.strided
-    return plain and value.dtype in (torch.float32, torch.float64) and value.numel() >= _LEAST
+    return plain and value.dtype in (torch.float32, torch.float64) and value.numel() >= _LEAST and is_plain(value)
 
 
 def _doubt(ours: Any) -> str | None:

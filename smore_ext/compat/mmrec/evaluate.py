@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class _LazyScores(Lazy):
 
     @classmethod
     def of(cls, left: Tensor, right: Tensor) -> _LazyScores:
-        scores = cls._of((left.shape[0], right.shape[1]), left, False)
+        scores = cls._of((left.shape[0], right.shape[1]), left, False, left, right)
         scores.left, scores.right = left, right
         return scores
 
@@ -91,12 +92,12 @@ class Evaluation:
         self.report, self.swaps = report, swaps
         self._steps = 0  # of any optimizer: fused ones do not raise the version of what they step
         self._hook = register_optimizer_step_post_hook(self._stepped)
-        self._lists: WeakKeyDictionary[Any, _Lists] = WeakKeyDictionary()
-        self._relevant: WeakKeyDictionary[Any, Graph | None] = WeakKeyDictionary()
+        self._lists: WeakKeyDictionary[Any, tuple[list[Any], _Lists]] = WeakKeyDictionary()
+        self._relevant: WeakKeyDictionary[Any, tuple[Any, Graph | None]] = WeakKeyDictionary()
         self._factors: WeakKeyDictionary[nn.Module, _Factors] = WeakKeyDictionary()
         self._rankings: WeakKeyDictionary[nn.Module, _Ranking] = WeakKeyDictionary()
         self._same: Recent[tuple[_Lists, _Lists, Tensor]] = Recent()
-        self._trainers: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+        self._trainers: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()  # by is_test
         self._evaluators: dict[Evaluate, bool] = {}
 
     def _stepped(self, *_: Any) -> None:
@@ -117,25 +118,35 @@ class Evaluation:
     # a trainer
 
     def _of_trainer(self, original: Evaluate) -> Evaluate:
+        parameters = list(inspect.signature(original).parameters)
+
         @functools.wraps(original)
-        def evaluate(trainer: Any, eval_data: Any, is_test: bool = False, idx: int = 0) -> Any:
+        def evaluate(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(parameters[1:], args, strict=False)) | kwargs
+            if not {"eval_data"} <= given.keys() <= {"eval_data", "is_test", "idx"} or len(args) >= len(parameters):
+                return original(trainer, *args, **kwargs)  # a fork's own way
+            eval_data, is_test, idx = given["eval_data"], bool(given.get("is_test", False)), given.get("idx", 0)
             fresh = trainer.model.training  # it was trained since, whatever else says so
-            if trainer.model not in self._trainers:
-                why = self._doubt(trainer, eval_data, original)
-                name = f"{type(trainer).__name__}.evaluate of {type(trainer.model).__name__}"
+            good = self._trainers.setdefault(trainer.model, {})
+            if is_test not in good:
+                why = self._doubt(trainer, eval_data, original, is_test)
+                name = f"{type(trainer).__name__}.evaluate of {type(trainer.model).__name__}{' in test' * is_test}"
                 told = why or "one forward pass, and one list a user, for validation and test"
                 self.report.add(self.piece, name, why is None, told)
-                self._trainers[trainer.model] = why is None
-            ranked = self._ranked(trainer, eval_data, fresh) if self._trainers[trainer.model] else None
+                good[is_test] = why is None
+            ranked = self._ranked(trainer, eval_data, fresh) if good[is_test] else None
             if ranked is None:
-                return original(trainer, eval_data, is_test, idx)
+                return original(trainer, *args, **kwargs)
             return trainer.evaluator.evaluate([ranked], eval_data, is_test=is_test, idx=idx)
 
         return evaluate
 
-    def _doubt(self, trainer: Any, eval_data: Any, original: Evaluate) -> str | None:
+    def _doubt(self, trainer: Any, eval_data: Any, original: Evaluate, is_test: bool) -> str | None:
         """Why a model is not evaluated by us. Tried on a few users; nothing that is drawn is missed later."""
         model, few = trainer.model, _few(eval_data)
+        writes = vars(trainer.evaluator).get("save_recom_result")
+        if is_test and writes is None:
+            return "whether it writes lists in test is not known"
         model.eval()
         try:
             with undisturbed(), torch.no_grad():
@@ -149,11 +160,16 @@ class Evaluation:
                 ranked = self._ranked(trainer, few, fresh=True)
                 if ranked is None:
                     return "too few items are left to rank, or scores are not finite"
-                theirs = original(trainer, few)
-                ours = trainer.evaluator.evaluate([ranked], few, is_test=False, idx=0)
+                trainer.evaluator.save_recom_result = False
+                theirs = original(trainer, few, is_test=is_test)
+                ours = trainer.evaluator.evaluate([ranked], few, is_test=is_test, idx=0)
         except Exception as error:  # whatever a tree's code may raise
             return f"{type(error).__name__}: {str(error)[:120]}"
         finally:
+            if writes is None:
+                vars(trainer.evaluator).pop("save_recom_result", None)
+            else:
+                trainer.evaluator.save_recom_result = writes
             self._factors.pop(model, None)
             self._rankings.pop(model, None)
         if theirs.keys() != ours.keys():
@@ -203,7 +219,7 @@ class Evaluation:
 
     def _factors_of(self, model: Any, fresh: bool) -> _Factors | None:
         tensors = [*model.parameters(), *model.buffers()]
-        state = (self._steps, *((id(t), t.data_ptr(), t._version) for t in tensors))
+        state = (self._steps, *map(_state_of, tensors))
         known = self._factors.get(model)
         if known is not None and known.state == state and not fresh:
             return known
@@ -220,8 +236,9 @@ class Evaluation:
         return factors
 
     def _lists_of(self, eval_data: Any, n_items: int) -> _Lists:
-        if eval_data in self._lists:
-            return self._lists[eval_data]
+        state = _attributes(eval_data, "eval_u", "pos_items_per_u", "train_pos_len_list")
+        if eval_data in self._lists and _same(self._lists[eval_data][0], state):
+            return self._lists[eval_data][1]
         users, rows, items, n = [], [], [], 0
         for batch in _copy(eval_data):
             users.append(batch[0])
@@ -231,7 +248,7 @@ class Evaluation:
         seen = Graph.from_edges(torch.cat(rows), torch.cat(items), None, (n, n_items))
         lists = _Lists(torch.cat(users), seen)
         if not getattr(eval_data, "shuffle", True):
-            self._lists[eval_data] = lists
+            self._lists[eval_data] = state, lists
         return lists
 
     # an evaluator
@@ -264,7 +281,7 @@ class Evaluation:
             return None
         if bool((ranked >= relevant.n_cols).any()):
             relevant = Graph.from_edges(relevant.row, relevant.col, None, (len(ranked), int(ranked.max()) + 1))
-            self._relevant[eval_data] = relevant
+            self._relevant[eval_data] = self._relevant[eval_data][0], relevant
         values = user_metrics(ranked, relevant, evaluator.topk, [*dict.fromkeys([*names, "recall"])])
         means = {name: value.mean().item() for name, value in values.items()}
         if "recall2" in evaluator.metrics:  # all hits over all relevant items
@@ -277,16 +294,17 @@ class Evaluation:
 
     def _relevant_of(self, eval_data: Any) -> Graph | None:
         """[V, I] of the items to be found; None where a user has none, or one twice."""
-        if eval_data not in self._relevant:
-            items = [np.asarray(items) for items in eval_data.get_eval_items()]
+        given = eval_data.get_eval_items()
+        if eval_data not in self._relevant or self._relevant[eval_data][0] is not given:
+            items = [np.asarray(items) for items in given]
             lengths = torch.tensor([len(i) for i in items])
             col = torch.from_numpy(np.concatenate(items).astype(np.int64))
             row = torch.arange(len(items)).repeat_interleave(lengths)
             graph = Graph.from_edges(row, col, None, (len(items), int(col.max()) + 1))
             same = bool((lengths > 0).all()) and graph.n_edges == len(col)
             same = same and np.array_equal(np.asarray(eval_data.get_eval_len_list()), lengths.numpy())
-            self._relevant[eval_data] = graph if same else None
-        return self._relevant[eval_data]
+            self._relevant[eval_data] = given, graph if same else None
+        return self._relevant[eval_data][1]
 
     def _doubt_metrics(self, cls: type, original: Evaluate) -> str | None:
         evaluator = bare(cls)
@@ -318,6 +336,23 @@ def _rows_of(known: _Lists, lists: _Lists) -> Tensor:
     apart = (ours.col != theirs.col).nonzero().squeeze(1)
     row[there[ours.row[apart]]] = -1
     return row
+
+
+def _state_of(tensor: Tensor) -> tuple[Any, ...]:
+    """What tells that a parameter is as it was: `.data` and fused optimizers change values and no version."""
+    values = tensor.detach()
+    if values.layout != torch.strided:
+        return id(tensor), tensor._version
+    words = values.contiguous().view(-1).view(torch.uint8 if values.element_size() % 4 else torch.int32)
+    return id(tensor), tensor.data_ptr(), tensor._version, int(words.sum(dtype=torch.int64))
+
+
+def _attributes(of: Any, *names: str) -> list[Any]:
+    return [getattr(of, name, None) for name in names]
+
+
+def _same(before: list[Any], now: list[Any]) -> bool:
+    return all(a is b for a, b in zip(before, now, strict=True))
 
 
 class _Sample:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from smore_ext.compat.mmrec.proof import bare, classes_of, difference, proved, undisturbed
+from smore_ext.compat.mmrec.proof import bare, by_place, classes_of, difference, proved, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 
@@ -77,7 +77,7 @@ class Graphs:
         def tell(why: str | None) -> None:
             self.report.add(self.piece, f"{cls.__name__}.{name}", why is None, why or "")
 
-        self.swaps.set(cls, name, proved(original, ours, doubt, tell))
+        self.swaps.set(cls, name, by_place(original, proved(original, ours, doubt, tell)))
 
 
 class _Maker:

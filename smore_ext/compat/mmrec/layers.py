@@ -25,7 +25,7 @@ class LazyStack(Lazy):
     def of(cls, parts: list[Tensor]) -> LazyStack:
         n, d = parts[0].shape
         live = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
-        stack = cls._of((n, len(parts), d), parts[0], live)
+        stack = cls._of((n, len(parts), d), parts[0], live, *parts)
         stack.parts = parts
         return stack
 

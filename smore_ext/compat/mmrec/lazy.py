@@ -7,6 +7,7 @@ that is given one alone sees its values without its history.)
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,8 @@ from torch.utils._pytree import tree_map
 
 Rule = Callable[..., Any]
 
-_WRITES = ("iadd", "isub", "imul", "itruediv", "setitem", "numpy")  # what changes the tensor, or lets others do so
+# What changes the tensor or what becomes of its gradient, or lets others do so.
+_WRITES = ("iadd", "isub", "imul", "itruediv", "setitem", "numpy", "register_hook", "retain_grad")
 _ABOUT = {
     *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "layout", "is_sparse", "is_cuda")),
     *(getattr(Tensor, name) for name in ("size", "dim", "numel", "__len__", "is_floating_point", "is_complex")),
@@ -31,13 +33,16 @@ class Lazy(Tensor):
 
     _live: bool
     _dense: Tensor | None
+    _version_made: int  # of `_dense`, when it was made: its views may be written to
     _written: bool  # the tensor was changed in place: from then on it alone counts
+    _sources: tuple[tuple[Tensor, int], ...]  # what it is made of, and their versions
 
     @classmethod
-    def _of(cls, shape: tuple[int, ...], like: Tensor, live: bool) -> Self:
-        """live: whether the tensor requires grad."""
+    def _of(cls, shape: tuple[int, ...], like: Tensor, live: bool, *sources: Tensor) -> Self:
+        """live: whether the tensor requires grad. sources: what it is made of when it is, unless they change before."""
         lazy = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
-        lazy._live, lazy._dense, lazy._written = live, None, False
+        lazy._live, lazy._dense, lazy._written, lazy._version_made = live, None, False, 0
+        lazy._sources = tuple((source, version_of(source)) for source in sources)
         return lazy
 
     @property
@@ -50,8 +55,26 @@ class Lazy(Tensor):
     def dense(self) -> Tensor:
         """The tensor that it stands for."""
         if self._dense is None:
-            self._dense = self._make()
+            if self._stale():
+                raise RuntimeError(
+                    f"{type(self).__name__}: what it is made of was changed in place before it was needed; "
+                    f"change a copy, or leave the piece that puts it off out of patch(pieces=...)"
+                )
+            self._keep(self._make())
+        assert self._dense is not None
         return self._dense
+
+    def _keep(self, dense: Tensor) -> None:
+        self._dense, self._version_made = dense, version_of(dense)
+
+    def _stale(self) -> bool:
+        return any(version_of(source) != version for source, version in self._sources)
+
+    def _alone(self) -> bool:
+        """Whether the tensor alone counts: it was written to, or what it was made of."""
+        if self._dense is None:
+            return False
+        return self._written or version_of(self._dense) != self._version_made or self._stale()
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,8 +84,16 @@ class Lazy(Tensor):
                 return func(*args, **kwargs)
         name = getattr(func, "__name__", "").removeprefix("__").removesuffix("__")
         for value in args:
-            if isinstance(value, Lazy) and name in value.rules and not value._written:
-                found = value.rules[name](*args, **kwargs)
+            if isinstance(value, Lazy) and name in value.rules and not value._alone():
+                if value._stale():
+                    value.dense()  # which tells
+                rule = value.rules[name]
+                try:
+                    found = rule(*args, **kwargs)
+                except TypeError:
+                    if _fits(rule, args, kwargs):
+                        raise
+                    continue  # a way of calling that the rule does not know
                 if found is not NotImplemented:
                     return found
         if args and isinstance(args[0], Lazy):
@@ -75,7 +106,9 @@ class Lazy(Tensor):
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Itself where nothing changes."""
+        """Itself where nothing changes, unless a copy is asked for."""
+        if kwargs.get("copy") or sum(isinstance(a, bool) for a in args) == 2 and args[-1]:
+            return self.dense().to(*args, **kwargs)
         moved = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
         return self if (moved.dtype, moved.device) == (self.dtype, self.device) else self.dense().to(*args, **kwargs)
 
@@ -94,6 +127,19 @@ class Lazy(Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"{type(self).__name__}{tuple(self.shape)}"
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often it was written to; tensors of inference mode do not count."""
+    return 0 if isinstance(tensor, Lazy) or tensor.is_inference() else tensor._version
+
+
+def _fits(rule: Rule, args: Any, kwargs: Any) -> bool:
+    try:
+        inspect.signature(rule).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def formed(value: Any) -> Any:

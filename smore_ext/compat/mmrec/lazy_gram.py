@@ -26,7 +26,7 @@ class LazyGram(Lazy):
 
     @classmethod
     def of(cls, rows: Tensor, report: Report) -> LazyGram:
-        gram = cls._of((rows.shape[0], rows.shape[0]), rows, rows.requires_grad and torch.is_grad_enabled())
+        gram = cls._of((rows.shape[0], rows.shape[0]), rows, rows.requires_grad and torch.is_grad_enabled(), rows)
         gram.rows, gram.report = rows, report
         return gram
 

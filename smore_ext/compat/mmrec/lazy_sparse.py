@@ -48,7 +48,7 @@ class LazySparse(Lazy):
         row, col = matrix.nonzero(as_tuple=True)
         graph = Graph.from_edges(row, col, None, (matrix.shape[0], matrix.shape[1]))
         sparse = cls.of([_Term(graph, matrix[row, col])])
-        sparse._dense = matrix
+        sparse._keep(matrix)
         return sparse
 
     def _make(self) -> Tensor:
@@ -138,5 +138,5 @@ LazySparse.rules = {
     "add": _add,
     "sum": _sum_rule,
     "detach": lambda matrix: matrix.constant(),
-    "clone": lambda matrix, **more: matrix,
+    "clone": lambda matrix: LazySparse.of(matrix.terms),
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smore_ext import ops
-from smore_ext.compat.mmrec.proof import bare, classes_of, own_functions, undisturbed
+from smore_ext.compat.mmrec.proof import bare, by_place, classes_of, own_functions, undisturbed
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
 from smore_ext.graph import Graph
@@ -60,7 +60,7 @@ class Sampler:
             candidates = self._candidates(loader) if self._proved[original] else None
             return original(loader, u_ids) if candidates is None else self._draw(candidates, u_ids)
 
-        return sample
+        return by_place(original, sample)
 
     def _draw(self, candidates: _Candidates, u_ids: Any) -> Tensor:
         users = torch.from_numpy(np.asarray(u_ids, dtype=np.int64))
@@ -136,9 +136,9 @@ class Batches:
 
     def _batch(self, cls: type, original: Method, negatives: bool) -> Method:
         @functools.wraps(original)
-        def batch(loader: Any) -> Any:
-            if negatives and getattr(loader, "neighborhood_loss_required", False):
-                return original(loader)
+        def batch(loader: Any, *args: Any, **kwargs: Any) -> Any:
+            if args or kwargs or (negatives and getattr(loader, "neighborhood_loss_required", False)):
+                return original(loader, *args, **kwargs)
             if original not in self._proved:
                 why = self._doubt(loader, original, negatives)
                 self.report.add(self.piece, f"{cls.__name__}.{original.__name__}", why is None, why or "")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smore_ext.compat.mmrec.lazy import formed
 from smore_ext.compat.mmrec.swaps import Swaps
+from smore_ext.ops.modes import is_plain
 
 Product = Callable[[Any, Any], Any]
 Taker = Callable[[Product, Any, Any], Any]  # (the original function, left, right) -> the product, or NotImplemented
@@ -68,10 +69,12 @@ def _given(left: Any, right: Any) -> tuple[Any, Any]:
 
 
 def is_matrix(value: Any) -> bool:
-    """A dense matrix of float32 or float64 that is just that: no subclass but a parameter."""
+    """A dense matrix of float32 or float64 that is just that: no subclass but a parameter, nothing that a transform of
+    `torch.func` made."""
     return (
         type(value) in (Tensor, torch.nn.Parameter)
         and value.layout == torch.strided
         and value.ndim == 2
         and value.dtype in (torch.float32, torch.float64)
+        and is_plain(value)
     )

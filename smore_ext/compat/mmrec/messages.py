@@ -37,7 +37,7 @@ class LazyRows(Lazy):
     @classmethod
     def of(cls, x: Tensor, edges: Edges, at_source: bool, value: Tensor | None = None) -> LazyRows:
         live = torch.is_grad_enabled() and (x.requires_grad or (value is not None and value.requires_grad))
-        rows = cls._of((edges.number, x.shape[1]), x, live)
+        rows = cls._of((edges.number, x.shape[1]), x, live, x, *(() if value is None else (value,)))
         rows.x, rows.edges, rows.at_source, rows.value = x, edges, at_source, value
         return rows
 

@@ -35,6 +35,8 @@ class Neighbours:
         """x @ x.T of more rows than columns, as a lazy matrix."""
         if not is_matrix(left) or not is_matrix(right) or left.shape != right.shape[::-1]:
             return NotImplemented
+        if torch.is_autocast_enabled(left.device.type):
+            return NotImplemented  # it would be of another type
         same = left.data_ptr() == right.data_ptr() and left.stride() == right.stride()[::-1]
         if not same or left.shape[0] <= left.shape[1]:
             return NotImplemented

@@ -21,7 +21,7 @@ from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.rows import Rows
 from smore_ext.compat.mmrec.scatter import Scatter
 from smore_ext.compat.mmrec.sparse_left import SparseLeft
-from smore_ext.compat.mmrec.swaps import Swaps
+from smore_ext.compat.mmrec.swaps import Swaps, dense_parameters
 from smore_ext.compat.mmrec.tree import ImportWatch, Tree
 from smore_ext.compat.mmrec.unit_rows import UnitRows
 
@@ -79,6 +79,8 @@ class Patch(Report):
             UnitRows(self, swaps).install()
         if products.takers:
             products.install(swaps)
+        if {"knn", "layers", "messages"} & pieces:
+            dense_parameters(swaps)
         for name, visitor in (
             ("evaluation", Evaluation),
             ("sampler", Sampler),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,6 +134,25 @@ def proved(
             tell(why)
             chosen.append(original if why else ours)
         return chosen[0](*args, **kwargs)
+
+    return function
+
+
+def by_place(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    """`ours` for any way of calling `original`: it gets all arguments by their place, defaults too."""
+    signature = inspect.signature(original)
+    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in signature.parameters.values())
+
+    @functools.wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if plain and (kwargs or len(args) < len(signature.parameters)):
+            try:
+                given = signature.bind(*args, **kwargs)
+            except TypeError:
+                return original(*args, **kwargs)  # which says what is wrong
+            given.apply_defaults()
+            args, kwargs = given.args, given.kwargs
+        return ours(*args, **kwargs)
 
     return function
 

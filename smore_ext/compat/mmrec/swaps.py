@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from torch import nn
+
+from smore_ext.compat.mmrec.lazy import Lazy
 from smore_ext.compat.mmrec.tree import Tree
 
 _MISSING: Any = object()
@@ -14,6 +17,19 @@ class _Swap(NamedTuple):
     name: str
     old: Any  # _MISSING: the owner inherited it
     new: Any
+
+
+def dense_parameters(swaps: Swaps) -> None:
+    """`nn.Parameter(matrix)` holds the values of a matrix that is not formed yet, and shares them with it."""
+    original = nn.Parameter.__new__
+
+    def new(cls: Any, data: Any = None, requires_grad: bool = True) -> Any:
+        if isinstance(data, Lazy):
+            data._written = True
+            data = data.dense().detach()
+        return original(cls, data, requires_grad)
+
+    swaps.set(nn.Parameter, "__new__", staticmethod(new))
 
 
 class Swaps:

@@ -14,7 +14,6 @@ from smore_ext.compat.mmrec.matmul import is_matrix
 from smore_ext.compat.mmrec.proof import differs
 from smore_ext.compat.mmrec.report import Report
 from smore_ext.compat.mmrec.swaps import Swaps
-from smore_ext.ops.modes import is_plain
 
 _normalize = F.normalize
 
@@ -65,7 +64,7 @@ class UnitRows:
         @functools.wraps(original)
         def normalize(input: Any, *args: Any, **kwargs: Any) -> Any:
             takes = is_matrix(input) and input.requires_grad and torch.is_grad_enabled() and not in_step()
-            if not takes or torch.compiler.is_compiling() or not is_plain(input):
+            if not takes or torch.compiler.is_compiling():
                 return original(input, *args, **kwargs)
             if not of_rows(input, *args, **kwargs):
                 return original(input, *args, **kwargs)
