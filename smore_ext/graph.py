@@ -47,6 +47,11 @@ def _bounds(name: str, span: Span, size: int) -> tuple[int, int]:
     elif isinstance(span, range):
         begin, end, step = span.start, span.stop, span.step
     else:
+        if not isinstance(span, tuple) or len(span) != 2 or not all(isinstance(place, int) for place in span):
+            raise TypeError(
+                f"{name} must be a slice, a range or a pair (begin, end), got {type(span).__name__}: graph.rows(index) "
+                f"takes rows by their numbers"
+            )
         (begin, end), step = span, 1
     if step != 1:
         raise ValueError(f"{name} must be in steps of 1, got {span}")
@@ -139,6 +144,12 @@ class Graph(TensorLike):
     def __radd__(self, other: int) -> Self:
         """0 + graph, with which `sum([graph, ...])` begins."""
         return self if isinstance(other, int) and other == 0 else self._plus("x + graph", other, 1.0)
+
+    def add(self, other: Graph) -> Self:
+        return self + other
+
+    def sub(self, other: Graph) -> Self:
+        return self - other
 
     def __sub__(self, other: Graph) -> Self:
         return self._plus("graph - x", other, -1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,14 @@ REFUSED: dict[str, tuple[Callable[[Graph], object], type[Exception], str]] = {
     "clone": (lambda g: g.clone(), AttributeError, "serves as it is"),
     "sum of rows": (lambda g: g.sum(1), AttributeError, r"ops.spmm\(graph, ones\)"),
     "another": (lambda g: g.softmax(1), AttributeError, r"no softmax, unlike a tensor: graph.to_sparse\(\)"),
+    "places": (lambda g: g[0], TypeError, r"a Graph takes no \[...\]: graph.rows\(index\) takes rows"),
+    "a power": (lambda g: g**2, TypeError, r"graph.with_weight\(graph.weight \*\* p\)"),
+    "rows by list": (lambda g: g.block([0, 1], [4, 5]), TypeError, "rows must be a slice, .* got list: graph.rows"),
+    "rows by tensor": (lambda g: g.block(torch.tensor([0, 1]), (0, 2)), TypeError, "pair .begin, end., got Tensor"),
+    "three": (lambda g: g.block((0, 1, 2), (0, 2)), TypeError, "rows must be a slice, a range or a pair"),
+    "index_select": (lambda g: g.index_select(0, X), AttributeError, "no index_select, .*graph.rows"),
+    "numel": (lambda g: g.numel(), AttributeError, "graph.n_edges counts edges"),
+    "other edges": (lambda g: g.copy_(g.drop_edges(g.weight > 1.5)), ValueError, "same edges"),
     "unknown": (lambda g: g.nothing, AttributeError, "'Graph' object has no attribute 'nothing'"),
     "torch function": (lambda g: torch.softmax(g, 1), TypeError, "torch's softmax does not take a Graph: graph.to_sp"),
     "torch.sparse.sum": (lambda g: torch.sparse.sum(g), TypeError, "does not take a Graph"),
@@ -192,3 +201,31 @@ def test_what_has_no_one_meaning_names_the_way_out(name: str) -> None:
     with pytest.raises(error, match=message):
         call(made())
     assert not hasattr(made(), "mul_") and not hasattr(made(), "__len__")
+
+
+def test_a_module_may_hold_it_as_a_buffer(tmp_path: Path) -> None:
+    class Holder(torch.nn.Module):
+        def __init__(self, graph: Graph) -> None:
+            super().__init__()
+            self.register_buffer("adj", graph)
+
+    module, other = Holder(made()), Holder(made() * 3)
+    assert module.to("cpu").to(torch.float32).adj.dtype == torch.float32
+    assert module.double().adj.dtype == torch.float64 and module.float().adj.dtype == torch.float32
+    other = other.to(torch.float32)
+    torch.save(other.state_dict(), tmp_path / "state.pt")
+    module.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert torch.equal(module.adj.weight, other.adj.weight)
+    torch.testing.assert_close(module.adj @ X.float(), (made() * 3).float() @ X.float())
+    with pytest.raises(RuntimeError, match="same edges"):
+        module.load_state_dict({"adj": made().drop_edges(made().weight > 1.5)})
+
+
+def test_numbers_of_numpy_and_names_of_torch() -> None:
+    graph = made()
+    for twice in (np.float32(2) * graph, graph * np.int64(2), graph.mul(2), torch.mul(graph, 2), graph.div(0.5)):
+        assert torch.equal(twice.weight, graph.weight * 2)
+    assert torch.equal(torch.div(graph, 2).weight, graph.weight / 2)
+    assert torch.equal(graph.add(graph).weight, graph.weight * 2) and not graph.sub(graph).weight.any()
+    assert graph.to(copy=True).contiguous() is graph and graph.to(torch.zeros(1)).dtype == torch.float32
+    assert graph.to("cpu", torch.float64, True).dtype == torch.float64

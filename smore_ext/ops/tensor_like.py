@@ -7,6 +7,7 @@ error that names the way out. The ops themselves take a graph's tensors and neve
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, NoReturn, Self
 
 import torch
@@ -21,7 +22,7 @@ Number = int | float  # the methods of that name hide the type
 
 _SPARSE = "graph.to_sparse() is a torch sparse tensor"
 _WAYS_OUT = {
-    "add_ sub_ mul_ div_ copy_ fill_ zero_ clamp_ data": "a Graph is not changed in place: graph.with_weight(weight) "
+    "add_ sub_ mul_ div_ fill_ zero_ clamp_ data": "a Graph is not changed in place: graph.with_weight(weight) "
     "has the same edges with other weights",
     "requires_grad_": "give weights that do: graph.with_weight(weight.requires_grad_())",
     "grad backward": "the weights that were given have gradients",
@@ -29,6 +30,11 @@ _WAYS_OUT = {
     "numpy": "graph.to_scipy() is a scipy matrix",
     "sum mean": "ops.spmm(graph, ones) has the sums over rows, ops.spmm(graph.t, ones) those over columns",
     "abs pow sqrt exp": "graph.with_weight(f(graph.weight)) has other weights",
+    "index_select gather narrow": "graph.rows(index) takes rows, graph.block(rows, cols) consecutive rows and columns",
+    "numel": "graph.n_edges counts edges, graph.shape is the shape",
+    "layout": "graph.is_sparse is True; graph.to_sparse() has a layout",
+    "mT H": "graph.t is the transpose",
+    "is_leaf retain_grad register_hook": "graph.weight is the tensor of the weights",
     "to_sparse_csr to_sparse_coo to_sparse_csc softmax": _SPARSE,
 }
 
@@ -67,13 +73,36 @@ class TensorLike(CsrMatrix):
         """All weights times a number, or a tensor of one element, which may be learned."""
         return self._reweighted(self.weight * _number("graph * x", factor))
 
-    __rmul__ = __mul__
+    __rmul__ = mul = multiply = __mul__
 
     def __truediv__(self, divisor: Number | Tensor) -> Self:
         return self._reweighted(self.weight / _number("graph / x", divisor))
 
+    div = divide = __truediv__
+
+    def __pow__(self, exponent: Any) -> NoReturn:
+        raise TypeError("a Graph has no power: graph.with_weight(graph.weight ** p), or graph @ (graph @ x)")
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise TypeError(f"a Graph takes no [...]: {_WAYS_OUT['index_select gather narrow']}; {_SPARSE}")
+
     def __neg__(self) -> Self:
         return self._reweighted(-self.weight)
+
+    def contiguous(self) -> Self:
+        return self
+
+    def copy_(self, other: Self, non_blocking: bool = False) -> Self:
+        """Takes the weights of a graph with the same edges, as `load_state_dict` asks of a module's buffers."""
+        same = isinstance(other, CsrMatrix) and self.shape == other.shape and self.n_edges == other.n_edges
+        if not same or not all(
+            torch.equal(own.cpu().long(), their.cpu().long())
+            for own, their in ((self.rowptr, other.rowptr), (self.col, other.col))
+        ):
+            raise ValueError("copy_: expected a Graph with the same edges; load_state_dict(..., assign=True) takes any")
+        with torch.no_grad():
+            self.weight.copy_(other.weight)
+        return self
 
     def detach(self) -> Self:
         """The graph with weights that do not require grad; itself, if these do not."""
@@ -102,21 +131,24 @@ class TensorLike(CsrMatrix):
 
     def to(
         self,
-        *target: torch.device | str | int | torch.dtype | None,
+        *target: torch.device | str | int | torch.dtype | Tensor | None,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
+        copy: bool = False,
     ) -> Self:
         """On another device, or with weights of another floating dtype, or both. The graph itself if nothing changes.
 
         Args:
-            target: devices and dtypes, as `Tensor.to` takes them.
+            target: devices and dtypes, as `Tensor.to` takes them, or a tensor (or graph) that has both.
             device, dtype: the same by name.
-            non_blocking: taken for its name's sake; the host waits.
+            non_blocking, copy: taken for their names' sake: the host waits, and what is never changed is shared.
         """
         graph = self
         for one in (*target, device, dtype):
-            if one is not None:
+            if isinstance(one, Tensor | CsrMatrix):
+                graph = graph.to(one.device, one.dtype)
+            elif one is not None and not isinstance(one, bool):
                 graph = graph._on(one)
         return graph
 
@@ -144,7 +176,7 @@ class TensorLike(CsrMatrix):
     def cpu(self) -> Self:
         return self.to("cpu")
 
-    def cuda(self, device: torch.device | str | int | None = None) -> Self:
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> Self:
         return self.to("cuda" if device is None else device)
 
     def float(self) -> Self:
@@ -173,6 +205,16 @@ class TensorLike(CsrMatrix):
     @property
     def is_cuda(self) -> bool:
         return self.col.is_cuda
+
+    @property
+    def is_meta(self) -> bool:
+        return self.col.is_meta
+
+    def is_floating_point(self) -> bool:
+        return True
+
+    def is_complex(self) -> bool:
+        return False
 
     # Shape and parts.
 
@@ -263,8 +305,8 @@ def _dense(place: str, x: Any) -> Tensor:
 def _number(place: str, factor: Any) -> Any:
     if isinstance(factor, Tensor) and factor.layout == torch.strided and factor.numel() == 1:
         return factor.reshape(())
-    if isinstance(factor, int | float) and not isinstance(factor, bool):
-        return factor
+    if isinstance(factor, Real) and not isinstance(factor, bool):  # numpy's too
+        return float(factor)
     got = f"a tensor of shape {tuple(factor.shape)}" if isinstance(factor, Tensor) else type(factor).__name__
     raise TypeError(
         f"{place}: x must be a number, got {got}: for factors of edges [E] give graph.with_weight(graph.weight * "
@@ -293,6 +335,7 @@ _MATMUL_OF_TENSORS = Tensor.matmul
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.mm, torch.mv, torch.matmul, torch.sparse.mm, Tensor.mm, Tensor.mv, Tensor.matmul), _MATMUL),
     **dict.fromkeys((torch.mul, torch.multiply, Tensor.mul), _MUL),
+    **dict.fromkeys((torch.div, torch.divide, torch.true_divide, Tensor.div), lambda graph, x: graph / x),
     **dict.fromkeys((torch.add, Tensor.add), _ADD),
     **dict.fromkeys((torch.sub, Tensor.sub), _SUB),
     torch.t: lambda graph: graph.t,

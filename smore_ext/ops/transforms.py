@@ -148,6 +148,19 @@ def _table_linear(table: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return F.linear(table, weight, bias)  # the same function, in torch's order of sums
 
 
+@instead_under_transforms("dropout")
+def _dropout(x: Tensor, p: float, seed: int, offset: int | Tensor = 0) -> Tensor:
+    with torch._C._DisableFuncTorch(), torch._C._AutoDispatchBelowAutograd():  # what is kept does not depend on x
+        kept = _ops.dropout(torch.ones(x.shape, dtype=x.dtype, device=x.device), p, seed, offset)
+    return x * kept
+
+
+@instead_under_transforms("edge_dot")
+def _edge_dot(graph: Any, u: Tensor, v: Tensor) -> Tensor:
+    graph = as_csr(graph)
+    return (u.index_select(0, graph.row.long()) * v.index_select(0, graph.col.long())).sum(dim=1)
+
+
 @instead_under_transforms("gather_rows")
 def _gather_rows(tables: Tensor | Sequence[Tensor], index: Tensor, check: bool = True) -> Tensor | tuple[Tensor, ...]:
     several = (F.embedding(index, table) for table in ([tables] if isinstance(tables, Tensor) else tables))
