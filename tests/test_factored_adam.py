@@ -340,6 +340,14 @@ def test_a_table_that_its_layer_does_not_read_is_told_once() -> None:
     torch.testing.assert_close(model.table, plain.table)
 
 
+def test_a_table_that_its_layer_reads_no_more_is_told() -> None:
+    model = Model()
+    optimizer = adam(model, factored=True)
+    loop(Model.forward)(model, optimizer)
+    with pytest.warns(UserWarning, match="has an ordinary gradient"):
+        loop(read_by_torch)(model, optimizer)
+
+
 @pytest.mark.parametrize("loss", [Model.forward, lambda model: model() + 1e-3 * model.table.square().sum()])
 def test_a_table_that_its_layer_reads_is_not_told(
     loss: Callable[[Model], Tensor], recwarn: pytest.WarningsRecorder

@@ -52,7 +52,7 @@ class TableLinear(nn.Linear):
     Attributes:
         factored: whether the gradient of such a parameter is left as a `FactoredGrad`. `FactoredAdam` sets it; without,
             and for any other input (a slice, a masked or normalised table), gradients are ordinary tensors.
-        has_factored: whether it has left one.
+        has_factored: whether it has left one since the optimizer's last step.
     """
 
     factored: bool = False
@@ -148,7 +148,9 @@ class FactoredAdam(torch.optim.Adam):
             if group is None or not isinstance(grad, FactoredGrad):
                 if grad is not None and not linear.has_factored:
                     self._tell_once(table)
+                linear.has_factored = False
                 continue
+            linear.has_factored = False
             if grad.factors is not None and not (group["weight_decay"] or group["amsgrad"] or group["maximize"]):
                 self._step_table(table, group, *grad.factors)
                 kept.append((table, grad))
