@@ -155,6 +155,32 @@ def poly_filter(size: str) -> Case:
     return Case("poly_filter, forward + backward", size, make, quick=size == "baby")
 
 
+def edge_dot(size: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        def arguments_of(dtype: torch.dtype, g: torch.Generator) -> Args:
+            graph = published_graph("bipartite", size, setting.shrink)
+            return [graph, rand(g, dtype, graph.n_rows, WIDTH), rand(g, dtype, graph.n_cols, WIDTH)]
+
+        case = OpCase("edge_dot", size, arguments_of, (1, 2))
+        peers = {"gather, multiply, sum": reference}
+        return op_comparison(case, peers, lambda args: floors.edge_dot_step(args[0], WIDTH), True, setting.device)
+
+    return Case("edge_dot, forward + backward", size, make, quick=size == "baby")
+
+
+def edge_softmax(size: str) -> Case:
+    def make(setting: Setting) -> Comparison:
+        def arguments_of(dtype: torch.dtype, g: torch.Generator) -> Args:
+            graph = published_graph("bipartite", size, setting.shrink)
+            return [graph, rand(g, dtype, graph.n_edges)]
+
+        case = OpCase("edge_softmax", size, arguments_of, (1,))
+        peers = {"scatter_reduce": reference}
+        return op_comparison(case, peers, lambda args: floors.edge_softmax_step(args[0]), True, setting.device)
+
+    return Case("edge_softmax, forward + backward", size, make, quick=size == "baby")
+
+
 CASES = [
     *(spmm(name, backward) for backward in (False, True) for name in GRAPHS),
     *(propagate(size) for size in PUBLISHED),
@@ -162,6 +188,8 @@ CASES = [
     *(gated(f"knn10 {size}") for size in PUBLISHED),
     *(weighted(size) for size in PUBLISHED),
     *(poly_filter(size) for size in PUBLISHED),
+    *(edge_dot(size) for size in PUBLISHED),
+    *(edge_softmax(size) for size in PUBLISHED),
 ]
 
 

@@ -85,6 +85,16 @@ def weighted_step(graph: Graph, width: int) -> Floor:
     return spmm_step(graph, width) + spmm(graph, width) + Floor(3 * FLOAT * graph.n_edges)
 
 
+def edge_dot_step(graph: Graph, width: int) -> Floor:
+    """Two rows an edge; then for each of them the product with weights, by the graph or its transpose."""
+    return spmm(graph, width) + spmm(graph.t, width) + spmm_step(graph, width)
+
+
+def edge_softmax_step(graph: Graph) -> Floor:
+    """Forward reads logits and writes weights; backward reads these and their gradient, and writes another."""
+    return Floor(5 * FLOAT * graph.n_edges + 2 * FLOAT * (graph.n_rows + 1))
+
+
 def knn(rows: int, width: int) -> Floor:
     """All pairs once: similarity is symmetric."""
     return Floor(FLOAT * rows * width, 1.0 * rows * rows * width)
