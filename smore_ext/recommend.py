@@ -29,6 +29,7 @@ RUN is a run's folder, or a file that `smore export RUN --served` wrote, which n
 @click.option("--users", "users_file", type=Path, metavar="FILE", help="ids of users, one a line")
 @click.option("--history", multiple=True, metavar="ID", help="an item that somebody new has had; give it repeatedly")
 @click.option("--all", "all_file", type=Path, metavar="FILE", help="write lists of all users: .jsonl or .parquet")
+@click.option("-o", "--output", type=Path, metavar="FILE", help="write the users' lists, streamed: .jsonl or .parquet")
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="number of items")
 @click.option(
     "--mask",
@@ -48,6 +49,7 @@ def command(
     users_file: Path | None,
     history: tuple[str, ...],
     all_file: Path | None,
+    output: Path | None,
     k: int,
     mask: str,
     keep_seen: bool,
@@ -58,10 +60,15 @@ def command(
 ) -> int:
     if sum(map(bool, (users or users_file, history, all_file))) != 1:
         raise click.UsageError("expected --user ID, --users FILE, --history ID for somebody new, or --all FILE")
-    file, rules = run_dir.suffix == serving.SUFFIX, bool(allow or deny or all_file or keep_seen or history)
+    if output is not None and not (users or users_file):
+        raise click.UsageError("--output: expected it with --user or --users; --all FILE writes the lists of all")
+    rules = bool(allow or deny or all_file or output or keep_seen or history)
+    file = run_dir.suffix == serving.SUFFIX
     if mask == "train" and (rules or file):
-        raise click.UsageError("--mask train: expected a run and single users, without --allow, --deny and --keep-seen")
-    for place in (all_file, json_file):
+        raise click.UsageError(
+            "--mask train: expected a run and single users, without --allow, --deny, --keep-seen and --output"
+        )
+    for place in (all_file, json_file, output):
         if place is not None:
             runs.check_output(place)
     asked = [*users, *(ids_of(users_file) if users_file else [])]
@@ -75,6 +82,10 @@ def command(
         plain = run is not None and not serving.servable(run.model) and not (allow or deny or keep_seen)
         found = lists_of_run(run, k) if run and plain else serving.load(run or run_dir).all_lists(*limits)
         console.print(f"lists of {write_lists(found, all_file):,} users in {all_file}", soft_wrap=True)
+        return 0
+    if output is not None:
+        count = write_lists(serving.load(run or run_dir).lists(asked, *limits), output)
+        console.print(f"lists of {count:,} users in {output}", soft_wrap=True)
         return 0
     if run is None or rules:
         model = serving.load(run or run_dir)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 
 import smore_ext
@@ -75,7 +76,6 @@ def test_embeddings_are_those_of_the_run(source: str, shop: Path, tmp_path: Path
 
 
 def test_embeddings_in_parquet(source: str, shop: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     assert export.main([source, "-o", str(tmp_path / "out"), "--format", "parquet"]) == 0
     model = smore_ext.load(shop / "LightGCN")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["items.parquet", "users.parquet"]
@@ -86,7 +86,6 @@ def test_embeddings_in_parquet(source: str, shop: Path, tmp_path: Path) -> None:
 
 
 def test_lists_in_parquet_are_those_of_recommend(source: str, of_weights: str, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     for place, more in ((source, ["--lists"]), (of_weights, [])):
         assert export.main([place, "-o", str(tmp_path / "x.parquet"), "--k", "4", *more]) == 0
         assert recommend.main([place, "--all", str(tmp_path / "y.parquet"), "--k", "4"]) == 0

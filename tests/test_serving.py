@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from smore_ext.data import DatasetError, builtin_dataset
 from smore_ext.evaluation.ranking import embeddings, evaluating
 from smore_ext.models import MODELS, LightGCN
 from smore_ext.runs import LoadedRun
-from smore_ext.serving import Factors
+from smore_ext.serving import Factors, QuestionError
 from smore_ext.serving.forms import write_form
 from smore_ext.serving.lists import write_lists
 from smore_ext.settings.config import RunConfig, without_places
@@ -162,6 +163,42 @@ def test_similar_items_by_part(served: Factors) -> None:
         served.similar([4], by="txt")
 
 
+def test_lists_are_the_same_on_the_device_under_test(served: Factors, device: torch.device) -> None:
+    there = served.to(device)
+
+    def items(lists: Any) -> Any:
+        return {of: [near.item for near in found] for of, found in lists}
+
+    assert items(there.all_lists(10)) == items(served.all_lists(10))
+    some = served.recommend([0, 3, 5], 7, False, allow=list(range(0, 40, 2)), deny=[4])
+    assert items(there.recommend([0, 3, 5], 7, False, allow=list(range(0, 40, 2)), deny=[4]).items()) == items(
+        some.items()
+    )
+    for by in (None, "text"):
+        assert items(there.similar([1, 9], by=by).items()) == items(served.similar([1, 9], by=by).items())
+    new, theirs = (model.recommend_for([2, 11, 30], 8) for model in (there, served))
+    assert [near.item for near in new] == [near.item for near in theirs]
+    why, other = (model.explain(3, 12) for model in (there, served))
+    assert why.contributions == pytest.approx(other.contributions, abs=1e-5)
+    assert items(why.nearest.items()) == items(other.nearest.items())
+
+
+def test_nothing_is_denied_and_nothing_nearest_is_an_error(served: Factors) -> None:
+    assert served.recommend([3], 4, allow=None, deny=None) == served.recommend([3], 4)
+    assert [near.item for near in served.recommend([3], 4, allow=[5], deny=None)[3]] == [5][
+        : 5 not in served.history(3)
+    ]
+    for k in (0, -1):
+        with pytest.raises(QuestionError, match="k must be at least 1"):
+            served.explain(3, 12, k)
+
+
+def test_new_items_may_come_as_arrays(served: Factors) -> None:
+    rows = {name: table[:2].numpy() for name, table in DATA.features.items()}
+    tensors = {name: table[:2] for name, table in DATA.features.items()}
+    assert torch.equal(served.with_items(rows).items, served.with_items(tensors).items)
+
+
 def test_a_file_is_enough(run: LoadedRun, served: Factors, tmp_path: Path) -> None:
     serving.write(served, tmp_path / "x.safetensors")
     back = smore_ext.load(tmp_path / "x.safetensors")
@@ -257,9 +294,8 @@ def test_lists_in_files(served: Factors, tmp_path: Path) -> None:
 
 
 def test_lists_in_parquet(served: Factors, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     write_lists(served.all_lists(4), tmp_path / "l.parquet")
-    table = parquet.read_table(tmp_path / "l.parquet").to_pylist()
+    table = pyarrow.parquet.read_table(tmp_path / "l.parquet").to_pylist()
     lists = dict(served.all_lists(4))
     assert len(table) == len(lists)
     for row in table:
@@ -297,6 +333,16 @@ def test_commands_by_raw_ids_without_the_data(
     assert recommend.main([file, "--user", "u3", "--k", "4", "--json", str(tmp_path / "r.json")]) == 0
     (user, items), *_ = json.loads((tmp_path / "r.json").read_text()).items()
     assert user == "u3" and len(items) == 4 and items[0]["item"].startswith("b")
+    (tmp_path / "users.txt").write_text("u5\nu3\n")
+    for kind in ("jsonl", "parquet"):
+        out = tmp_path / f"some.{kind}"
+        assert recommend.main([file, "--users", str(tmp_path / "users.txt"), "--k", "4", "-o", str(out)]) == 0
+        assert f"lists of 2 users in {out}" in " ".join(capsys.readouterr().out.split())
+    some = [json.loads(line) for line in (tmp_path / "some.jsonl").read_text().splitlines()]
+    assert [row["user"] for row in some] == ["u5", "u3"] and some[1]["items"] == [item["item"] for item in items]
+    assert pyarrow.parquet.read_table(tmp_path / "some.parquet").to_pylist()[0]["items"] == some[0]["items"]
+    assert recommend.main([file, "--history", "b3", "-o", str(tmp_path / "no.jsonl")]) == 2
+    assert "--output: expected it with --user or --users" in capsys.readouterr().err
     (tmp_path / "deny.txt").write_text(items[0]["item"] + "\n\n")
     denied = ["--deny", str(tmp_path / "deny.txt"), "--json", str(tmp_path / "d.json")]
     assert recommend.main([file, "--user", "u3", "--k", "3", *denied]) == 0

@@ -26,7 +26,7 @@ def write_index(served: Factors, path: Path) -> dict[str, Tensor]:
     try:
         import faiss
     except ImportError:
-        raise ImportError("an index needs faiss: pip install faiss-cpu") from None
+        raise ImportError("an index needs faiss: pip install 'smore-ext[export]'") from None
     items = served.items[served.known.to(served.items.device)].cpu().float()
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(items.shape[1]))
     index.add_with_ids(items.contiguous().numpy(), served.known.numpy())

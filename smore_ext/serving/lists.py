@@ -57,7 +57,7 @@ def _parquet(lists: Lists, path: Path) -> int:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise ImportError("lists in parquet need pyarrow: pip install pyarrow") from None
+        raise ImportError("lists in parquet need pyarrow: pip install 'smore-ext[export]'") from None
     schema = pyarrow.schema(
         [
             ("user", pyarrow.string()),

@@ -153,8 +153,19 @@ class Served:
 
         Raises `DatasetError` for an id that the data lacks, and a user without train interactions.
         """
+        return dict(self.lists(users, k, filter_seen, allow, deny))
+
+    def lists(
+        self,
+        users: Sequence[Id],
+        k: int = 10,
+        filter_seen: bool = True,
+        allow: Sequence[Id] | None = None,
+        deny: Sequence[Id] | None = None,
+    ) -> Iterator[tuple[Id, list[Similar]]]:
+        """The same, streamed: (user, list) in the order asked for."""
         numbers = torch.tensor([self.user_number(user) for user in users], dtype=torch.int64)
-        return dict(self._lists(numbers, k, filter_seen, self._candidates(allow, deny)))
+        return self._lists(numbers, k, filter_seen, self._candidates(allow, deny))
 
     def recommend_for(
         self,
