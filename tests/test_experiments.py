@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from smore_ext.data import SyntheticConfig, generate
+from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.experiments import charts, content, evidence
 from smore_ext.experiments.__main__ import main
 from smore_ext.experiments.cells import Cell, Data, Record, Records, read_record, write_record
@@ -345,6 +346,30 @@ def test_changes_do_what_they_say() -> None:
     assert list(more.features) == ["image", "text", "useless"] and torch.equal(
         more.features["text"], data.features["text"]
     )
+
+
+def test_graphs_and_tables_are_shuffled_apart() -> None:
+    data, _ = open_data(Data("synthetic", SCALE.synthetic), None)
+    change = {"kind": "shuffled", "share": 1.0}
+    both, graphs, tables = (content.apply(data, change | part) for part in ({}, {"part": "graphs"}, {"part": "tables"}))
+    for m, x in data.features.items():
+        assert torch.equal(graphs.features[m], x) and torch.equal(tables.features[m], both.features[m])
+        assert not torch.equal(both.features[m], x) and not both.graphs
+        right, wrong = item_knn_graph(x, 10), item_knn_graph(both.features[m], 10)
+        assert torch.equal(tables.graphs[m].col, right.col) and torch.equal(graphs.graphs[m].col, wrong.col)
+    with pytest.raises(ValueError, match="part: expected graphs or tables, got 'rows'"):
+        content.apply(data, change | {"part": "rows"})
+
+
+def test_a_comparison_is_also_judged_as_one_of_all() -> None:
+    found = Planted(*PLANTED["feature-quality"][:1])
+    outcomes = [STUDIES[name].conclude(found, SCALE) for name in ("feature-quality", "layers")]
+    correct(outcomes)
+    every = [c for outcome in outcomes for c in outcome.every]
+    total = len({c.identity for c in every})
+    for c in every:
+        assert c.in_all == min(1.0, total * c.alone) and c.p == pytest.approx(min(1.0, (c.family or 1) * c.alone))
+        assert c.in_all >= c.p - 1e-12
 
 
 def test_neighbours_fill_better_than_the_mean() -> None:

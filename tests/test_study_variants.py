@@ -124,6 +124,19 @@ def test_no_fusion_leaves_the_fused_view_out(planted: tuple[Dataset, SyntheticTr
         assert torch.equal(model._side(behaviour, views), model._side(behaviour, changed))
 
 
+def test_without_its_term_the_fused_view_still_steers_attention(planted: tuple[Dataset, SyntheticTruth]) -> None:
+    model = made(variants.NoFusedTerm, planted[0]).eval()
+    generator = torch.Generator().manual_seed(1)
+    behaviour, views = torch.randn(5, 64, generator=generator), torch.randn(5, 192, generator=generator)
+    changed = views.clone()
+    changed[:, 128:] = torch.randn(5, 64, generator=generator)
+    with torch.no_grad():
+        *of_modalities, term = model._terms(behaviour, views).values()
+        torch.testing.assert_close(model._side(behaviour, views), sum(of_modalities) / 2)
+        assert not torch.equal(model._side(behaviour, views), model._side(behaviour, changed))
+        assert term.abs().sum() > 0
+
+
 # Probes: they see what is planted, and nothing where nothing is.
 
 

@@ -19,6 +19,7 @@ PALETTE = (
     "#FF00E1", "#2D0078", "#FF005A", "#69000F", "#3C4B00", "#B478FF", "#FFA587", "#3C960F", "#D20087", "#5A0F4B",
     "#C3C387", "#FF0000", "#003CE1", "#004B3C", "#00E178", "#96691E", "#B42DFF", "#0078F0", "#C3B4FF", "#5AD2D2",
 )  # fmt: skip
+_COLUMNS = 3  # panels side by side, so that a page of usual width shows what is written on them
 FAINT = "#8C8C8C"  # differences that are not shown
 
 
@@ -88,10 +89,15 @@ def draw(panels: Sequence[Panel], file: Path, colours: Colours) -> None:
     from matplotlib.figure import Figure
 
     forest = panels[0].kind == "forest"
-    size = (8.0, 0.9 + 0.19 * len(panels[0].at)) if forest else (4.6 * len(panels), 3.8)
+    columns = min(len(panels), _COLUMNS)
+    rows = -(-len(panels) // columns)
+    size = (8.0, 0.9 + 0.19 * len(panels[0].at)) if forest else (4.6 * columns, 3.8 * rows)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(places, panels, strict=False):
         {"lines": _lines, "bars": _bars, "heat": _heat, "forest": _forest}[panel.kind](axes, panel, colours)
         axes.set_title(panel.title, fontsize=10, loc="left")
         axes.set_xlabel(panel.x + (f"\n{panel.n}" if panel.n else ""), fontsize=9)

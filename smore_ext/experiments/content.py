@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset
+from smore_ext.data.graph_cache import item_knn_graph
 from smore_ext.data.missing import fill
 
+NEIGHBOURS = 10
 Change = Callable[..., Tensor]  # (features [I, D], generator, dataset, **arguments) -> features
 
 
@@ -25,10 +27,14 @@ def apply(dataset: Dataset, change: Mapping[str, Any]) -> Dataset:
 
     `only` names those that it is for, all if left out; "kept" drops the others. With `name` the changed
     features are a further modality of that name. Item graphs that came with the data are of its features, and go.
+    With `part` "graphs" only the item graphs are of the changed features, with "tables" all but them.
     """
     arguments = dict(change)
     kind, only, seed = arguments.pop("kind"), arguments.pop("only", None), arguments.pop("seed", 0)
     name, features = arguments.pop("name", None), dict(dataset.features)
+    part = arguments.pop("part", None)
+    if part not in (None, "graphs", "tables"):
+        raise ValueError(f"part: expected graphs or tables, got {part!r}")
     if kind not in CHANGES and kind != "kept":
         raise ValueError(f"expected a change of content ({', '.join(CHANGES)}, kept), got {kind!r}")
     if only is not None and not set(only) <= set(features):
@@ -38,10 +44,15 @@ def apply(dataset: Dataset, change: Mapping[str, Any]) -> Dataset:
     for m in [] if kind == "kept" else only or list(features):
         generator = torch.Generator().manual_seed(zlib.crc32(f"{kind} {m} {seed}".encode()))
         features[name or m] = CHANGES[kind](features[m], generator, dataset, **arguments).contiguous()
+    graphs = {}
+    if part is not None:  # neighbours as a model's default finds them
+        of = features if part == "graphs" else dataset.features
+        graphs = {m: item_knn_graph(table, NEIGHBOURS) for m, table in of.items()}
+        features = dict(dataset.features) if part == "graphs" else features
     return dataclasses.replace(
         dataset,
         features=dict(sorted(features.items())),
-        graphs={},
+        graphs=graphs,
         fingerprint=f"{dataset.fingerprint}+{sorted(change.items())}",
     )
 

@@ -93,7 +93,8 @@ def forest(contrasts: Sequence[Contrast]) -> Panel:
         for label, is_shown in (("difference shown", True), ("no difference shown", False))
     }
     title = "First less second, corrected 95 % intervals"
-    return Panel("forest", title, "difference of recall@20", "", [c.label for c in contrasts], series)
+    over = f"seeds x users: {', '.join(sorted({c.over for c in contrasts}))}"
+    return Panel("forest", title, "difference of recall@20", "", [c.label for c in contrasts], series, n=over)
 
 
 def _contrasts(sections: Sequence[Section]) -> list[tuple[str, Contrast]]:
@@ -101,9 +102,34 @@ def _contrasts(sections: Sequence[Section]) -> list[tuple[str, Contrast]]:
 
 
 def significance_csv(sections: Sequence[Section]) -> str:
-    head = ["study", "contrast", "base", "difference", "low", "high", "p", "comparisons", "detectable", "ruled_out"]
+    head = [
+        "study",
+        "contrast",
+        "base",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "comparisons",
+        "p_in_all",
+        "detectable",
+        "ruled_out",
+    ]
     rows = [
-        [name, c.label, c.base, *c.effect[:3], c.p, c.family, c.detectable, c.most, c.effect.size, c.over, c.verdict]
+        [
+            name,
+            c.label,
+            c.base,
+            *c.effect[:3],
+            c.p,
+            c.family,
+            c.in_all,
+            c.detectable,
+            c.most,
+            c.effect.size,
+            c.over,
+            c.verdict,
+        ]
         for name, c in _contrasts(sections)
     ]
     return csv_of([*head, "d", "seeds_x_users", "verdict"], rows)
@@ -171,15 +197,18 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> Table:
 def shown(sections: Sequence[Section]) -> list[Block]:
     """What is significant, over all experiments."""
     every = _contrasts(sections)
-    found = [[name, c.label, c.text] for name, c in {c.identity: (name, c) for name, c in every if c.shown}.values()]
+    once = {c.identity: (name, c) for name, c in every if c.shown}.values()
+    found = [[name, c.label, c.text, "yes" if c.in_all < LEVEL else "no"] for name, c in once]
     number = len({c.identity for _, c in every})
     return [
         ("heading", f"{SIGNIFICANCE}: which differences are shown?"),
         (
             "text",
-            f"{len(found)} of {number} different comparisons; {len(every) - number} more are the same as one of them.",
+            f"{len(found)} of {number} different comparisons; {len(every) - number} more are the same as one of them. "
+            f"Each is corrected for its own family; {sum(row[-1] == 'yes' for row in found)} of them are also shown "
+            f"when it is one of all {number} of this page.",
         ),
-        ("table", Table("", ["experiment", "comparison", "recall@20"], found)),
+        ("table", Table("", ["experiment", "comparison", "recall@20", f"shown as one of {number}"], found)),
         ("link", (f"{PAGE}-{SIGNIFICANCE}.csv", "all comparisons as CSV")),
     ]
 

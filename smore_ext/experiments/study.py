@@ -76,6 +76,7 @@ class Contrast:
         lucks: how many comparisons' luck of seeds it may have; that of a mean is at most that of one.
         sample: what the interval is over, where it is not seeds and users.
         family: how many comparisons it is corrected for; None until all are known.
+        alone, in_all: p as the only comparison, and as one of all of a report.
         effect, p: what it says for other users and seeds, interval and p corrected for the family.
     """
 
@@ -88,6 +89,8 @@ class Contrast:
     lucks: int = 1
     sample: str = ""
     family: int | None = None
+    alone: float = 1.0
+    in_all: float = 1.0
     effect: Effect = field(init=False)
 
     @property
@@ -255,6 +258,10 @@ def correct(outcomes: Iterable[Outcome]) -> None:
         for each in kind:
             own = shared._replace(variance=each.lucks * shared.variance)
             each.effect = over_users_and_seeds(each.squares, own)
+            each.alone = each.effect.p
+    total = len({each.identity for outcome in outcomes for each in outcome.every})
+    for each in (each for outcome in outcomes for each in outcome.every):
+        each.in_all = min(1.0, total * each.alone)
     for family in (family for outcome in outcomes for family in (outcome.head, outcome.contrasts)):
         number = len({each.identity for each in family})
         for each in family:

@@ -100,7 +100,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
                     ]
                     for place, data in places(scale).items()
                 },
-                log=True, n=sample(scale),
+                log=True, n="\n".join(sample(scale, data) for data in places(scale).values()),
             )
         )  # fmt: skip
     for number, unit in enumerate(("magnitude", "phase, rad")):

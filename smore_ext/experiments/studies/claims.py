@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from smore_ext.experiments.audit import OPEN, SATURATED
+from smore_ext.experiments.audit import OPEN, SATURATED, STILL
 from smore_ext.experiments.cells import Cell
 from smore_ext.experiments.significance import crossed
 from smore_ext.experiments.studies import modalities
@@ -17,8 +17,9 @@ from smore_ext.experiments.verdicts import NO_CLAIM, PAPER_GAIN
 
 DROPOUT_GAIN = 0.017  # reported of modality dropout
 SHUFFLED = (0.5, 1.0)
+PARTS = ("graphs", "tables")  # of a modality: its neighbours, and what is projected
 CONFIRMED, REFUTED, OPEN_ = "confirmed", "refuted", "neither shown"
-HARDLY = 0.99  # cosine of trained with raw features, from which on they have hardly moved
+HARDLY = STILL  # as `audit` has it
 UNMOVED = 0.95  # share of the lists' items that stay, from which on lists are the same
 
 
@@ -26,8 +27,9 @@ def _plain(scale: Scale) -> list[Cell]:
     return cells_of(scale, built_in(scale), probes=[gates_and_tables])
 
 
-def _shuffled(scale: Scale, share: float) -> list[Cell]:
-    return cells_of(scale, built_in(scale).changed("shuffled", share=share))
+def _shuffled(scale: Scale, share: float, part: str | None = None) -> list[Cell]:
+    """Of other items, in tables and graphs, or in the one `part`."""
+    return cells_of(scale, built_in(scale).changed("shuffled", share=share, **({"part": part} if part else {})))
 
 
 def cells(scale: Scale) -> Iterable[Cell]:
@@ -36,6 +38,8 @@ def cells(scale: Scale) -> Iterable[Cell]:
     yield from cells_of(scale, built_in(scale), LIGHTGCN)
     for share in SHUFFLED:
         yield from _shuffled(scale, share)
+    for part in PARTS:
+        yield from _shuffled(scale, 1.0, part)
     for repair in ("as it is", "modality dropout"):
         yield from modalities.useless(scale, None, repair)
     for _, group in modalities.knocked_cells(scale):
@@ -84,10 +88,16 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         found, "modality dropout against none", modalities.useless(scale, None, "modality dropout"),
         modalities.useless(scale, None, "as it is"),
     )  # fmt: skip
+    plain_graph = cells_of(scale, built_in(scale), LIGHTGCN)
     wrong = contrast(
-        found, "graphs and features of wrong items against LightGCN", _shuffled(scale, 1.0),
-        cells_of(scale, built_in(scale), LIGHTGCN),
+        found, "graphs of wrong items, tables of the right ones, against LightGCN",
+        _shuffled(scale, 1.0, "graphs"), plain_graph,
     )  # fmt: skip
+    both = contrast(found, "graphs and features of wrong items against LightGCN", _shuffled(scale, 1.0), plain_graph)
+    parts = [
+        contrast(found, f"{part} of wrong items alone against none", _shuffled(scale, 1.0, part), true)
+        for part in PARTS
+    ]
     open_, cosine = figure_of(found, plain, "open image")[0], figure_of(found, plain, "cosine image")[0]
 
     def lines() -> list[list[str]]:
@@ -138,9 +148,9 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             "for removed content. The image gate and table are those of the built-in image features."
         )
         head = [dropout, wrong]
-        return Answer(verdict, brief, NO_CLAIM, head, text, [*removed, moved_lists, *trained], table)
+        return Answer(verdict, brief, NO_CLAIM, head, text, [*removed, moved_lists, *trained, both, *parts], table)
 
-    return Outcome(answer, [], [*removed, moved_lists, *trained, dropout, wrong])
+    return Outcome(answer, [], [*removed, moved_lists, *trained, dropout, wrong, both, *parts])
 
 
 STUDY = Study("claims", "Do findings that others report hold here?", cells, conclude)

@@ -9,6 +9,7 @@ from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.study import Scale
 
 SMORE, LIGHTGCN, VBPR, FREEDOM = "SMORE", "LightGCN", "VBPR", "FREEDOM"
+POPULARITY = "Popularity"
 PLAIN = "spectral filter"  # the model as published
 SAME = {PLAIN: SMORE}  # one thing under two names, and so of one colour
 N = "recall@20 on test"
@@ -48,8 +49,8 @@ def cells_of(
     """A condition: a cell a seed. Two layers over the users and items where nothing else is said, as the built-in
     preset has."""
     loop = scale.loop if data.source == "synthetic" else scale.folders[data.source]
-    own: dict[str, Any] = {"n_ui_layers": 2} if model != VBPR else {}
-    if model not in (LIGHTGCN, VBPR, FREEDOM):
+    own: dict[str, Any] = {"n_ui_layers": 2} if model not in (VBPR, POPULARITY) else {}
+    if model not in (LIGHTGCN, VBPR, FREEDOM, POPULARITY):
         own["cl_warmup"] = 0  # as published
     named = [f"{probe.__module__}:{probe.__qualname__}" for probe in probes]
     return [Cell(data, model, loop | own | settings, seed, named) for seed in scale.seeds]

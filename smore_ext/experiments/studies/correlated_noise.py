@@ -21,7 +21,13 @@ from smore_ext.experiments.study import (
 )
 from smore_ext.experiments.verdicts import moved, of_paper, word
 
-MODELS = {PLAIN: SMORE, "no fused view": variant("NoFusion"), "no filter": variant("Unfiltered")}
+# Without its term the fused view still steers the attention; "no fused view" has neither.
+MODELS = {
+    PLAIN: SMORE,
+    "no fused term": variant("NoFusedTerm"),
+    "no fused view": variant("NoFusion"),
+    "no filter": variant("Unfiltered"),
+}
 CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NOISE = 4.0
 
@@ -52,6 +58,11 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for label in MODELS
     ]
 
+    term = pooled(
+        found,
+        f"fused term against none, mean of {len(grid)} correlations",
+        [(_cells(scale, PLAIN, c), _cells(scale, "no fused term", c)) for c in grid],
+    )
     fused = [(_cells(scale, PLAIN, c), _cells(scale, "no fused view", c)) for c in grid]
     mean = pooled(found, f"fused view against none, mean of {len(grid)} correlations", fused)
     more = pooled(found, "fused view against none, at correlation 1 less at 0", fused[-1:], fused[:1])
@@ -59,8 +70,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     def answer() -> Answer:
         brief = (
             f"Noise that all modalities share in place of noise of each one's own: {moved(shared[0])}. "
-            f"The fused view in place of none: {moved(mean)} on the mean "
-            f"of all correlations, {moved(fusion[-1])} at 1."
+            f"The fused view's term in place of none, with its attention kept: {moved(term)} on the mean of all "
+            f"correlations; term and attention in place of neither: {moved(mean)}, {moved(fusion[-1])} at 1."
         )
         lost = {label: c.effect.mean for label, c in zip(MODELS, shared, strict=True)}
         text = "Noise that all modalities share, against noise of their own, changes recall@20 by "
@@ -69,15 +80,15 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         return Answer(
             word(shared[:1], "worse"),
             brief,
-            of_paper([mean], "the fused view helps"),
-            [shared[0], mean],
+            of_paper([term], "the fused view helps"),
+            [shared[0], term, mean],
             text,
             [more, *fusion, *shared[1:]],
         )
 
     return Outcome(
         answer,
-        [shared[0], mean],
+        [shared[0], term, mean],
         [more, *fusion, *shared[1:]],
         [
             Panel(

@@ -7,7 +7,17 @@ from typing import Any
 
 from smore_ext.experiments.cells import Cell, Data
 from smore_ext.experiments.charts import Panel
-from smore_ext.experiments.studies.common import FREEDOM, LIGHTGCN, SMORE, VBPR, N, built_in, cells_of, sample
+from smore_ext.experiments.studies.common import (
+    FREEDOM,
+    LIGHTGCN,
+    POPULARITY,
+    SMORE,
+    VBPR,
+    N,
+    built_in,
+    cells_of,
+    sample,
+)
 from smore_ext.experiments.study import (
     Answer,
     Found,
@@ -49,7 +59,7 @@ def _steps(scale: Scale) -> list[tuple[str, dict[str, Any]]]:
 
 
 def cells(scale: Scale) -> Iterable[Cell]:
-    for model in (*MODELS, LIGHTGCN):
+    for model in (*MODELS, LIGHTGCN, POPULARITY):
         yield from _cells(scale, model)
     for kind, how in _steps(scale):
         for model in MODELS:
@@ -134,7 +144,13 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             f"A loss is shown in {', '.join(f'{len(lost[m])} ({m})' for m in MODELS)} of {len(steps)} degradations; "
             f"the largest: {', '.join(f'{m} {c.effect.mean:+.4f}, {moved(c)}' for m, c in most.items())}."
         )
-        paper = of_paper(list(beyond.values()), "worse features cost it less than others")
+        popular = mean_of(found, _cells(scale, POPULARITY))[0]
+        lowest = min(mean_of(found, _cells(scale, VBPR, k, **h))[0] for k, h in steps)
+        text += (
+            f" {VBPR} is tuned for nothing here and falls to {lowest:.4f}, where popularity has {popular:.4f}: what it "
+            f"loses says more of that than of features, and the paper's claim is judged by {FREEDOM} alone."
+        )
+        paper = of_paper([beyond[FREEDOM]], f"worse features cost it less than {FREEDOM}")
         return Answer(
             word([fall], "worse"), brief, paper, [fall, beyond[FREEDOM]], text,
             [*own, *against, *versus, *frozen],

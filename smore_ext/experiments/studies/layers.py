@@ -65,8 +65,8 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     few = USUAL[1] if USUAL[1] in items else items[0]
     widest = pooled(
         found,
-        f"{items[-1]} item layers against {few}, mean over user-item layers",
-        [(_cells(scale, b, items[-1]), _cells(scale, b, few)) for b in behaviour],
+        f"{items[-1]} item layers against {few}, mean over {flat} and more user-item layers",
+        [(_cells(scale, b, items[-1]), _cells(scale, b, few)) for b in behaviour if b >= flat],
     )
     near = [contrast(found, f"knn_k {k} against 10", _cells(scale, *USUAL, k), usual) for k in ks if k != 10]
     grid = {(b, i): mean_of(found, _cells(scale, b, i)) for b in behaviour for i in items}

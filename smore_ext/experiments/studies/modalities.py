@@ -67,6 +67,17 @@ def useless(scale: Scale, kind: str | None, repair: str) -> list[Cell]:
     return cells_of(scale, data, model, [gates_open], **settings)
 
 
+def misled(scale: Scale, repair: str) -> list[Cell]:
+    """With the content of other items in all modalities."""
+    model, settings = REPAIRS[repair]
+    return cells_of(scale, built_in(scale).changed("shuffled", share=1.0), model, **settings)
+
+
+def _best_alone(found: Found, groups: dict[str, list[Cell]]) -> str:
+    """The modality whose runs are best on validation."""
+    return max(groups, key=lambda m: float(np.mean([max(found[cell].validation) for cell in groups[m]])))
+
+
 def _files(scale: Scale) -> dict[str, tuple[str, ...]]:
     return {folder: MODALITIES[folder] for folder in scale.folders}
 
@@ -90,6 +101,7 @@ def cells(scale: Scale) -> Iterable[Cell]:
     for repair in REPAIRS:
         for kind in (None, *USELESS):
             yield from useless(scale, kind, repair)
+        yield from misled(scale, repair)
     yield from cells_of(scale, built_in(scale), LIGHTGCN)
 
 
@@ -138,6 +150,17 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         for kind in (*USELESS, None)
         for repair in list(REPAIRS)[1:]
     ]  # fmt: skip
+    wrong = {
+        repair: contrast(found, f"all content of other items, {repair}, against LightGCN", misled(scale, repair), plain)
+        for repair in REPAIRS
+    }
+    mended = [
+        contrast(
+            found, f"{repair} against as it is, all content of other items",
+            misled(scale, repair), misled(scale, "as it is"),
+        )
+        for repair in list(REPAIRS)[1:]
+    ]  # fmt: skip
     harm = pooled(
         found, "a third modality that says nothing against none, mean of random and permuted",
         [(useless(scale, kind, "as it is"), useless(scale, None, "as it is")) for kind in USELESS],
@@ -153,7 +176,11 @@ def conclude(found: Found, scale: Scale) -> Outcome:
         ]
         whole_ = _kept(scale, folder, every, every)
         single = [(whole_, _kept(scale, folder, (m,), every)) for m in every]
-        more_.append(pooled(found, f"{folder}: all {len(every)} against one, mean of which", single))
+        alone = {m: cells for m, (_, cells) in zip(every, single, strict=True)}
+        best = _best_alone(found, alone)
+        label = f"{folder}: all {len(every)} against the best of them alone on validation, {best}"
+        more_.append(contrast(found, label, whole_, alone[best]))
+        files.append(pooled(found, f"{folder}: all {len(every)} against one, mean of which", single))
         files += [
             contrast(found, f"{folder}: all against {m} alone", *pair) for m, pair in zip(every, single, strict=True)
         ]
@@ -179,16 +206,18 @@ def conclude(found: Found, scale: Scale) -> Outcome:
     without = mean_of(found, plain)[0]
 
     def answer() -> Answer:
-        helps = [c.label.partition(" against")[0] for c in repaired if c.better]
+        helps, mends = ([c.label.partition(" against")[0] for c in of if c.better] for of in (repaired, mended))
         lost = [c for c in gaps if c.worse]
         more = [f"{moved(c)} ({place})" for c, place in zip(more_, ("built-in data", *_files(scale)), strict=True)]
         brief = (
-            f"{numbers[-1]} modalities (built-in data, each tells more) or all (lfm2k) in place of one: "
+            f"{numbers[-1]} modalities (built-in data, each tells more) in place of one, or all (lfm2k) in place of "
+            f"the best alone: "
             f"{'; '.join(more)}. All content taken away or exchanged at inference: "
             + _told(taken, "worse")
             + f". A modality that says nothing: {moved(harm)}. Repairs that are shown to help: "
-            f"{listed(sorted(set(helps))) or 'none'}. Missing features filled by neighbours in place of zeros: "
-            f"{moved(filling)}."
+            f"{listed(sorted(set(helps))) or 'none'}. All content of other items, against LightGCN: "
+            f"{moved(wrong['as it is'])}; what is shown to help there: "
+            f"{listed(mends) or 'nothing'}. Missing features filled by neighbours in place of zeros: {moved(filling)}."
         )
         by = {filled: [c for c in lost if f"({filled})" in c.label] for filled in FILLED}
         told = ", ".join(f"{len(cases)} of {len(shares)} ({filled})" for filled, cases in by.items())
@@ -197,7 +226,14 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             f"of the items are shown to cost recall at so many of the shares, by what takes their place: {told}."
         )
         said = [*contrasts, *files, *removed, *lost, *fills, *(c for c in harms.values() if c.shown)]
-        return Answer(word(more_), brief, of_paper(more_, "modalities help together"), more_, text, [*said, *repaired])
+        return Answer(
+            word(more_),
+            brief,
+            of_paper(more_, "modalities help together"),
+            more_,
+            text,
+            [*said, *repaired, *wrong.values(), *mended],
+        )
 
     panels = [
         Panel(
@@ -227,7 +263,7 @@ def conclude(found: Found, scale: Scale) -> Outcome:
             ],
         )
     )
-    others = [*contrasts, *removed, *files, *gaps, *fills, *harms.values(), *repaired]
+    others = [*contrasts, *removed, *files, *gaps, *fills, *harms.values(), *repaired, *wrong.values(), *mended]
     return Outcome(answer, [*more_, *taken, harm, filling], others, panels, tables)
 
 

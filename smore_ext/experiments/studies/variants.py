@@ -189,6 +189,14 @@ class NoFusion(SMORE):
         return torch.stack(parts).mean(dim=0)
 
 
+class NoFusedTerm(SMORE):
+    """The fused view steers the attention over the modalities' views, and is no part of the mean itself."""
+
+    def _side(self, behaviour: Tensor, views: Tensor) -> Tensor:
+        *of_modalities, _ = self._terms(behaviour, views).values()
+        return torch.stack(of_modalities).mean(dim=0)
+
+
 class ClosableGates(SMORE):
     """A gate of each modality's whole view, one number, that can close. The fused view has none: its graph and its
     spectrum are made of all modalities."""
