@@ -13,7 +13,7 @@ from smore_ext import runs
 from smore_ext.cli import INTERRUPTED, run_command
 from smore_ext.console import ConsoleReport, estimate_table, make_console, result_table, seeds_table
 from smore_ext.experiments.estimate import Counts, estimate
-from smore_ext.experiments.jobs import available_memory
+from smore_ext.experiments.jobs import available_memory, taken_of
 from smore_ext.experiments.measured import peak_bytes
 from smore_ext.experiments.side_by_side import SeedsFailed, train_seeds
 from smore_ext.flags import SettingsCommand
@@ -111,10 +111,11 @@ def say_what_it_takes(counts: Counts, config: RunConfig, at_once: int = 1) -> in
         ),
     )
     console.print(estimate_table(found, config))
-    free = available_memory() if config.train.device == "cpu" else None
-    if free is None or found.memory * at_once <= free:
+    device = config.train.device
+    free, one = available_memory(device), taken_of(device, round(found.memory))
+    if free is None or one * at_once <= free:
         return 0
-    several = f"{at_once} at a time take {found.memory * at_once / 1e6:,.0f} MB, " if at_once > 1 else ""
+    several = f"{at_once} at a time take {one * at_once / 1e6:,.0f} MB, " if at_once > 1 else ""
     console.print(f"this will not fit: {several}{free / 1e6:,.0f} MB are available", style="bold red")
     return 1
 

@@ -12,8 +12,14 @@ from smore_ext import runs, train
 from smore_ext.data import builtin_dataset
 from smore_ext.experiments import estimate as module
 from smore_ext.experiments.estimate import Counts, Point, estimate, random_data
+from smore_ext.settings.config import RunConfig
 
 SMALL = Counts(400, 300, 6000, 600, 600, {"image": 16})
+FAST = {"model": "LightGCN", "embedding_dim": "16", "batch_size": 500, "threads": 1}
+
+
+def config_of(device: str) -> RunConfig:
+    return runs.resolve(FAST).replace(device=device)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +83,15 @@ def test_a_dry_run_writes_nothing(
     out = capsys.readouterr().out
     assert "what LightGCN on tiny would take" in out and "memory at the peak" in out
     assert sorted(tmp_path.rglob("*")) == before
-    monkeypatch.setattr(train, "available_memory", lambda: 1000)
+    asked: list[str] = []
+    monkeypatch.setattr(train, "available_memory", lambda device: asked.append(device) or 1000)
     assert train.main(flags) == 1
-    assert "this will not fit: 0 MB are available" in capsys.readouterr().out
+    assert "this will not fit: 0 MB are available" in capsys.readouterr().out and asked == ["cpu"]
+    gpu = config_of("cuda")
+    monkeypatch.setattr(train, "estimate", lambda *_, **__: smore_ext.estimate(SMALL, runs.resolve(FAST), largest=0.3))
+    assert train.say_what_it_takes(SMALL, gpu) == 1 and asked[-1] == "cuda"
+    monkeypatch.setattr(train, "available_memory", lambda device: 1 << 40)
+    assert train.say_what_it_takes(SMALL, gpu) == 0
     assert train.main(["--dry-run", "--overwrite"]) == 2
     assert "--dry-run: expected neither --resume nor --overwrite" in capsys.readouterr().err
 
