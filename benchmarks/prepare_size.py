@@ -1,6 +1,6 @@
 """How `prepare` grows: generated dumps of Elec's shape, once and several times its interactions.
 
-`python -m benchmarks.prepare_size --times 1,3,10 --json FILE` writes each dump (reviews with texts, gzipped JSON lines),
+`python -m benchmarks.prepare_size --times 1,3,10 --json FILE` writes each dump (reviews with texts, JSON lines, gzip),
 makes a folder of it in a process of its own, and prints processor time, wall clock and peak memory.
 """
 

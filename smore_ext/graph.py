@@ -367,18 +367,20 @@ class Graph(TensorLike):
         return cls._from_sorted(row, col, reduce_segments(weight, begin, "max"), graphs[0].shape)
 
     @classmethod
-    def weighted_sum(cls, graphs: Sequence[Graph], weights: Sequence[float] | Tensor) -> Self:
+    def weighted_sum(cls, graphs: Sequence[Graph], weights: Sequence[float | Tensor] | Tensor) -> Self:
         """Union of the edges of G graphs of one shape; an edge carries the sum of its weights times those of graphs.
 
         Args:
             graphs: of one shape, on one device.
-            weights: G numbers, or a tensor [G].
+            weights: G numbers, some of which may be tensors of one, or a tensor [G].
 
         Returns:
             Graph; an edge is also there if its weight is 0. Computed in float64, graph by graph in the order given, and
             rounded once. Differentiable in `weights` and in weights of graphs that require grad.
         """
         row, col, order, begin = cls._together("weighted_sum", graphs)
+        if not isinstance(weights, Tensor) and any(isinstance(weight, Tensor) for weight in weights):
+            weights = torch.stack([torch.as_tensor(w, dtype=torch.float64, device=row.device) for w in weights])
         weights = torch.as_tensor(weights, dtype=torch.float64, device=row.device)
         if weights.shape != (len(graphs),):
             raise ValueError(f"weighted_sum needs one weight a graph ({len(graphs)}), got shape {tuple(weights.shape)}")

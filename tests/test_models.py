@@ -411,7 +411,7 @@ def test_a_copy_trains_like_the_original(dataset: Dataset) -> None:
             lambda data: SMORE(data, config(knn_k={"audio": 5, "image": 5, "text": 5, "video": 5})),
             "got audio, image, te",
         ),
-        (lambda data: LightGCNConfig(n_ui_layers=-1), "n_ui_layers must be at least 0 and finite, got -1"),
+        (lambda data: LightGCNConfig(n_ui_layers=-1), "n_ui_layers must be in 0..100, got -1"),
         (
             lambda data: SMORE(data, config(modalities=("video",))),
             "features of video; dataset 'made' has audio, image, text",

@@ -133,7 +133,16 @@ def test_forward_mode_is_refused(case: OpCase) -> None:
         case.call(ops, map_tensors(args, lambda t: forward_ad.make_dual(t, torch.ones_like(t))))
 
 
-LINEAR = {"spmm", "propagate", "poly_filter", "spectral_filter", "table_linear", "gather_rows"}  # test_transforms.py
+LINEAR = {
+    "edge_dot",
+    "spmm",
+    "propagate",
+    "poly_filter",
+    "spectral_filter",
+    "table_linear",
+    "gather_rows",
+    "dropout",
+}  # test_transforms.py
 OTHERS = [case for case in ONE_EACH if case.differentiable and case.op not in LINEAR]
 
 

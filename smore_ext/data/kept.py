@@ -77,7 +77,7 @@ def load(
         if content != content_hash(parts):
             raise ValueError("its content does not match its checksum")
         return make(parts)
-    except (SafetensorError, OSError, ValueError, RuntimeError, IndexError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, LookupError, TypeError, AssertionError) as error:
         logger.warning("%s: %s rebuilt, the cached file is not usable: %s", path, what, error)
         return None
 

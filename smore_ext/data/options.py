@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,10 @@ class ReadOptions:
             value = getattr(self, name)
             _require(value in get_args(choices), name, f"one of {', '.join(get_args(choices))}", value)
         ratios = self.split_ratios
+        numbers = isinstance(ratios, Sequence) and all(isinstance(r, Real) for r in ratios)
+        _require(numbers, "split_ratios", "three numbers", ratios)
+        seed = self.split_seed
+        _require(isinstance(seed, int) and 0 <= seed < 2**63, "split_seed", "a number from 0 to 2^63 - 1", seed)
         sound = len(ratios) == 3 and all(math.isfinite(r) and 0 <= r <= 1 for r in ratios) and ratios[0] > 0
         _require(
             sound and abs(sum(ratios) - 1) < 1e-6, "split_ratios", "three shares of sum 1, the first above 0", ratios

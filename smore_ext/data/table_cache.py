@@ -20,7 +20,7 @@ from torch import Tensor
 from smore_ext.data import files, kept
 from smore_ext.data.lines import Form
 from smore_ext.data.options import ReadOptions
-from smore_ext.data.table import Table, read_table, reads_times
+from smore_ext.data.table import LABEL, Table, read_table, reads_times
 from smore_ext.version import __version__
 
 FORMAT_VERSION = 1
@@ -38,7 +38,10 @@ def cached_table(path: Path, options: ReadOptions, wanted: Sequence[str]) -> Tab
     with path.open("rb") as stream:
         described = _metadata(hashlib.file_digest(stream, "sha256").hexdigest(), path, options, wanted)
     place = kept.place(options.table_cache, _KIND, described)
-    table = kept.load(place, described, (*_IDS, _FORM), partial(_from_parts, path), _WHAT, optional=_MORE)
+    has_labels = LABEL in wanted
+    names = (*_IDS, _FORM, *(_MORE[:1] if has_labels else ()))
+    optional = _MORE[1:] if has_labels else _MORE
+    table = kept.load(place, described, names, partial(_from_parts, path), _WHAT, optional=optional)
     if table is None:
         table = read_table(path, options, wanted)
         if _state(path) == before:  # else nobody knows which bytes were parsed
@@ -91,9 +94,16 @@ def _bytes(text: str) -> Tensor:
 
 def _from_parts(path: Path, parts: dict[str, Tensor]) -> Table:
     form = json.loads(parts.pop(_FORM).numpy().tobytes())
+    if not isinstance(form, dict) or form.keys() != {"separator", "note"}:
+        raise ValueError(f"expected separator and note as its form, got {type(form).__name__}")
     columns: dict[str, np.ndarray] = {name: _unpacked(part) for name, part in parts.items()}
     if len({column.shape for column in columns.values()}) != 1:
         raise ValueError(f"expected columns of one length, got {[column.shape for column in columns.values()]}")
+    for name, column in columns.items():
+        if name != "times" and column.dtype != object and len(column) and column.min() < 0:
+            raise ValueError(f"expected numbers from 0 in {name}, got {column.min()}")
+    if (labels := columns.get("labels")) is not None and len(labels) and labels.max() > 2:
+        raise ValueError(f"expected labels 0, 1, 2, got {labels.max()}")
     return Table(
         Form(path, form["separator"]),
         columns["users"],

@@ -201,6 +201,9 @@ def _hits(ranked: Tensor, relevant: Graph, n_relevant: Tensor) -> Tensor:
 def _check(ranked: Tensor, relevant: Graph, ks: Sequence[int]) -> None:
     if not ks or min(ks) < 1:
         raise ValueError(f"ranking_metrics: expected cut-offs ks of at least 1, got {tuple(ks)}")
+    for name, value, kind in (("ranked", ranked, Tensor), ("relevant", relevant, Graph)):
+        if not isinstance(value, kind):
+            raise TypeError(f"ranking_metrics: expected {name} to be a {kind.__name__}, got {type(value).__name__}")
     if ranked.dtype != torch.int64:
         raise TypeError(f"ranking_metrics: expected ranked to be int64, got {ranked.dtype}")
     n_users, n_items = relevant.shape

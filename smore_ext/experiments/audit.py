@@ -72,7 +72,9 @@ def audit(run: LoadedRun, k: int = 20, split: Split = "test", seed: int = 0, res
     """
     data, protocol = run.dataset, run.config.train.protocol
     if not 1 <= k <= data.n_items:
-        raise ValueError(f"audit: k must be in 1..{data.n_items}, the items of {data.name!r}, got {k}")
+        raise ValueError(
+            f"audit: k must be in 1..{data.n_items}, the items of {data.name!r}, got {k}: choose another by --k"
+        )
     if not len(getattr(data, split).users):
         raise ValueError(f"audit: the {split} split of {data.name!r} is empty")
     lists, relevant = ranked(run, run.model, split, k), getattr(data, split)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,20 +102,7 @@ def training_seconds(records: Records, cells: Iterable[Cell], folder: Path | Non
 
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    """Of the package's source, where it is in a git tree; with what was changed since marked."""
-    return _head() + ("-changed" if _is_changed() else "")
-
-
-def _is_changed() -> bool:
-    try:
-        asked = ["git", "status", "--porcelain", "--untracked-files=no", "--", "smore_ext", "csrc"]
-        done = subprocess.run(asked, cwd=Path(__file__).parents[2], capture_output=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0 and bool(done.stdout)
-
-
-def _head() -> str:
+    """Of the package's source, where it is in a git tree."""
     git = Path(__file__).parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="ascii").strip()

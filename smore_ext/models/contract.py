@@ -77,6 +77,15 @@ def check_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} must be at least {least} and finite, got {value}")
 
 
+MOST_LAYERS = 100  # beyond all use: rows are alike long before
+
+
+def check_layers(name: str, value: int, least: int = 0) -> None:
+    """A number of layers that a run could finish, or an error that names it."""
+    if not least <= value <= MOST_LAYERS:
+        raise ValueError(f"{name} must be in {least}..{MOST_LAYERS}, got {value}")
+
+
 def check_knn_k(k: int, dataset: Dataset) -> None:
     """More neighbours than items is an error that names the setting, not the op that would find them."""
     if k > dataset.n_items:
@@ -144,6 +153,25 @@ def check_ids(model: str, name: str, ids: Tensor, n: int) -> None:
         raise IndexError(
             f"{model}.loss: {name} must be in 0..{n - 1}, got {int(ids.flatten()[position])} at position {position}"
         )
+
+
+def _check_form(model: Recommender, batch: Batch) -> None:
+    """Raises `TypeError` or `ValueError` for what is no batch of ids."""
+    place, one = f"{type(model).__name__}.loss", next(model.parameters(), None)
+    for name, ids in batch._asdict().items():
+        if ids is None and name == "negatives":
+            continue
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"{place}: {name} must be a torch.Tensor of ids, got {type(ids).__name__}")
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{place}: {name} must be int64 or int32, got {ids.dtype}")
+        if ids.ndim != 1 and not (name == "negatives" and ids.ndim == 2):
+            wanted = "[B] or [B, n]" if name == "negatives" else "[B]"
+            raise ValueError(f"{place}: {name} must have shape {wanted}, got {tuple(ids.shape)}")
+        if ids.shape[0] != batch.users.shape[0]:
+            raise ValueError(f"{place}: {name} must be as many as users, {batch.users.shape[0]}, got {ids.shape[0]}")
+        if one is not None and ids.device.type != one.device.type:
+            raise ValueError(f"{place}: {name} must be on the model's device, {one.device}, got {ids.device}")
 
 
 def _checks_batch(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -322,8 +350,10 @@ class Recommender(nn.Module):
         return self.backend == "native"
 
     def check_batch(self, batch: Batch) -> None:
-        """Every `loss` begins with it: an empty batch is a ValueError, an id that nobody has an IndexError."""
+        """Every `loss` begins with it: an empty batch is a ValueError, an id that nobody has an IndexError; ids are
+        whole numbers on the model's device, users and positives [B], negatives [B] or [B, n]."""
         model = type(self).__name__
+        _check_form(self, batch)
         if batch.users.numel() == 0:
             raise ValueError(f"{model}.loss: expected at least one interaction, got an empty batch")
         limits = {"users": self.n_users, "positives": self.n_items, "negatives": self.n_items}

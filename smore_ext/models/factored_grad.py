@@ -76,20 +76,52 @@ class FactoredGrad(Tensor):
             return
         if isinstance(elements, FactoredGrad):
             elements = elements.dense()
-        if elements.shape != self.shape or elements.dtype != self.dtype or elements.device != self.device:
-            raise ValueError(
-                f"data of a gradient must be {self.dtype} of shape {tuple(self.shape)} on {self.device}, got "
-                f"{elements.dtype} of shape {tuple(elements.shape)} on {elements.device}"
-            )
+        if elements.shape != self.shape:
+            raise ValueError(f"data of a gradient must have shape {tuple(self.shape)}, got {tuple(elements.shape)}")
+        if elements.dtype != self.dtype or elements.device != self.device:  # `module.double()`: as torch does it
+            Tensor.data.__set__(self, elements)  # type: ignore[attr-defined]
         content = self._content
         content.rows = content.factor = None
         content.dense = elements.detach()
 
+    # What asks for the memory of a tensor gets that of the product: there is none before.
+
     def numpy(self, *, force: bool = False) -> Any:
         return self.dense().numpy(force=force)
 
+    def tolist(self) -> Any:
+        return self.dense().tolist()
+
     def data_ptr(self) -> int:
         return self.dense().data_ptr()
+
+    def untyped_storage(self) -> Any:
+        return self.dense().untyped_storage()
+
+    def storage(self) -> Any:
+        return self.dense().storage()
+
+    def is_shared(self) -> bool:
+        return self.dense().is_shared()
+
+    def share_memory_(self) -> Self:
+        self.dense().share_memory_()
+        return self
+
+    def apply_(self, function: Callable[..., Any]) -> Self:
+        self.dense().apply_(function)
+        return self
+
+    def map_(self, other: Tensor, function: Callable[..., Any]) -> Self:
+        self.dense().map_(_formed(other), function)
+        return self
+
+    def map2_(self, x: Tensor, y: Tensor, function: Callable[..., Any]) -> Self:
+        self.dense().map2_(_formed(x), _formed(y), function)
+        return self
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.dense().__dlpack__(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # copies and pickles are ordinary tensors
         return self.dense().__reduce_ex__(protocol)
@@ -115,6 +147,10 @@ class FactoredGrad(Tensor):
         if rule is not None and (result := rule(func, *args, **kwargs)) is not NotImplemented:
             return result
         return _on_products(func, args, kwargs)
+
+
+def _formed(value: Tensor) -> Tensor:
+    return value.dense() if isinstance(value, FactoredGrad) else value
 
 
 def _on_products(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

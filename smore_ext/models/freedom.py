@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
-from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, setting, takes_parts
+from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, check_layers, setting, takes_parts
 from smore_ext.models.id_embeddings import IdEmbeddings
 from smore_ext.models.modalities import (
     BuildsItemGraphs,
@@ -59,9 +59,10 @@ class FREEDOMConfig:
     cache_dir: str | None = setting(None, changeable=True, run_default=default_cache_dir)
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "n_mm_layers", "knn_k"):
+        for name in ("embedding_dim", "knn_k"):
             check_at_least(name, getattr(self, name), 1)
-        check_at_least("n_ui_layers", self.n_ui_layers, 0)
+        check_layers("n_mm_layers", self.n_mm_layers, 1)
+        check_layers("n_ui_layers", self.n_ui_layers)
         check_at_least("feature_weight", self.feature_weight, 0)
         if not 0 <= self.image_weight <= 1:
             raise ValueError(f"image_weight must be in 0..1, got {self.image_weight}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from smore_ext import ops
 from smore_ext.data import Dataset
 from smore_ext.graph import Graph
-from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_knn_k, setting, takes_parts
+from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_knn_k, check_layers, setting, takes_parts
 from smore_ext.models.lightgcn import LightGCN, LightGCNConfig
 from smore_ext.models.modalities import chosen_modalities
 
@@ -52,7 +52,7 @@ class LATTICEConfig(LightGCNConfig):
         super().__post_init__()
         check_at_least("feature_dim", self.feature_dim, 1)
         check_at_least("knn_k", self.knn_k, 1)
-        check_at_least("n_mm_layers", self.n_mm_layers, 1)
+        check_layers("n_mm_layers", self.n_mm_layers, 1)
         if not 0 <= self.initial_weight <= 1:
             raise ValueError(f"initial_weight must be in 0..1, got {self.initial_weight}")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.data import Dataset
-from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, setting, takes_parts
+from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, check_layers, setting, takes_parts
 from smore_ext.models.id_embeddings import IdEmbeddings
 
 
@@ -35,7 +35,7 @@ class LightGCNConfig:
 
     def __post_init__(self) -> None:
         check_at_least("embedding_dim", self.embedding_dim, 1)
-        check_at_least("n_ui_layers", self.n_ui_layers, 0)
+        check_layers("n_ui_layers", self.n_ui_layers)
         check_at_least("reg_weight", self.reg_weight, 0)
         check_at_least("batch_size", self.batch_size, 1)
         check_backend(self.backend)

@@ -19,7 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from smore_ext.data import Dataset
-from smore_ext.models.contract import BACKENDS, Batch, check_at_least, check_backend, distinct, setting, takes_parts
+from smore_ext.models.contract import (
+    BACKENDS,
+    Batch,
+    check_at_least,
+    check_backend,
+    check_layers,
+    distinct,
+    setting,
+    takes_parts,
+)
 from smore_ext.models.id_embeddings import IdEmbeddings
 from smore_ext.models.modalities import (
     BuildsItemGraphs,
@@ -71,7 +80,9 @@ class MultiViewConfig:
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "batch_size"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("n_ui_layers", "n_mm_layers", "cl_weight", "cl_warmup", "reg_weight"):
+        for name in ("n_ui_layers", "n_mm_layers"):
+            check_layers(name, getattr(self, name))
+        for name in ("cl_weight", "cl_warmup", "reg_weight"):
             check_at_least(name, getattr(self, name), 0)
         for k in self.knn_k.values() if isinstance(self.knn_k, dict) else [self.knn_k]:
             check_at_least("knn_k", k, 1)

@@ -22,6 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from smore_ext import ops
 from smore_ext.models.factored_grad import FactoredGrad
+from smore_ext.ops.modes import is_plain
 from smore_ext.ops.tables import read_table_by
 
 
@@ -65,6 +66,7 @@ class TableLinear(nn.Linear):
             and table.is_leaf
             and torch.is_grad_enabled()
             and not torch.compiler.is_compiling()  # a compiled step has ordinary gradients
+            and is_plain(table)  # and so have the transforms of torch.func
         ):
             if not self.has_factored:
                 self.has_factored = True

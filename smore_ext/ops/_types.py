@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +48,13 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
             others, what = _NUMBERS[kind]
             if isinstance(value, others):
                 raise TypeError(f"{place}: {name} must be {what}, got {value!r}")
+            if isinstance(value, Tensor):
+                if kind == "float" and value.requires_grad and torch.is_grad_enabled():
+                    raise TypeError(
+                        f"{place}: {name} must be {what}, got a tensor that requires grad, which would get none: give "
+                        f"{name}.item(), or the twin in smore_ext.reference"
+                    )
+                refuse_tangents(place, name, value)
         elif kind in _SEVERAL:
             one = isinstance(value, Tensor | str) or not isinstance(value, Iterable) or hasattr(value, "__array__")
             entries = [value] if one else list(value)
@@ -71,6 +79,14 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
         return _under_transforms(function.__name__, refusal)(*args, **kwargs)
 
     return checked
+
+
+def refuse_tangents(place: str, name: str, value: Tensor | None) -> None:
+    """Raises `RuntimeError` for a dual number of forward-mode differentiation, whose tangent would be dropped."""
+    if value is None or torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if forward_ad.unpack_dual(value).tangent is not None:
+        raise RuntimeError(f"{place}: {name} must have no tangent: forward mode does not reach it, reverse mode does")
 
 
 def instead_under_transforms(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -382,7 +382,7 @@ class CsrMatrix:
         """
         if edge_index.ndim != 2 or edge_index.shape[0] != 2:
             raise ValueError(f"from_edge_index: edge_index must have shape [2, E], got {tuple(edge_index.shape)}")
-        sources, targets = (size, size) if isinstance(size, int) else size
+        sources, targets = size if isinstance(size, tuple | list) else (size, size)
         return cls.from_edges(edge_index[1], edge_index[0], weight, (targets, sources))
 
     @staticmethod

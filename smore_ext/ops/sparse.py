@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smore_ext.ops._register import autocast_float32, fake
-from smore_ext.ops._types import takes_tensors
+from smore_ext.ops._types import refuse_tangents, takes_tensors
 from smore_ext.ops.converted import Matrix, as_csr
 from smore_ext.ops.csr import CsrMatrix
 
@@ -147,6 +147,7 @@ def poly_filter(
         TypeError, ValueError, IndexError: as in `propagate`; coefficients that are empty or of another dtype.
     """
     graph = as_csr(graph)
+    refuse_tangents("smore_ext::poly_filter", "weight", graph.weight if weight is None else weight)
     if not isinstance(coefficients, Tensor):
         numbers = list(coefficients)
         if any(isinstance(number, Tensor) for number in numbers):  # they may be learned

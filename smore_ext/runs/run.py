@@ -177,6 +177,17 @@ def _stored_sources(folder: RunFolder) -> tuple[str, ...]:
     return ()
 
 
+def _check_result(result: Mapping[str, Any], config: RunConfig, folder: RunFolder) -> None:
+    """Raises `CheckpointError` for a result that another run has left in the folder."""
+    own = {"model": config.train.model, "seed": config.train.seed}
+    for name, wanted in own.items():
+        if result.get(name, wanted) != wanted:
+            raise checkpoint.CheckpointError(
+                f"{folder.result} is of another run: its {name} is {result[name]}, that of {folder.path} is {wanted}; "
+                f"delete it to go on"
+            )
+
+
 def _train_seed(
     config: RunConfig,
     dataset: Dataset,
@@ -187,6 +198,7 @@ def _train_seed(
 ) -> dict[str, Any]:
     if resume and (result := finished(folder.path, config)) is not None:
         check_data(result["data"]["fingerprint"], dataset, str(folder.result))
+        _check_result(result, config, folder)
         folder.delete_temporary()
         return result
     if resume and (left := folder.lost()) is not None:

@@ -116,8 +116,18 @@ class Served:
         return number
 
     def item_number(self, item: Id) -> int:
-        """The number of an item. Raises `DatasetError`."""
-        return number_of(item, "item", self._item_numbers, self.seen.n_cols)
+        """The number of an item that the model knows. Raises `DatasetError`."""
+        number = number_of(item, "item", self._item_numbers, self.seen.n_cols)
+        if not self._is_known[number]:
+            raise DatasetError(f"item: expected one with interactions or features, got {shown(item)}, which has none")
+        return number
+
+    @cached_property
+    def _is_known(self) -> Tensor:
+        """[I] bool: what a gap between numbers stands for is no item."""
+        known = torch.zeros(self.seen.n_cols, dtype=torch.bool)
+        known[self.known] = True
+        return known
 
     @cached_property
     def _user_numbers(self) -> dict[str, int] | None:

@@ -154,6 +154,8 @@ class TrainConfig:
             raise ConfigError(str(error)) from None
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"seeds: expected different numbers, got {shown(list(self.seeds))}")
+        if not self.metrics or len(set(self.metrics)) != len(self.metrics):
+            raise ConfigError(f"metrics: expected different ones, at least one, got {shown(list(self.metrics))}")
         for name, chosen in {"select_by": [self.selection], "metrics": [f"{m}@1" for m in self.metrics]}.items():
             try:
                 for metric in chosen:

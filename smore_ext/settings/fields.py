@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -56,8 +57,17 @@ class Setting:
         """A text or a value as the declared type. Raises `ConfigError` that names `place`."""
         if value == "":  # what a shell makes of a variable that is not set
             raise ConfigError(f"{place}: expected a value, got ''")
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ConfigError(
+                f"{place}: expected text in the locale's encoding, {sys.getfilesystemencoding()}, got {shown(value)}; "
+                f"PYTHONUTF8=1 makes it UTF-8"
+            )
+        try:
+            meanings = readings(value)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from None
         expected = ""
-        for reading in readings(value):
+        for reading in meanings:
             try:
                 # As JSON, strictly: a list is a tuple and a text a path, yet 1 is not true and 0.5 no integer.
                 converted = self._adapter.validate_json(json.dumps(reading, default=str), strict=True)

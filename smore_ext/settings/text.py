@@ -35,7 +35,11 @@ def readings(value: Any) -> list[Any]:
         return [read(value), value, [value]]
     collected: list[Any] = [[part.strip() for part in value.split(",") if part.strip()]]
     if all("=" in part for part in collected[0]):
-        collected.insert(0, dict([text.strip() for text in part.split("=", 1)] for part in collected[0]))
+        pairs = [[text.strip() for text in part.split("=", 1)] for part in collected[0]]
+        names = [name for name, _ in pairs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"expected each name once, got {twice} twice")
+        collected.insert(0, dict(pairs))
     if value.lstrip().startswith(("{", "[")):
         with suppress(yaml.YAMLError):  # else a text like any other
             collected.insert(0, parse_yaml(value))

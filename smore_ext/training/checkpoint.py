@@ -216,6 +216,8 @@ def _open(path: Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, 
         metadata = json.loads(header["smore_ext"])
         if not isinstance(metadata, dict):
             raise ValueError(f"expected metadata as names and values, got {type(metadata).__name__}")
+        if header.keys() >= _DIGESTS and "progress" in metadata and "stepped" not in metadata:  # as old as digests
+            raise ValueError("its metadata: expected stepped, got nothing")
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}") from None
     except OSError as error:

@@ -15,6 +15,9 @@ from smore_ext.settings.fields import read_as
 from smore_ext.training.checkpoint import CheckpointError
 from smore_ext.training.progress import Progress
 
+_MOST_EPOCHS = 10**9
+_ALWAYS = ("next_epoch", "steps", "best_epoch", "best_value", "bad_epochs")  # what every version has written
+
 
 @dataclass(frozen=True)
 class DataOf:
@@ -57,6 +60,8 @@ class About:
         """From a checkpoint's metadata. Raises `CheckpointError` that names the key, what is expected and what came."""
         metadata = dict(metadata)
         if isinstance(progress := metadata.get("progress"), dict):
+            if lost := [key for key in _ALWAYS if key not in progress]:
+                raise CheckpointError(f"{path} is damaged: its metadata: expected progress.{lost[0]}, got nothing")
             metadata["progress"] = Progress.of_any_version(progress)
         try:
             about = read_as(cls, metadata)
@@ -66,5 +71,15 @@ class About:
             raise CheckpointError(
                 f"{path} is damaged: its metadata: expected a best epoch before the next, "
                 f"{about.progress.next_epoch}, got {about.progress.best_epoch}"
+            )
+        if about.progress.next_epoch > _MOST_EPOCHS:
+            raise CheckpointError(
+                f"{path} is damaged: its metadata: expected at most {_MOST_EPOCHS:,} as next_epoch, got "
+                f"{about.progress.next_epoch}"
+            )
+        if about.stepped == [] and about.progress.steps:
+            raise CheckpointError(
+                f"{path} is damaged: its metadata: expected the parameters that {about.progress.steps:,} steps have "
+                f"reached as stepped, got none"
             )
         return about
