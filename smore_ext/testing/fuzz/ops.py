@@ -248,7 +248,20 @@ def _largest_term(case: OpCase, args: Args) -> float:
     for t in _tensors(args):
         if t.is_floating_point() and t.layout == torch.strided and t.numel():
             size *= max(1.0, float(t.detach().nan_to_num(0, 0, 0).abs().max()))
-    return min(size, 1e30)
+    return min(size * _powers(case, args), 1e30)
+
+
+def _powers(case: OpCase, args: Args) -> float:
+    """How much greater terms are as a graph is taken several times."""
+    if case.op not in ("poly_filter", "propagate"):
+        return 1.0
+    times = args[2] if case.op == "propagate" else torch.as_tensor(args[2]).numel() - 1
+    graph = args[0] if isinstance(args[0], Graph) else Graph.from_sparse(args[0].detach())
+    explicit = [t for t in args[3:] if isinstance(t, Tensor) and t.is_floating_point() and t.ndim == 1]
+    most = max(
+        (float(t.detach().abs().nan_to_num().max()) for t in (graph.weight, *explicit) if t.numel()), default=1.0
+    )
+    return float(min(max(most, 1.0) ** max(int(times) - 1, 0), 1e30))
 
 
 def _unit(case: OpCase, args: Args) -> float:
