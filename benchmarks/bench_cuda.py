@@ -93,8 +93,13 @@ def filter_paths(width: int) -> Case:
     return on_device(replace(case, make=make), "torch.fft", "own cuFFT path")
 
 
+def products_of_bytes() -> AbstractContextManager[None]:
+    """knn by candidates of products of bytes; nothing changes in a build without CUDA kernels."""
+    return backends.knn_products("int8") if build_info()["cuda"] else nullcontext()
+
+
 def knn(rows: int) -> Case:
-    """Against all similarities at once with topk, and against making these similarities alone."""
+    """Against itself by products of bytes, all similarities at once with topk, and these similarities alone."""
 
     def make(setting: Setting) -> Comparison:
         n, width = shrunk(rows, setting.shrink), FEATURE_WIDTHS["image"]
@@ -103,9 +108,13 @@ def knn(rows: int) -> Case:
         unit = F.normalize(torch.randn(n, width, device=setting.device), dim=1)
         similarity = torch.empty(n, n, device=setting.device)
         alone = Contender(lambda: torch.mm(unit, unit.T, out=similarity))
-        return replace(comparison, peers=comparison.peers | {"torch mm alone": alone})
+        by_bytes = replace(comparison.native, context=products_of_bytes)
+        return replace(
+            comparison, peers=comparison.peers | {"torch mm alone": alone, "own products of bytes": by_bytes}
+        )
 
-    return on_device(Case("knn", f"N = {rows:,}, k = {K}", make), "torch mm + topk", "torch mm alone")
+    peers = "torch mm + topk", "torch mm alone", "own products of bytes"
+    return on_device(Case("knn", f"N = {rows:,}, k = {K}", make), *peers)
 
 
 def compiled_step(data: Dataset, config: SMOREConfig, device: torch.device) -> tuple[Contender | None, str]:

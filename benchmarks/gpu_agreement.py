@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.inputs import bipartite, interactions, seen_items, size_of
-from smore_ext import Graph, ops
+from smore_ext import Graph, backends, ops
 from smore_ext.testing.cases import CASES, Args, OpCase, gradients, on
 from smore_ext.training.device import usable_device
 
@@ -65,6 +66,12 @@ def knn_graphs(device: torch.device) -> list[Tensor]:
     return [part.cpu() for graph in graphs for part in (graph.rowptr, graph.col, graph.weight)]
 
 
+def knn_graphs_by_bytes(device: torch.device) -> list[Tensor]:
+    """The same, their candidates found by products of bytes; the CPU has float32 alone."""
+    with backends.knn_products("int8") if device.type == "cuda" else nullcontext():
+        return knn_graphs(device)
+
+
 def negatives(device: torch.device) -> list[Tensor]:
     """Of two epochs, for every interaction of a data set of true size."""
     size = size_of("baby")
@@ -80,7 +87,7 @@ def propagated(device: torch.device) -> list[Tensor]:
     return [ops.propagate(graph, x, 3).cpu()]
 
 
-AS_ON_CPU = {"kNN graphs": knn_graphs, "negatives": negatives}
+AS_ON_CPU = {"kNN graphs": knn_graphs, "kNN graphs by bytes": knn_graphs_by_bytes, "negatives": negatives}
 LARGE = AS_ON_CPU | {"propagate, true size": propagated}
 
 

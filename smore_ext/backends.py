@@ -6,6 +6,7 @@
 - `simd_level()`: the vector instructions in use; the environment variable SMORE_SIMD=portable|avx2|avx512 forces one.
 - `guard_pages(...)`: for fuzzers, CPU tensors beside a page that nobody may touch.
 - `spectral_path(...)`: for tests and measurements, the way that spectral ops take on a GPU.
+- `knn_products(...)`: on a GPU, what finds the candidates of `knn`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 
 from smore_ext._native import _C, build_info
 
-__all__ = ["cufft_plan_cache", "guard_pages", "host_cache", "simd_level", "spectral_path"]
+__all__ = ["cufft_plan_cache", "guard_pages", "host_cache", "knn_products", "simd_level", "spectral_path"]
 
 
 class HostCache:
@@ -133,6 +134,26 @@ def spectral_path(path: Literal["auto", "fused", "cufft"]) -> Iterator[None]:
         yield
     finally:
         _C.set_spectral_path("auto")
+
+
+@contextmanager
+def knn_products(which: Literal["float32", "int8"]) -> Iterator[None]:
+    """Within the block, `knn` of float32 rows on a GPU finds its candidates by these products; after it, by float32.
+
+    "int8" is three products of bytes on tensor cores, which add up without rounding, with a bound that is measured row
+    by row (csrc/neighbours/cuda/int8_rows_kernel.h): the same graph. Rows whose bound is too wide for the lists, as
+    one element is far larger than the others, go by float32 all the same. Not run on a GPU, so it is no default.
+
+    Raises:
+        ValueError: other products.
+        RuntimeError: a build without CUDA kernels.
+    """
+    _need_cuda("knn_products")
+    _C.set_knn_products(which)
+    try:
+        yield
+    finally:
+        _C.set_knn_products("float32")
 
 
 def _need_cuda(name: str) -> None:

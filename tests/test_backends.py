@@ -37,6 +37,15 @@ def test_the_spectral_path_can_be_set() -> None:
         pass
 
 
+@pytest.mark.skipif(no_cuda, reason="this build has no CUDA kernels")
+def test_the_products_of_knn_can_be_set() -> None:
+    for which in ("float32", "int8"):
+        with backends.knn_products(which):
+            pass
+    with pytest.raises(ValueError, match="wrong"), backends.knn_products("wrong"):  # type: ignore[arg-type]
+        pass
+
+
 @pytest.mark.skipif(not no_cuda, reason="this build has CUDA kernels")
 @pytest.mark.parametrize(
     ("name", "use"),
@@ -46,6 +55,7 @@ def test_the_spectral_path_can_be_set() -> None:
         ("cufft_plan_cache", lambda: setattr(backends.cufft_plan_cache, "max_size", 3)),
         ("cufft_plan_cache", lambda: backends.cufft_plan_cache.clear()),
         ("spectral_path", lambda: backends.spectral_path("cufft").__enter__()),
+        ("knn_products", lambda: backends.knn_products("int8").__enter__()),
     ],
 )
 def test_switches_of_cuda_kernels_say_so_where_there_are_none(name: str, use: Callable[[], object]) -> None:

@@ -8,11 +8,14 @@
 #include <torch/library.h>
 
 #include <limits>
+#include <type_traits>
 
 #include "common/dispatch.h"
 #include "common/ieee_products.h"
 #include "cuda/capture.h"
+#include "neighbours/cuda/knn_int8.h"
 #include "neighbours/cuda/knn_kernel.h"
+#include "neighbours/cuda/knn_lists.h"
 #include "neighbours/cuda/row_squares_kernel.h"
 #include "neighbours/knn.h"
 #include "neighbours/row_range.h"
@@ -37,32 +40,6 @@ Tensor checked_squares(const char* name, const Tensor& rows, cudaStream_t stream
   SMORE_CHECK_VALUE(false, "knn", name, " must be finite and their rows' squared norms too, got ",
                     square[row].item<double>(), " as the squared norm of row ", row);
 }
-
-// Candidate lists of a run of rows.
-template <typename T>
-struct Lists {
-  int64_t rows, k, d;
-  Tensor scores, indices, count, bar;
-  Lists(int64_t rows, int64_t k, int64_t d, const at::TensorOptions& floats)
-      : rows(rows),
-        k(k),
-        d(d),
-        scores(at::empty({rows, knn_capacity(k)}, floats)),
-        indices(at::empty({rows, knn_capacity(k)}, floats.dtype(at::kInt))),
-        count(at::empty({rows}, floats.dtype(at::kLong))),
-        bar(at::empty({rows}, floats)) {}
-  cuda::KnnLists<T> emptied(cudaStream_t stream) {
-    const cuda::KnnLists<T> lists{k,
-                                  knn_capacity(k),
-                                  knn_margin<T>(d),
-                                  scores.mutable_data_ptr<T>(),
-                                  reinterpret_cast<uint32_t*>(indices.mutable_data_ptr<int32_t>()),
-                                  count.mutable_data_ptr<int64_t>(),
-                                  bar.mutable_data_ptr<T>()};
-    cuda::knn_begin(lists, rows, stream);
-    return lists;
-  }
-};
 
 // Two panels of unit rows, the tile of their similarities, and the product between them.
 template <typename T>
@@ -89,10 +66,14 @@ void within(const Tensor& features, int64_t k, KnnSelf self, Tensor& similarity,
   const int64_t n = features.size(0), d = features.size(1);
   const T* x = features.const_data_ptr<T>();
   const Tensor square = checked_squares<T>("features", features, stream);
+  if constexpr (std::is_same_v<T, float>) {
+    const KnnRows rows{features, square};
+    if (knn_int8_wanted() && knn_int8(rows, rows, k, self, similarity, index, stream)) return;
+  }
   const double* squares = square.const_data_ptr<double>();
   const cuda::KnnTables<T> tables{x, squares, x, squares, n, d, self};
   const cuda::KnnShape shape = cuda::knn_shape_within<T>(n, d, k);
-  Lists<T> memory(n, k, d, features.options());
+  KnnListMemory<T> memory(n, k, knn_margin<T>(d), features.options());
   Tiles<T> tiles(shape, features.options());
   const cuda::KnnLists<T> lists = memory.emptied(stream);
   cuda::knn_collect(lists, tables, shape, tiles.scratch(), tiles, stream);
@@ -105,8 +86,12 @@ void among(const Tensor& queries, const Tensor& base, int64_t k, Tensor& similar
   const int64_t n = base.size(0), d = base.size(1), all = queries.size(0);
   const Tensor query_square = checked_squares<T>("features", queries, stream);
   const Tensor base_square = checked_squares<T>("base", base, stream);
+  if constexpr (std::is_same_v<T, float>) {
+    const KnnRows of_queries{queries, query_square}, of_base{base, base_square};
+    if (knn_int8_wanted() && knn_int8(of_queries, of_base, k, KnnSelf::none, similarity, index, stream)) return;
+  }
   const cuda::KnnShape shape = cuda::knn_shape_among<T>(all, n, d, k);
-  Lists<T> memory(shape.rows, k, d, base.options());
+  KnnListMemory<T> memory(shape.rows, k, knn_margin<T>(d), base.options());
   Tiles<T> tiles(shape, base.options());
   for (int64_t i = 0; i < all; i += shape.rows) {
     const int64_t rows = std::min(shape.rows, all - i);
