@@ -221,6 +221,25 @@ def test_a_module_may_hold_it_as_a_buffer(tmp_path: Path) -> None:
         module.load_state_dict({"adj": made().drop_edges(made().weight > 1.5)})
 
 
+def test_refusals_say_what_to_give_instead() -> None:
+    graph = made()
+    cases: list[tuple[Callable[[], object], str]] = [
+        (
+            lambda: Graph.weighted_sum([graph.to_sparse()], [1.0]),
+            "must be a Graph, got torch.Tensor: Graph.from_sparse",
+        ),
+        (lambda: ops.spmm(graph, X.numpy()), r"x must be a torch.Tensor, got numpy.ndarray: torch.from_numpy\(x\) is"),
+        (lambda: ops.spmm(graph, X.tolist()), r"got list: torch.tensor\(x\) is"),
+        (lambda: graph.with_weight(graph.weight.half()), r"got torch.float16: weight.float\(\) is"),
+        (lambda: Graph.from_edges(graph.row, graph.col, graph.weight.half(), (7, 5)), r"weight.float\(\) is"),
+        (lambda: graph.drop_edges(torch.tensor([1], dtype=torch.int32)), r"keep.long\(\) is"),
+        (lambda: ops.edge_softmax(graph, graph.weight.half()), r"got Half: logits.float\(\) is"),
+    ]
+    for call, message in cases:
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
 def test_numbers_of_numpy_and_names_of_torch() -> None:
     graph = made()
     for twice in (np.float32(2) * graph, graph * np.int64(2), graph.mul(2), torch.mul(graph, 2), graph.div(0.5)):

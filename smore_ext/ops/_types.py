@@ -41,7 +41,7 @@ def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
         kind = kinds.get(name)
         if kind in _SINGLE:
             if not (isinstance(value, Tensor) or (value is None and _SINGLE[kind])):
-                raise TypeError(f"{place}: {name} must be a torch.Tensor, got {_named(value)}")
+                raise TypeError(f"{place}: {name} must be a torch.Tensor, got {_named(value)}{_way_out(name, value)}")
             if is_op and value is not None and value.layout != torch.strided:
                 raise TypeError(f"{place}: {name} must be a dense tensor, got layout {value.layout}: to_dense() is one")
         elif kind in _NUMBERS:
@@ -111,7 +111,16 @@ def _under_transforms(name: str, refusal: RuntimeError) -> Callable[..., Any]:
 def check_is(place: str, name: str, value: Any, expected: type) -> None:
     """Raises `TypeError` that names the argument when it is no instance of `expected`."""
     if not isinstance(value, expected):
-        raise TypeError(f"{place}: {name} must be a {expected.__name__}, got {_named(value)}")
+        kind = "Graph" if expected.__name__ == "CsrMatrix" else expected.__name__
+        way_out = ": Graph.from_sparse(tensor) is one" if kind == "Graph" and isinstance(value, Tensor) else ""
+        raise TypeError(f"{place}: {name} must be a {kind}, got {_named(value)}{way_out}")
+
+
+def _way_out(name: str, value: Any) -> str:
+    kind = type(value)
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return f": torch.from_numpy({name}) is"
+    return f": torch.tensor({name}) is" if kind in (list, tuple) else ""
 
 
 def _named(value: Any) -> str:

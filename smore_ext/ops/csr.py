@@ -127,7 +127,7 @@ class CsrMatrix:
         if rowptr.dtype not in (torch.int32, torch.int64) or col.dtype != rowptr.dtype:
             raise TypeError(f"rowptr and col must be both int32 or both int64, got {rowptr.dtype} and {col.dtype}")
         if weight.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"weight must be float32 or float64, got {weight.dtype}")
+            raise TypeError(f"weight must be float32 or float64, got {weight.dtype}: weight.float() is")
         if rowptr.shape != (shape[0] + 1,):
             raise ValueError(f"rowptr must have rows + 1 = {shape[0] + 1} entries, got {tuple(rowptr.shape)}")
         if col.ndim != 1 or weight.shape != col.shape:
@@ -283,7 +283,7 @@ class CsrMatrix:
             TypeError, ValueError: another dtype, shape or device.
         """
         if weight.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"with_weight: weight must be float32 or float64, got {weight.dtype}")
+            raise TypeError(f"with_weight: weight must be float32 or float64, got {weight.dtype}: weight.float() is")
         if weight.shape != self.col.shape:
             raise ValueError(f"with_weight: weight must have shape {(self.n_edges,)}, got {tuple(weight.shape)}")
         if weight.layout != torch.strided:
@@ -312,6 +312,7 @@ class CsrMatrix:
             raise TypeError(
                 f"drop_edges: keep must be a 1-d bool mask or int64 list of edges, "
                 f"got {keep.dtype} of shape {tuple(keep.shape)}"
+                + (": keep.long() is" if keep.dtype == torch.int32 and keep.ndim == 1 else "")
             )
         if keep.dtype == torch.int64:
             if keep.shape[0] and (int(keep.min()) < 0 or int(keep.max()) >= self.n_edges):
@@ -355,6 +356,7 @@ class CsrMatrix:
             raise TypeError(
                 f"weight must be float32 or float64 of shape {tuple(row.shape)}, "
                 f"got {weight.dtype} of shape {tuple(weight.shape)}"
+                + (": weight.float() is" if weight.is_floating_point() and weight.shape == row.shape else "")
             )
         row, col, order, begin = sort_edges(row, col, (n_rows, n_cols))
         weight = take(weight, order)
