@@ -4,8 +4,8 @@
 section for each, and may have one named as a model, which holds for runs of that model only:
 
     train: {model: SMORE, dataset: baby, lr: 0.001}
-    model: {knn_k: {image: 40, text: 15}}
-    LightGCN: {n_ui_layers: 2, lr: 0.002}
+    model: {a setting of it: 1}
+    LightGCN: {a setting of it: 2, lr: 0.002}
 
 Without a section a name is that of the loop or of the model, as flags and the files of earlier versions have it; where
 both have it, it needs the section (`--train.lr`, `--model.lr`). Later layers win: defaults, preset, file, flags.
