@@ -63,9 +63,7 @@ struct Row {
     return of.dropout.threshold > 0 ? of.dropout.factor(place(m, i), offset) : T(1);
   }
   // Before the factor is on it; a dropped one is 0, be it NaN.
-  __device__ T gate(int64_t m, int64_t i, T factor) const {
-    return factor > 0 ? sigmoid(of.gates[place(m, i)]) : T(0);
-  }
+  __device__ T gate(int64_t m, int64_t i, T factor) const { return factor > 0 ? sigmoid(of.gates[place(m, i)]) : T(0); }
   __device__ T view(int64_t m, int64_t i) const { return of.views[place(m, i)]; }
 };
 
