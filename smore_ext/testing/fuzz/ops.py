@@ -7,6 +7,7 @@ fitting class, and what is accepted must be right where the reference has an ans
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -261,7 +262,7 @@ def _powers(case: OpCase, args: Args) -> float:
     most = max(
         (float(t.detach().abs().nan_to_num().max()) for t in (graph.weight, *explicit) if t.numel()), default=1.0
     )
-    return float(min(max(most, 1.0) ** max(int(times) - 1, 0), 1e30))
+    return 10.0 ** min(30.0, max(int(times) - 1, 0) * math.log10(max(most, 1.0)))
 
 
 def _unit(case: OpCase, args: Args) -> float:
