@@ -14,11 +14,12 @@ namespace smore::SMORE_LEVEL {
 
 inline constexpr int kKeptRows = SMORE_VECTOR_BYTES == 64 ? 8 : 4;  // of a tile
 
-// Up to so many kept bins this is cheaper than fast transforms (measured at widths 64 to 1,024); 0: rows are too short.
+// Up to so many kept bins this is cheaper than fast transforms, or as cheap (measured at widths 64 to 512, at each
+// level, on an Intel and an AMD processor); 0: rows are too short.
 template <typename T>
 int64_t most_kept(int64_t d) {
   if (d % 4 != 0 || d / 4 < kWidth<T>) return 0;
-  return std::min<int64_t>(d / 4, SMORE_VECTOR_BYTES == 64 ? 48 : SMORE_VECTOR_BYTES == 32 ? 32 : 16);
+  return std::min<int64_t>(d / 4, 16);
 }
 
 template <typename T, int... L>
