@@ -24,9 +24,10 @@ from smore_ext.prepare.content import aligned, images_of, texts_of, vectors_of
 from smore_ext.prepare.database import Database
 from smore_ext.prepare.encoders import encode_images, encode_texts, find_image_encoder, find_text_encoder
 from smore_ext.prepare.files import file_identity, files_identity
-from smore_ext.prepare.place import check_place, naming
+from smore_ext.prepare.place import check_place
 from smore_ext.prepare.rules import Interactions, Rules, select
 from smore_ext.prepare.sources import open_source
+from smore_ext.training.files import naming
 
 Told = Callable[[str], None]
 

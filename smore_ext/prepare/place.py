@@ -1,13 +1,10 @@
-"""Where a prepared folder goes: beside nothing of the user's, and an error of the disk names it."""
+"""Where a prepared folder goes: in the place of nothing of the user's."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from smore_ext.data.dataset import DatasetError
 from smore_ext.data.files import FEATURES, ID_MAPS, MANIFEST, MISSING, TABLE, TEXTS
 from smore_ext.data.messages import listed
 
@@ -20,7 +17,8 @@ def check_place(output: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{output} is there: choose another folder, or --overwrite")
     if not output.is_dir():
         raise FileExistsError(f"{output}: expected a folder to overwrite, got a file")
-    if others := sorted(path.name for path in output.iterdir() if path.name not in _written(output)):
+    written = _written(output)
+    if others := sorted(path.name for path in output.iterdir() if path.name not in written):
         raise FileExistsError(
             f"{output}: expected a folder that prepare wrote, to overwrite, got others' files in it: {listed(others)}"
         )
@@ -34,16 +32,3 @@ def _written(folder: Path) -> set[str]:
         return set()
     made = {f"{name}{ending}" for name in features for ending in (FEATURES, MISSING)}
     return {MANIFEST, TEXTS, f"{folder.name}{TABLE}", *ID_MAPS.values(), *made}
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An error of the disk that names no file, as of a full one, names this."""
-    try:
-        yield
-    except DatasetError:
-        raise
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise

@@ -23,24 +23,32 @@ def replacing(path: Path) -> Iterator[Path]:
     folder = _temporary(path)
     temporary = folder / path.name
     try:
-        folder.mkdir()
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        _sync(temporary)
-        os.replace(temporary, path)
+        with naming(path):
+            folder.mkdir()
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)  # safetensors makes files that only their owner can read
+            _sync(temporary)
+            os.replace(temporary, path)
     except SafetensorError as error:
         if "I/O error" not in str(error):
             raise
         raise OSError(f"{path}: cannot be written: {error}") from error
-    except OSError as error:
-        if error.filename is None and error.errno is not None:  # as of a full disk
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
     finally:
         delete_temporary(path)
     _sync(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk that names no file, as of a full one, names this."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def delete_temporary(path: Path) -> None:
