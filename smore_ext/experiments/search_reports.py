@@ -45,9 +45,9 @@ def plot(found: Search, file: Path) -> None:
     figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
-        tried = {row.settings[name] for row in found.rows if name in row.settings}
+        tried = [row.settings[name] for row in found.rows if name in row.settings]  # lists too, which no set holds
         numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in tried)
-        order = sorted(map(str, tried))
+        order = sorted({str(value) for value in tried})
         for state, colour in (("pruned", "0.75"), ("done", "#0072B2")):
             rows = [row for row in found.rows if row.state == state and row.value is not None and name in row.settings]
             values = [row.settings[name] for row in rows]
